@@ -82,9 +82,10 @@ _SHARED_SERVICES = (
 )
 
 _COLLECTOR = "otel-collector"
+_SAMPLERS = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3"
 
 _BUFFER = "envoy.filters.http.buffer"
-_CONTENT_TYPE = "envoy.filters.http.fault"
+_REFUSAL = "envoy.filters.http.fault"
 _CORS = "envoy.filters.http.cors"
 _TRANSCODER = "envoy.filters.http.grpc_json_transcoder"
 
@@ -164,7 +165,9 @@ def render(
         *_rpc_routes(descriptors, services),
         *(_plain_http_route(name.removeprefix("http:"), name) for name in plain),
         _options_route(),
-        _rest_route(),
+        _refused_preflight_route(services[0].name),
+        _trailing_slash_route(services[0].name),
+        _rest_route(services[0].name),
     ]
     return {
         "node": {"id": "conductor-edge", "cluster": "conductor"},
@@ -229,52 +232,82 @@ def _plain_http_route(prefix: str, cluster: str) -> Config:
 
 
 def _options_route() -> Config:
-    """Answers OPTIONS, which no rpc serves; what CORS allows is in the headers its filter adds."""
+    """Answers OPTIONS where it is not a preflight, which the CORS filter answers."""
     return {
         "match": {
             "prefix": "/",
-            "headers": [{"name": ":method", "string_match": {"exact": "OPTIONS"}}],
+            "headers": [
+                {"name": ":method", "string_match": {"exact": "OPTIONS"}},
+                {
+                    "name": "access-control-request-method",
+                    "present_match": True,
+                    "invert_match": True,
+                },
+            ],
         },
-        "direct_response": {"status": HTTPStatus.NO_CONTENT},
+        "direct_response": {"status": HTTPStatus.OK},
         "typed_per_filter_config": {_TRANSCODER: _off()},
     }
 
 
-def _rest_route() -> Config:
-    """What is no rpc's path: REST, before the transcoder, and gRPC methods that do not exist."""
+def _refused_preflight_route(cluster: str) -> Config:
+    """Refuses the preflights that the CORS filter has not answered."""
     return {
-        "match": {"prefix": "/"},
-        "direct_response": {"status": HTTPStatus.NOT_FOUND},
+        **_rpc_route(
+            {
+                "prefix": "/",
+                "headers": [{"name": ":method", "string_match": {"exact": "OPTIONS"}}],
+            },
+            cluster,
+            UNARY_TIMEOUT,
+            UNARY_TIMEOUT,
+        ),
+        "typed_per_filter_config": {_REFUSAL: _refusal(HTTPStatus.FORBIDDEN)},
+    }
+
+
+def _trailing_slash_route(cluster: str) -> Config:
+    """Refuses what the transcoder would take for the path without its last slash."""
+    return {
+        **_rpc_route({"safe_regex": {"regex": ".*/"}}, cluster, UNARY_TIMEOUT, UNARY_TIMEOUT),
+        "typed_per_filter_config": {_REFUSAL: _refusal(HTTPStatus.NOT_FOUND)},
+    }
+
+
+def _rest_route(cluster: str) -> Config:
+    """What is no rpc's path: REST, before the transcoder, and gRPC methods that do not exist.
+
+    The latter go to a service, which says so in gRPC. REST never does: the transcoder either finds
+    its rpc or refuses it. A direct response in place of the cluster would go without CORS.
+    """
+    return {
+        **_rpc_route({"prefix": "/"}, cluster, UNARY_TIMEOUT, UNARY_TIMEOUT),
         "typed_per_filter_config": {
             _BUFFER: {
                 "@type": f"{_HTTP_FILTERS}.buffer.v3.BufferPerRoute",
                 "buffer": {"max_request_bytes": REQUEST_BODY_LIMIT},
             },
-            _CONTENT_TYPE: _only_json_bodies(),
+            _REFUSAL: _refusal(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                # The buffer filter has given every body, chunked ones too, its length.
+                {"name": "content-length", "range_match": {"start": 1, "end": 2**62}},
+                {
+                    "name": "content-type",
+                    "string_match": {"safe_regex": {"regex": _JSON_OR_GRPC}},
+                    "treat_missing_header_as_empty": True,
+                    "invert_match": True,
+                },
+            ),
         },
     }
 
 
-def _only_json_bodies() -> Config:
-    """Refuses with 415 what has a body that is not declared as JSON.
-
-    The buffer filter runs before and gives every body, chunked ones too, a Content-Length.
-    """
+def _refusal(status: HTTPStatus, *headers: Config) -> Config:
+    """Answers with `status` each request whose headers match."""
     return {
         "@type": f"{_HTTP_FILTERS}.fault.v3.HTTPFault",
-        "abort": {
-            "http_status": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "percentage": {"numerator": 100},
-        },
-        "headers": [
-            {"name": "content-length", "range_match": {"start": 1, "end": 2**62}},
-            {
-                "name": "content-type",
-                "string_match": {"safe_regex": {"regex": _JSON_OR_GRPC}},
-                "treat_missing_header_as_empty": True,
-                "invert_match": True,
-            },
-        ],
+        "abort": {"http_status": status, "percentage": {"numerator": 100}},
+        "headers": list(headers),
     }
 
 
@@ -297,7 +330,7 @@ def _listener(edge: Edge, transcoder: Config, routes: Sequence[Config]) -> Confi
         "early_header_mutation_extensions": [_stripped_headers()],
         "normalize_path": True,
         "merge_slashes": True,
-        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "max_request_headers_kb": REQUEST_HEADERS_KIB,
         "request_headers_timeout": "10s",
         "request_timeout": UNARY_TIMEOUT,
@@ -331,7 +364,7 @@ def _listener(edge: Edge, transcoder: Config, routes: Sequence[Config]) -> Confi
             _filter(
                 _BUFFER, "buffer.v3.Buffer", {"max_request_bytes": REQUEST_BODY_LIMIT}, off=True
             ),
-            _filter(_CONTENT_TYPE, "fault.v3.HTTPFault", off=True),
+            _filter(_REFUSAL, "fault.v3.HTTPFault", off=True),
             _filter("envoy.filters.http.grpc_web", "grpc_web.v3.GrpcWeb"),
             _filter(_TRANSCODER, "grpc_json_transcoder.v3.GrpcJsonTranscoder", transcoder),
             _filter(
@@ -480,6 +513,7 @@ def _local_replies() -> Config:
     as_it_is = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}}
     return {
         "mappers": [
+            {"filter": _status_filter(HTTPStatus.OK), "body_format_override": as_it_is},
             {"filter": native, "body_format_override": as_it_is},
             *(
                 {"filter": _status_filter(status), "body_format_override": _envelope(code, message)}
@@ -491,8 +525,11 @@ def _local_replies() -> Config:
 
 
 _OWN_ERRORS: Mapping[int, tuple[int, str]] = {
-    400: (code_pb2.INVALID_ARGUMENT, "%LOCAL_REPLY_BODY%"),
-    403: (code_pb2.PERMISSION_DENIED, "%LOCAL_REPLY_BODY%"),
+    400: (code_pb2.INVALID_ARGUMENT, "The request cannot be read. %LOCAL_REPLY_BODY%"),
+    403: (
+        code_pb2.PERMISSION_DENIED,
+        "Pages of this origin may not call. CONDUCTOR_CORS_ORIGINS names those that may.",
+    ),
     404: (code_pb2.NOT_FOUND, "There is no such route: %REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH)%"),
     408: (code_pb2.DEADLINE_EXCEEDED, "The request did not arrive in time."),
     413: (
@@ -545,9 +582,21 @@ def _tracing() -> Config:
                 "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
                 "service_name": "conductor-edge",
                 "grpc_service": {"envoy_grpc": {"cluster_name": _COLLECTOR}, "timeout": "1s"},
+                "sampler": {
+                    "name": "envoy.tracers.opentelemetry.samplers.parent_based",
+                    "typed_config": {
+                        "@type": f"{_SAMPLERS}.ParentBasedSamplerConfig",
+                        "wrapped_sampler": {
+                            "name": "envoy.tracers.opentelemetry.samplers.trace_id_ratio_based",
+                            "typed_config": {
+                                "@type": f"{_SAMPLERS}.TraceIdRatioBasedSamplerConfig",
+                                "sampling_percentage": {"numerator": 0},
+                            },
+                        },
+                    },
+                },
             },
         },
-        "random_sampling": {"value": 0},
     }
 
 
