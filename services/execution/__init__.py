@@ -1,0 +1,1 @@
+"""Runs agents durably and streams what happens."""

@@ -1,0 +1,95 @@
+"""The `mock` provider: models for people without a key, and for tests. Always the same answer."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+
+from services.execution.ports import Model, ModelError, Prompt
+
+_ECHO_CHARACTERS = 2000
+_YIELD_EVERY = 64
+_WORDS = (
+    "the mesh keeps every word of this answer in order so that a reader who comes late or comes "
+    "back finds all of it again "
+).split()
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """How a mock model behaves."""
+
+    description: str
+    tokens: int | None = None
+    """How many tokens it says; None for a few sentences that repeat the input."""
+    delay_ms: float = 0.0
+    """Before each token."""
+    token_bytes: int | None = None
+    """The size of each token; None for words."""
+    fail_after: int | None = None
+    """Dies after that many tokens."""
+    fail_attempts: int = 0
+    """Dies at once on each step's first attempts, up to this one."""
+    stall_after: int | None = None
+    """Says nothing more after that many tokens, and never ends."""
+
+
+SCRIPTS: Mapping[str, Script] = {
+    "mock": Script("Answers at once with a few sentences that repeat the input."),
+    "mock-slow": Script("Says about 150 tokens, one each 20 ms.", tokens=150, delay_ms=20),
+    "mock-long": Script("Says 10,000 tokens as fast as it can.", tokens=10_000),
+    "mock-fail": Script("Dies after three tokens.", fail_after=3),
+    "mock-flaky": Script("Fails the first two attempts of each step.", fail_attempts=2),
+    "mock-stall": Script("Says three tokens, then nothing more.", stall_after=3),
+}
+
+
+class MockProvider:
+    """Plays scripts.
+
+    Args:
+        scripts: more models by id; one with a known id replaces it.
+    """
+
+    name = "mock"
+
+    def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
+        self._scripts = {**SCRIPTS, **(scripts or {})}
+        self.models: Mapping[str, Model] = {
+            id_: Model(id_, self.name, script.description)
+            for id_, script in self._scripts.items()
+        }
+
+    async def stream(self, model: str, prompt: Prompt) -> AsyncIterator[str]:
+        """Play the script of a model."""
+        script = self._scripts[model]
+        if prompt.attempt <= script.fail_attempts:
+            raise ModelError(f"The model {model} failed attempt {prompt.attempt} on purpose.")
+        for number, token in enumerate(_tokens(script, prompt.text)):
+            if number == script.fail_after:
+                raise ModelError(f"The model {model} died after {number} tokens on purpose.")
+            if number == script.stall_after:
+                await asyncio.Event().wait()
+            if script.delay_ms:
+                await asyncio.sleep(script.delay_ms / 1000)
+            elif number % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+            yield token
+
+
+def _tokens(script: Script, text: str) -> Iterator[str]:
+    if script.token_bytes is not None:
+        return itertools.repeat("x" * script.token_bytes, script.tokens or 1)
+    if script.tokens is not None:
+        words = itertools.cycle(_WORDS)
+        return (word if number == 0 else f" {word}" for number, word in zip(range(script.tokens), words))
+    return _sentences(text)
+
+
+def _sentences(text: str) -> Iterator[str]:
+    echo = text if len(text) <= _ECHO_CHARACTERS else f"{text[:_ECHO_CHARACTERS]}…"
+    yield from ("You", " said:", " ")
+    yield echo
+    yield from ("\n", "This", " is", " the", " mock", " model;", " it", " needs", " no", " key", ".")

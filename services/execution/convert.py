@@ -1,0 +1,336 @@
+"""Messages and domain objects, both directions side by side; nothing here waits or stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from conductor.execution.v1 import event_pb2, execution_pb2, execution_service_pb2, model_pb2
+from conductor.gateway.v1 import gateway_service_pb2
+from services.execution import domain
+from services.execution.domain import Event, Execution, Kind, State
+from services.execution.ports import Filter, Model
+from services.execution.usecases.executions import Asked, unavailable_feature
+from services.execution.usecases.health import PartHealth
+from services.kit import VERSION
+from services.kit.errors import DomainError, Reason, Violation, invalid
+
+_MAX_INPUT_BYTES = 1024 * 1024
+_MAX_SEQUENCE = 2**32 - 1
+_STATE = "STATE_"
+_KINDS_SHOWN = frozenset(kind.value for kind in Kind if kind is not Kind.JOB_RESUMED)
+_ENDPOINTS = {
+    "health": "/health",
+    "execute": "/execute",
+    "stream_execute": "/api/v1/stream-execute",
+    "stream": "/api/v1/stream/{job_id}",
+    "executions": "/api/executions",
+    "models": "/api/models",
+}
+_CONTEXT_MODES_TO_COME = frozenset({"stateful", "contextual", "interactive"})
+
+# Executions
+
+
+def asked_of_start(request: execution_service_pb2.StartExecutionRequest) -> Asked:
+    """Read what a caller asks to run."""
+    timeout = request.timeout
+    return Asked(
+        input=request.input,
+        agent_id=request.agent_id,
+        ai_provider=request.ai_provider,
+        model=request.model,
+        cwd=request.cwd,
+        metadata=dict(request.metadata),
+        request_id=request.request_id,
+        timeout_ms=timeout.ToMilliseconds() if request.HasField("timeout") else None,
+        conversation_id=request.conversation_id,
+        instance_id=request.instance_id,
+    )
+
+
+def execution_to_proto(execution: Execution) -> execution_pb2.Execution:
+    """Print a run with its input and result."""
+    message = summary_to_proto(execution)
+    message.input = execution.order.input
+    message.result = execution.result
+    return message
+
+
+def summary_to_proto(execution: Execution) -> execution_pb2.Execution:
+    """Print a run without its input and result, as in lists."""
+    order = execution.order
+    message = execution_pb2.Execution(
+        id=execution.id,
+        state=execution_pb2.Execution.State.Value(f"{_STATE}{execution.state}"),
+        agent_id=order.agent_id,
+        ai_provider=order.ai_provider,
+        model=order.model,
+        input_preview=order.input[: domain.PREVIEW_CHARACTERS],
+        cwd=order.cwd,
+        metadata=order.metadata,
+        request_id=order.request_id,
+        conversation_id=order.conversation_id,
+        instance_id=order.instance_id,
+        timeout=_duration(order.timeout_ms),
+        create_time=_timestamp(execution.create_time),
+        update_time=_timestamp(execution.update_time),
+    )
+    if execution.failure is not None:
+        message.error.reason = execution.failure.reason
+        message.error.message = execution.failure.message
+    if execution.start_time is not None:
+        message.start_time.CopyFrom(_timestamp(execution.start_time))
+    if execution.end_time is not None:
+        message.end_time.CopyFrom(_timestamp(execution.end_time))
+    return message
+
+
+def filter_of_list(request: execution_service_pb2.ListExecutionsRequest) -> Filter:
+    """Read which executions to list."""
+    return Filter(
+        state=State(execution_pb2.Execution.State.Name(request.state).removeprefix(_STATE))
+        if request.state
+        else None,
+        agent_id=request.agent_id,
+        conversation_id=request.conversation_id,
+        instance_id=request.instance_id,
+        from_time=_microseconds(request, "create_time_from"),
+        before_time=_microseconds(request, "create_time_before"),
+    )
+
+
+def filter_to_json(where: Filter) -> list[Any]:
+    """Name a filter, so that a page token can be bound to it."""
+    return [getattr(where, name) for name in where.__slots__]
+
+
+def model_to_proto(model: Model, default: Model) -> model_pb2.Model:
+    """Print a model."""
+    return model_pb2.Model(
+        id=model.id,
+        ai_provider=model.ai_provider,
+        description=model.description,
+        is_default=model.id == default.id,
+    )
+
+
+# Events
+
+
+def responses(
+    execution_id: str, events: Sequence[Event]
+) -> list[execution_service_pb2.WatchExecutionResponse]:
+    """Print a page of events as steps of a typed watch."""
+    return [
+        execution_service_pb2.WatchExecutionResponse(event=event_to_proto(execution_id, event))
+        for event in events
+    ]
+
+
+def event_to_proto(execution_id: str, event: Event) -> event_pb2.ExecutionEvent:
+    """Print an event."""
+    payload = orjson.loads(event.payload)
+    if event.kind == Kind.STATUS_UPDATE and "state" in payload:
+        payload["state"] = execution_pb2.Execution.State.Value(payload["state"])
+    return event_pb2.ExecutionEvent(
+        execution_id=execution_id,
+        sequence=event.sequence,
+        create_time=_timestamp(event.time),
+        **{event.kind: payload},
+    )
+
+
+def heartbeat(now: int) -> execution_service_pb2.WatchExecutionResponse:
+    """Print a sign of life."""
+    return execution_service_pb2.WatchExecutionResponse(
+        heartbeat=execution_service_pb2.Heartbeat(time=_timestamp(now))
+    )
+
+
+# Server-sent events. Payloads are stored as the JSON they are shown as, so a frame is put together
+# from bytes and nothing is parsed.
+
+HEARTBEAT_FRAME = b": heartbeat\n\n"
+
+
+def opening_frame(execution_id: str) -> bytes:
+    """Make the first frame of a stream: an empty one would have no content type."""
+    return b"retry: 1000\n: events of %b\n\n" % execution_id.encode()
+
+
+def job_frames(execution_id: str, events: Sequence[Event]) -> bytes:
+    """Print a page of events for chat clients."""
+    job_id = execution_id.encode()
+    frames = [
+        b'id: %d\ndata: {"event":"%b","data":%b,"timestamp":%d.%06d,"job_id":"%b"}\n\n'
+        % (
+            event.sequence,
+            _shown_kind(event.kind),
+            event.payload,
+            *divmod(event.time, 1_000_000),
+            job_id,
+        )
+        for event in events
+    ]
+    if events[-1].kind in domain.TERMINAL_KINDS:
+        frames.append(job_end_frame(execution_id, events[-1].time))
+    return b"".join(frames)
+
+
+def job_end_frame(execution_id: str, time: int) -> bytes:
+    """Make the last frame of a stream for chat clients."""
+    return (
+        b'event: end_of_stream\ndata: {"event":"end_of_stream",'
+        b'"data":{"message":"The stream is complete."},"timestamp":%d.%06d,"job_id":"%b"}\n\n'
+        % (*divmod(time, 1_000_000), execution_id.encode())
+    )
+
+
+def event_frames(execution_id: str, events: Sequence[Event]) -> bytes:
+    """Print a page of events as ExecutionEvent JSON."""
+    id_ = execution_id.encode()
+    frames = [
+        b'id: %d\ndata: {"execution_id":"%b","sequence":%d,"create_time":"%b","%b":%b}\n\n'
+        % (
+            event.sequence,
+            id_,
+            event.sequence,
+            _timestamp(event.time).ToJsonString().encode(),
+            event.kind.encode(),
+            event.payload,
+        )
+        for event in events
+    ]
+    if events[-1].kind in domain.TERMINAL_KINDS:
+        frames.append(event_end_frame(execution_id, events[-1].time))
+    return b"".join(frames)
+
+
+def event_end_frame(execution_id: str, time: int) -> bytes:  # noqa: ARG001 same shape as job_end_frame
+    """Make the last frame of a stream of ExecutionEvent JSON."""
+    return b'event: end_of_stream\ndata: {"execution_id":"%b"}\n\n' % execution_id.encode()
+
+
+def http_body(frames: bytes) -> HttpBody:
+    """Wrap frames for the edge."""
+    return HttpBody(content_type="text/event-stream", data=frames)
+
+
+def cursor(after_sequence: int, metadata: Mapping[str, str]) -> int:
+    """Read where a browser's stream goes on: the header wins over the query.
+
+    Raises:
+        DomainError: INVALID_REQUEST, when Last-Event-ID is not the id of an event.
+    """
+    header = metadata.get("last-event-id", "").strip()
+    if not header:
+        return after_sequence
+    if not (header.isascii() and header.isdigit()) or int(header[:11]) > _MAX_SEQUENCE:
+        raise invalid("Last-Event-ID", "must be the id of an event, a whole number such as 42")
+    return int(header)
+
+
+# The gateway
+
+
+def asked_of_execute(request: gateway_service_pb2.ExecuteRequest) -> Asked:
+    """Read what a chat client asks to run, in any of the three forms.
+
+    Raises:
+        DomainError: INVALID_REQUEST or FEATURE_UNAVAILABLE.
+    """
+    mode = request.context_mode
+    if mode in _CONTEXT_MODES_TO_COME:
+        raise unavailable_feature(
+            "context_mode", f"{mode} runs are not available yet; use stateless"
+        )
+    if mode not in {"", "stateless"}:
+        raise invalid("context_mode", "must be stateless")
+    if request.screenplay_id:
+        raise unavailable_feature(
+            "screenplay_id", "screenplays are not available yet; leave it empty"
+        )
+    return Asked(
+        input=_text(request),
+        agent_id=request.agent_id,
+        ai_provider=request.ai_provider,
+        model=request.model,
+        cwd=request.cwd,
+        metadata=dict(request.metadata),
+        request_id=request.request_id,
+        conversation_id=request.conversation_id,
+        instance_id=request.instance_id,
+    )
+
+
+def _text(request: gateway_service_pb2.ExecuteRequest) -> str:
+    entries = "\n\n".join(
+        entry.content
+        for entry in request.text_entries
+        if entry.type in {"", "text"} and entry.content.strip()
+    )
+    for text in (entries, request.input, request.command):
+        if text.strip():
+            if len(text.encode()) > _MAX_INPUT_BYTES:
+                raise invalid("textEntries", "the texts together must be at most 1 MiB")
+            return text
+    description = "one of textEntries (entries of type text), input or command must hold text"
+    raise DomainError(
+        Reason.REASON_INVALID_REQUEST,
+        f"The request has no text: {description}.",
+        violations=[Violation(name, description) for name in ("textEntries", "input", "command")],
+    )
+
+
+def answer_to_proto(execution: Execution) -> gateway_service_pb2.ExecuteResponse:
+    """Print the answer of a run that succeeded."""
+    return gateway_service_pb2.ExecuteResponse(
+        status="success", result=execution.result, job_id=execution.id
+    )
+
+
+def job_to_proto(execution: Execution) -> gateway_service_pb2.StreamExecuteResponse:
+    """Print where the events of a run are streamed."""
+    return gateway_service_pb2.StreamExecuteResponse(
+        job_id=execution.id, status="started", stream_url=f"/api/v1/stream/{execution.id}"
+    )
+
+
+def health_to_proto(parts: Sequence[PartHealth]) -> gateway_service_pb2.GetHealthResponse:
+    """Print the health of the mesh, every part of it well."""
+    return gateway_service_pb2.GetHealthResponse(
+        status="healthy",
+        service="conductor_mesh",
+        version=VERSION,
+        endpoints=_ENDPOINTS,
+        parts=[gateway_service_pb2.Part(name=part.name, status="healthy") for part in parts],
+    )
+
+
+def _shown_kind(kind: str) -> bytes:
+    return kind.encode() if kind in _KINDS_SHOWN else b"status_update"
+
+
+def _timestamp(microseconds: int) -> Timestamp:
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def _duration(milliseconds: int) -> Duration:
+    seconds, rest = divmod(milliseconds, 1000)
+    return Duration(seconds=seconds, nanos=rest * 1_000_000)
+
+
+def _microseconds(
+    request: execution_service_pb2.ListExecutionsRequest, field: str
+) -> int | None:
+    if not request.HasField(field):  # type: ignore[arg-type]  # a literal at every call
+        return None
+    time: Timestamp = getattr(request, field)
+    return time.ToMicroseconds()

@@ -1,0 +1,411 @@
+"""Executions: the states of a run, the events of its log, and the rules of each transition.
+
+The log is the run. An `Execution` is a projection of it: `project` folds events into it, and every
+transition here answers the events to append together with the projection they lead to. Times are
+microseconds since the epoch and come in as arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from services.kit.errors import (
+    DomainError,
+    Reason,
+    Resource,
+    Violation,
+    reason_name,
+    reason_value,
+)
+
+MAX_RESULT_BYTES = 2 * 1024 * 1024
+"""The largest answer kept; a run that says more fails with RESULT_TOO_LARGE."""
+
+MAX_EVENT_BYTES = 256 * 1024
+"""The largest payload of one event."""
+
+INLINE_RESULT_BYTES = 64 * 1024
+"""The most of the answer that a `result` event repeats."""
+
+PREVIEW_CHARACTERS = 200
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+class State(StrEnum):
+    """The state of a run."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    WAITING_APPROVAL = "WAITING_APPROVAL"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+TERMINAL_STATES = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+
+class Kind(StrEnum):
+    """The kinds of event, named as the payloads of ExecutionEvent."""
+
+    JOB_STARTED = "job_started"
+    STATUS_UPDATE = "status_update"
+    JOB_RESUMED = "job_resumed"
+    LLM_START = "on_llm_start"
+    LLM_NEW_TOKEN = "on_llm_new_token"  # noqa: S105 a token of text, not a secret
+    LLM_END = "on_llm_end"
+    RESULT = "result"
+    ERROR = "error"
+
+
+TERMINAL_KINDS = frozenset({Kind.RESULT, Kind.ERROR})
+
+
+class Event(NamedTuple):
+    """One stored event."""
+
+    sequence: int
+    time: int
+    kind: str
+    payload: bytes
+    """The JSON form of the payload message."""
+    writer: str
+    """The worker or call that appended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run did not succeed."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a caller asks to run, checked and with its defaults filled in."""
+
+    input: str
+    agent_id: str
+    ai_provider: str
+    model: str
+    timeout_ms: int
+    cwd: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    request_id: str = ""
+    conversation_id: str = ""
+    instance_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One run of one agent, as far as its log has been projected."""
+
+    org: str
+    id: str
+    order: Order
+    digest: str
+    """Of what the caller asked; the same request_id with another digest is refused."""
+    create_time: int
+    update_time: int
+    state: State = State.QUEUED
+    owner: str = ""
+    """The worker that runs it; empty when nobody does."""
+    result: str = ""
+    failure: Failure | None = None
+    start_time: int | None = None
+    end_time: int | None = None
+    version: int = 1
+    """The version of the stored document."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the state is terminal."""
+        return self.state in TERMINAL_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a log has come."""
+
+    head: int = 0
+    """The sequence of its last event."""
+    step: int = 0
+    """The model call it is at; 0 before the first."""
+    attempt: int = 0
+    """The try of that call."""
+    step_done: bool = False
+    """Whether that call ended well."""
+    answer: str = ""
+    """The tokens of each step's last attempt."""
+
+
+def accept(
+    org: str, id_: str, order: Order, asked: Mapping[str, Any], now: int
+) -> tuple[Execution, Event]:
+    """Begin a run: queued, with its first event.
+
+    Args:
+        asked: the request as the caller gave it, which its request_id stands for.
+    """
+    execution = Execution(org, id_, order, digest(asked), create_time=now, update_time=now)
+    return execution, opening(execution)
+
+
+def opening(execution: Execution) -> Event:
+    """Make the first event of a run; the same one however often it is made."""
+    order = execution.order
+    payload = {
+        "message": f"Agent {order.agent_id} accepted the job.",
+        "agent_id": order.agent_id,
+        "ai_provider": order.ai_provider,
+        "model": order.model,
+    }
+    return _event(1, execution.create_time, Kind.JOB_STARTED, payload, "")
+
+
+def digest(asked: Mapping[str, Any]) -> str:
+    """Digest a request, so that a repetition can be told from another request."""
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def same_request(execution: Execution, asked: Mapping[str, Any]) -> None:
+    """Check that a repeated request_id came with the same request.
+
+    Raises:
+        DomainError: REQUEST_ID_REUSED.
+    """
+    if execution.digest != digest(asked):
+        description = "was used before with another request; use a new id"
+        raise DomainError(
+            Reason.REASON_REQUEST_ID_REUSED,
+            f"request_id: {description}",
+            violations=[Violation("request_id", description)],
+            resources=[Resource("execution", execution.id)],
+        )
+
+
+def claim(execution: Execution, worker: str, now: int) -> tuple[Execution, list[Event]]:
+    """Let a worker begin a queued run whose log holds its first event alone."""
+    events = _numbered(1, now, worker, (Kind.STATUS_UPDATE, _running(execution)), _llm_start(1, 1))
+    return project(execution, events), events
+
+
+def take_over(
+    execution: Execution, progress: Progress, worker: str, now: int
+) -> tuple[Execution, list[Event]]:
+    """Let a worker go on with a run that another began.
+
+    The model call in flight is repeated as the next attempt; one that ended well is not, and then the
+    run ends here with its answer.
+    """
+    resumed = (Kind.JOB_RESUMED, {"message": "The run goes on with another worker."})
+    if progress.step_done:
+        following = [_result(progress.answer)]
+    else:
+        following = [_llm_start(max(progress.step, 1), progress.attempt + 1)]
+    opening = [] if execution.start_time else [(Kind.STATUS_UPDATE, _running(execution))]
+    events = _numbered(progress.head, now, worker, resumed, *opening, *following)
+    return _with_answer(project(execution, events), progress.answer), events
+
+
+def tokens(
+    head: int, step: int, attempt: int, text: str, worker: str, now: int
+) -> list[Event]:
+    """Record a piece of the answer, as one event unless it is too large for one."""
+    payloads = [
+        (Kind.LLM_NEW_TOKEN, {"step": step, "attempt": attempt, "chunk": chunk})
+        for chunk in _pieces(text)
+    ]
+    return _numbered(head, now, worker, *payloads)
+
+
+def succeed(
+    execution: Execution, head: int, step: int, attempt: int, answer: str, worker: str, now: int
+) -> tuple[Execution, list[Event]]:
+    """End a run with its answer."""
+    llm_end = (Kind.LLM_END, {"step": step, "attempt": attempt})
+    events = _numbered(head, now, worker, llm_end, _result(answer))
+    return _with_answer(project(execution, events), answer), events
+
+
+def fail(
+    execution: Execution, head: int, error: DomainError, writer: str, now: int
+) -> tuple[Execution, list[Event]]:
+    """End a run with an error; that of a cancel makes it CANCELLED, any other FAILED."""
+    payload = {"error": error.message, "reason": reason_name(error.reason)}
+    events = _numbered(head, now, writer, (Kind.ERROR, payload))
+    return project(execution, events), events
+
+
+def release(execution: Execution) -> Execution:
+    """Hand a run back so that any worker may take it over at once."""
+    return replace(execution, owner="")
+
+
+def project(execution: Execution, events: Iterable[Event]) -> Execution:
+    """Fold events into the summary of the run."""
+    for event in events:
+        match event.kind:
+            case Kind.STATUS_UPDATE:
+                state = json.loads(event.payload).get("state")
+                if state == "STATE_RUNNING":
+                    execution = replace(
+                        execution,
+                        state=State.RUNNING,
+                        owner=event.writer,
+                        start_time=execution.start_time or event.time,
+                        update_time=event.time,
+                    )
+            case Kind.JOB_RESUMED:
+                execution = replace(execution, owner=event.writer, update_time=event.time)
+            case Kind.RESULT:
+                payload = json.loads(event.payload)
+                execution = _ended(execution, State.SUCCEEDED, event.time)
+                execution = replace(execution, result=payload["result"])
+            case Kind.ERROR:
+                payload = json.loads(event.payload)
+                cancelled = payload["reason"] == reason_name(Reason.REASON_EXECUTION_CANCELLED)
+                state = State.CANCELLED if cancelled else State.FAILED
+                execution = replace(
+                    _ended(execution, state, event.time),
+                    failure=Failure(payload["reason"], payload["error"]),
+                )
+            case _:
+                pass
+    return execution
+
+
+def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Progress]:
+    """Project a whole log, with the answer its tokens make."""
+    progress = follow(events)
+    return _with_answer(project(execution, events), progress.answer), progress
+
+
+def follow(events: Iterable[Event]) -> Progress:
+    """Read from a whole log how far the run has come."""
+    head = step = attempt = 0
+    step_done = False
+    answers: dict[int, list[str]] = {}
+    for event in events:
+        head = event.sequence
+        match event.kind:
+            case Kind.LLM_START:
+                payload = json.loads(event.payload)
+                step, attempt, step_done = payload["step"], payload["attempt"], False
+                answers[step] = []
+            case Kind.LLM_NEW_TOKEN:
+                payload = json.loads(event.payload)
+                answers.setdefault(payload["step"], []).append(payload["chunk"])
+            case Kind.LLM_END:
+                step_done = True
+            case _:
+                pass
+    answer = "".join("".join(answers[number]) for number in sorted(answers))
+    return Progress(head, step, attempt, step_done, answer)
+
+
+def outcome(execution: Execution) -> DomainError | None:
+    """Name the error a finished run ended with; None for a run that succeeded."""
+    if execution.failure is None:
+        return None
+    return DomainError(
+        reason_value(execution.failure.reason),
+        f"Execution {execution.id} did not succeed: {execution.failure.message}",
+        resources=[Resource("execution", execution.id)],
+        metadata={"execution_id": execution.id},
+    )
+
+
+def not_found(execution_id: str) -> DomainError:
+    """Make the error for an id nothing in the organisation has."""
+    return DomainError(
+        Reason.REASON_EXECUTION_NOT_FOUND,
+        f"No execution has the id {execution_id}.",
+        resources=[Resource("execution", execution_id)],
+    )
+
+
+def cancelled() -> DomainError:
+    """Make the error a cancelled run ends with."""
+    return DomainError(Reason.REASON_EXECUTION_CANCELLED, "The run was cancelled.")
+
+
+def timed_out(timeout_ms: int) -> DomainError:
+    """Make the error of a run that took too long."""
+    return DomainError(
+        Reason.REASON_EXECUTION_TIMEOUT, f"The run took longer than {timeout_ms / 1000:g} s."
+    )
+
+
+def result_too_large() -> DomainError:
+    """Make the error of a run whose answer is larger than what is kept."""
+    return DomainError(
+        Reason.REASON_RESULT_TOO_LARGE,
+        f"The answer grew beyond {MAX_RESULT_BYTES} bytes.",
+    )
+
+
+def _ended(execution: Execution, state: State, time: int) -> Execution:
+    return replace(execution, state=state, owner="", end_time=time, update_time=time)
+
+
+def _with_answer(execution: Execution, answer: str) -> Execution:
+    """Put the whole answer where a `result` event may have had to cut it."""
+    return replace(execution, result=answer) if execution.state is State.SUCCEEDED else execution
+
+
+def _running(execution: Execution) -> dict[str, Any]:
+    order = execution.order
+    return {
+        "message": f"Agent {order.agent_id} runs on {order.model}.",
+        "state": "STATE_RUNNING",
+    }
+
+
+def _llm_start(step: int, attempt: int) -> tuple[Kind, dict[str, Any]]:
+    return Kind.LLM_START, {"step": step, "attempt": attempt}
+
+
+def _result(answer: str) -> tuple[Kind, dict[str, Any]]:
+    shown = answer
+    if len(answer) * 4 > INLINE_RESULT_BYTES:
+        shown = answer.encode()[:INLINE_RESULT_BYTES].decode(errors="ignore")
+    payload: dict[str, Any] = {"result": shown, "message": "The run succeeded."}
+    if len(shown) < len(answer):
+        payload["truncated"] = True
+    return Kind.RESULT, payload
+
+
+def _pieces(text: str) -> list[str]:
+    """Cut text such that each piece fits an event, however JSON has to escape it."""
+    limit = MAX_EVENT_BYTES - 1024
+    if len(text) * 6 <= limit or len(_json(text)) <= limit:
+        return [text]
+    middle = len(text) // 2
+    return _pieces(text[:middle]) + _pieces(text[middle:])
+
+
+def _numbered(
+    head: int, now: int, writer: str, *payloads: tuple[Kind, Mapping[str, Any]]
+) -> list[Event]:
+    return [
+        _event(sequence, now, kind, payload, writer)
+        for sequence, (kind, payload) in enumerate(payloads, head + 1)
+    ]
+
+
+def _event(
+    sequence: int, now: int, kind: Kind, payload: Mapping[str, Any], writer: str
+) -> Event:
+    return Event(sequence, now, kind.value, _json(payload), writer)
+
+
+def _json(value: Any) -> bytes:
+    return _ENCODER.encode(value).encode()

@@ -1,0 +1,203 @@
+"""The servicers: convert in, one use case, convert out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.empty_pb2 import Empty
+
+from conductor.execution.v1 import execution_pb2, execution_service_pb2 as pb
+from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceServicer
+from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
+from conductor.gateway.v1.gateway_service_pb2_grpc import GatewayServiceServicer
+from services.execution import convert, domain
+from services.execution.usecases.catalogue import Catalogue
+from services.execution.usecases.executions import ExecutionService
+from services.execution.usecases.health import Health
+from services.execution.usecases.watches import Watches
+from services.kit import call, ids, paging
+from services.kit.cache import VersionedBytes
+from services.kit.errors import DomainError, Reason
+from services.kit.interceptor import Context, serialized
+
+_CACHE_BYTES = 8 * 1024 * 1024
+
+Frames = Callable[..., bytes]
+
+
+class ExecutionHandlers(ExecutionServiceServicer):
+    """The rpcs of ExecutionService."""
+
+    def __init__(
+        self, executions: ExecutionService, watches: Watches, catalogue: Catalogue
+    ) -> None:
+        self._executions = executions
+        self._watches = watches
+        self._catalogue = catalogue
+        self._messages = VersionedBytes(_CACHE_BYTES)
+
+    async def StartExecution(
+        self, request: pb.StartExecutionRequest, context: Context
+    ) -> execution_pb2.Execution:
+        execution = await self._executions.start(call.org(), convert.asked_of_start(request))
+        return convert.execution_to_proto(execution)
+
+    async def RunExecution(
+        self, request: pb.StartExecutionRequest, context: Context
+    ) -> AsyncIterator[pb.WatchExecutionResponse]:
+        execution = await self._executions.start(call.org(), convert.asked_of_start(request))
+        async for response in self._watch(execution.id, 0):
+            yield response
+
+    async def RunExecutionSse(
+        self, request: pb.StartExecutionRequest, context: Context
+    ) -> AsyncIterator[HttpBody]:
+        execution = await self._executions.start(call.org(), convert.asked_of_start(request))
+        async for body in _event_stream(self._watches, execution.id, 0):
+            yield body
+
+    async def GetExecution(
+        self, request: pb.GetExecutionRequest, context: Context
+    ) -> execution_pb2.Execution:
+        key = (call.org(), request.execution_id)
+        message = self._messages.get(key, await self._executions.version(*key))
+        if message is None:
+            execution = await self._executions.get(*key)
+            message = convert.execution_to_proto(execution).SerializeToString()
+            self._messages.put(key, execution.version, message)
+        return serialized(message)
+
+    async def ListExecutions(
+        self, request: pb.ListExecutionsRequest, context: Context
+    ) -> pb.ListExecutionsResponse:
+        where = convert.filter_of_list(request)
+        filters = convert.filter_to_json(where)
+        after = paging.decode_token(request.page_token, filters)
+        size = paging.page_size(request.page_size)
+        found = await self._executions.list(call.org(), where, after, size + 1)
+        page = found[:size]
+        response = pb.ListExecutionsResponse(executions=map(convert.summary_to_proto, page))
+        if len(found) > size:
+            position = (page[-1].create_time, page[-1].id)
+            response.next_page_token = paging.encode_token(position, filters)
+        return response
+
+    async def CancelExecution(
+        self, request: pb.CancelExecutionRequest, context: Context
+    ) -> execution_pb2.Execution:
+        served = call.current()
+        execution = await self._executions.cancel(
+            served.principal.org_id, request.execution_id, f"call:{served.call_id}"
+        )
+        return convert.execution_to_proto(execution)
+
+    async def DeleteExecution(
+        self, request: pb.DeleteExecutionRequest, context: Context
+    ) -> Empty:
+        await self._executions.delete(call.org(), request.execution_id)
+        return Empty()
+
+    async def WatchExecution(
+        self, request: pb.WatchExecutionRequest, context: Context
+    ) -> AsyncIterator[pb.WatchExecutionResponse]:
+        async for response in self._watch(request.execution_id, request.after_sequence):
+            yield response
+
+    async def WatchExecutionSse(
+        self, request: pb.WatchExecutionRequest, context: Context
+    ) -> AsyncIterator[HttpBody]:
+        after = convert.cursor(request.after_sequence, call.current().metadata)
+        async for body in _event_stream(self._watches, request.execution_id, after):
+            yield body
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        default = self._catalogue.default
+        return pb.ListModelsResponse(
+            models=[convert.model_to_proto(model, default) for model in self._catalogue.models]
+        )
+
+    async def _watch(
+        self, execution_id: str, after: int
+    ) -> AsyncIterator[pb.WatchExecutionResponse]:
+        watch = await self._watches.open(call.org(), execution_id, after)
+        async with aclosing(watch.pages) as pages:
+            async for page in pages:
+                if page is None:
+                    yield convert.heartbeat(ids.now())
+                    continue
+                for response in page.form(convert.responses):
+                    yield response
+
+
+class GatewayHandlers(GatewayServiceServicer):
+    """The rpcs of GatewayService."""
+
+    def __init__(self, executions: ExecutionService, watches: Watches, health: Health) -> None:
+        self._executions = executions
+        self._watches = watches
+        self._health = health
+
+    async def GetHealth(
+        self, request: gateway_pb.GetHealthRequest, context: Context
+    ) -> gateway_pb.GetHealthResponse:
+        return convert.health_to_proto(await self._health.check())
+
+    async def Execute(
+        self, request: gateway_pb.ExecuteRequest, context: Context
+    ) -> gateway_pb.ExecuteResponse:
+        org = call.org()
+        started = await self._executions.start(org, convert.asked_of_execute(request))
+        await self._watches.ended(org, started.id)
+        execution = await self._executions.settled(org, started.id)
+        error = domain.outcome(execution)
+        if error is not None:
+            raise error
+        return convert.answer_to_proto(execution)
+
+    async def StreamExecute(
+        self, request: gateway_pb.ExecuteRequest, context: Context
+    ) -> gateway_pb.StreamExecuteResponse:
+        execution = await self._executions.start(call.org(), convert.asked_of_execute(request))
+        return convert.job_to_proto(execution)
+
+    async def StreamJob(
+        self, request: gateway_pb.StreamJobRequest, context: Context
+    ) -> AsyncIterator[HttpBody]:
+        after = convert.cursor(request.after_sequence, call.current().metadata)
+        frames, end = convert.job_frames, convert.job_end_frame
+        async for body in _server_sent_events(self._watches, request.job_id, after, frames, end):
+            yield body
+
+
+def _event_stream(watches: Watches, execution_id: str, after: int) -> AsyncIterator[HttpBody]:
+    """Stream ExecutionEvent JSON."""
+    frames, end = convert.event_frames, convert.event_end_frame
+    return _server_sent_events(watches, execution_id, after, frames, end)
+
+
+async def _server_sent_events(
+    watches: Watches, execution_id: str, after: int, frames: Frames, end_frame: Frames
+) -> AsyncIterator[HttpBody]:
+    """Stream a run as server-sent events; when the server stops, the stream just ends."""
+    watch = await watches.open(call.org(), execution_id, after)
+    opening = convert.opening_frame(execution_id)
+    if watch.at_end:
+        yield convert.http_body(opening + end_frame(execution_id, ids.now()))
+        return
+    if watch.caught_up:
+        yield convert.http_body(opening)
+        opening = b""
+    try:
+        async with aclosing(watch.pages) as pages:
+            async for page in pages:
+                content = convert.HEARTBEAT_FRAME if page is None else page.form(frames)
+                yield convert.http_body(opening + content)
+                opening = b""
+    except DomainError as error:
+        if error.reason != Reason.REASON_SHUTTING_DOWN:
+            raise

@@ -1,0 +1,218 @@
+"""What the execution service needs from outside, in its own words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.execution.domain import Event, Execution, State
+
+
+class FencedError(Exception):
+    """Somebody else appended or wrote first. Read again what is true now."""
+
+
+class RequestIdTakenError(Exception):
+    """The organisation used this request_id before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which executions of an organisation to list."""
+
+    state: State | None = None
+    agent_id: str = ""
+    conversation_id: str = ""
+    instance_id: str = ""
+    from_time: int | None = None
+    before_time: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A run that may need a worker."""
+
+    org: str
+    id: str
+    owner: str
+
+
+class Executions(Protocol):
+    """The stored executions and their logs.
+
+    Every method raises DomainError STORE_UNAVAILABLE or STORE_FULL when the store cannot serve it.
+    """
+
+    async def start(self, execution: Execution, first: Event) -> None:
+        """Store a new run and its first event. Raises RequestIdTakenError."""
+        ...
+
+    async def get(self, org: str, id_: str) -> Execution | None:
+        """Read a run."""
+        ...
+
+    async def version(self, org: str, id_: str) -> int | None:
+        """Read only the version of a run's document."""
+        ...
+
+    async def by_request_id(self, org: str, request_id: str) -> Execution | None:
+        """Read the run a request_id started."""
+        ...
+
+    async def list(
+        self, org: str, where: Filter, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[Execution]:
+        """Read a page of runs, newest first, beyond a (create_time, id)."""
+        ...
+
+    async def due(self, state: State, after: tuple[int, str] | None) -> Sequence[
+        tuple[tuple[int, str], Due]
+    ]:
+        """Read a page of the runs in a state, oldest first, each with its place for `after`."""
+        ...
+
+    async def append(self, execution: Execution, after: int, events: Sequence[Event]) -> None:
+        """Append events to the log. Raises FencedError when it does not end at `after`."""
+        ...
+
+    async def commit(
+        self, execution: Execution, after: int, events: Sequence[Event]
+    ) -> Execution:
+        """Append events and store the projection they lead to, in this order.
+
+        Returns the projection as stored. Raises FencedError when the log does not end at `after` or
+        the document is not at `execution.version`.
+        """
+        ...
+
+    async def save(self, execution: Execution) -> Execution:
+        """Store a projection alone. Raises FencedError when the document has another version."""
+        ...
+
+    async def delete(self, execution: Execution) -> None:
+        """Delete a run and its log. Raises FencedError when the document has another version."""
+        ...
+
+    async def events(self, org: str, id_: str, after: int) -> Sequence[Event]:
+        """Read a page of events after a sequence; empty only at the end of the log."""
+        ...
+
+    async def last_event(self, org: str, id_: str) -> Event | None:
+        """Read the newest event of a run."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A worker's lease as it is stored: `counter` grows with each renewal."""
+
+    worker: str
+    counter: int
+
+
+class Leases(Protocol):
+    """The leases of workers. One stands for all runs its worker owns."""
+
+    async def register(self, worker: str, now: int) -> Renewal:
+        """Make the lease of a new worker."""
+        ...
+
+    async def renew(self, lease: Renewal) -> Renewal:
+        """Renew a lease. Raises FencedError when it was taken away."""
+        ...
+
+    async def all(self) -> Sequence[Renewal]:
+        """Read every lease."""
+        ...
+
+    async def remove(self, lease: Renewal) -> None:
+        """Remove a lease unless it was renewed since it was read; a renewed one stays."""
+        ...
+
+
+class Wakeups(Protocol):
+    """Hints that something changed; see `services.kit.storage.ports.Wakeups`."""
+
+    async def publish(self, channel: str) -> None:
+        """Wake everyone subscribed to a channel."""
+        ...
+
+    def subscribe(self, channel: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` for each wake-up of a channel; returns the way to stop."""
+        ...
+
+
+class WorkQueue(Protocol):
+    """Hints of runs to work on; see `services.kit.storage.ports.WorkQueue`."""
+
+    async def put(self, item: str) -> None:
+        """Add an item; one that waits already is not added again."""
+        ...
+
+    async def take(self) -> str:
+        """Wait for the oldest item and take it."""
+        ...
+
+    async def done(self, item: str) -> None:
+        """Say that a taken item needs no second delivery."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent that can run."""
+
+    id: str
+    ai_provider: str = ""
+    """Its provider; empty leaves the choice to the model or the settings."""
+    model: str = ""
+    """Its model; empty leaves the choice to the settings."""
+
+
+class Agents(Protocol):
+    """The agents there are."""
+
+    async def get(self, org: str, agent_id: str) -> Agent | None:
+        """Read an agent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model an agent can run on."""
+
+    id: str
+    ai_provider: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One call of a model."""
+
+    text: str
+    step: int
+    attempt: int
+
+
+class ModelError(Exception):
+    """A model failed; the message is one sentence that is safe to show to the caller."""
+
+
+class Provider(Protocol):
+    """Serves models under one name."""
+
+    @property
+    def name(self) -> str:
+        """The `ai_provider` callers name it by."""
+        ...
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """Its models by id; the first is its default."""
+        ...
+
+    def stream(self, model: str, prompt: Prompt) -> AsyncIterator[str]:
+        """Call a model and yield its answer as it comes. Raises ModelError."""
+        ...

@@ -1,0 +1,283 @@
+"""Executions and leases as documents and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from services.execution.domain import Event, Execution, Failure, Order, State
+from services.execution.ports import Due, FencedError, Filter, Renewal, RequestIdTakenError
+from services.kit.storage.ports import (
+    Append,
+    Collection,
+    ConflictError,
+    Delete,
+    Document,
+    DuplicateError,
+    Entry,
+    Erase,
+    Insert,
+    Query,
+    Replace,
+    Store,
+)
+
+EXECUTIONS = Collection(
+    "executions",
+    fields=("state", "owner", "agent_id", "conversation_id", "instance_id"),
+    unique=("request_key",),
+)
+WORKERS = Collection("workers")
+EVENTS = "events"
+
+COLLECTIONS = (EXECUTIONS, WORKERS)
+LOGS = (EVENTS,)
+
+MESH_ORG = "_mesh"
+"""The organisation of what belongs to the mesh itself; no caller can have it."""
+
+PAGE_EVENTS = 1000
+PAGE_BYTES = 96 * 1024
+_DUE_PAGE = 1000
+
+
+class StoredExecutions:
+    """Executions over the storage ports."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def start(self, execution: Execution, first: Event) -> None:
+        """Store a new run and its first event."""
+        try:
+            await self._store.write(
+                Insert(EXECUTIONS, _document(execution)), _append(execution, 0, [first])
+            )
+        except DuplicateError as error:
+            if error.field != "request_key":
+                raise
+            raise RequestIdTakenError from None
+
+    async def get(self, org: str, id_: str) -> Execution | None:
+        """Read a run."""
+        document = await self._store.get(EXECUTIONS, org, id_)
+        return None if document is None else _execution(document)
+
+    async def version(self, org: str, id_: str) -> int | None:
+        """Read only the version of a run's document."""
+        return await self._store.version(EXECUTIONS, org, id_)
+
+    async def by_request_id(self, org: str, request_id: str) -> Execution | None:
+        """Read the run a request_id started."""
+        key = _request_key(org, request_id)
+        found = await self._store.query(
+            Query(EXECUTIONS, org, equal={"request_key": key}, limit=1)
+        )
+        return _execution(found[0]) if found else None
+
+    async def list(
+        self, org: str, where: Filter, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[Execution]:
+        """Read a page of runs, newest first."""
+        equal = {
+            "state": where.state.value if where.state else "",
+            "agent_id": where.agent_id,
+            "conversation_id": where.conversation_id,
+            "instance_id": where.instance_id,
+        }
+        documents = await self._store.query(
+            Query(
+                EXECUTIONS,
+                org,
+                equal={name: value for name, value in equal.items() if value},
+                from_time=where.from_time,
+                before_time=where.before_time,
+                after=after,
+                limit=limit,
+                newest_first=True,
+            )
+        )
+        return [_execution(document) for document in documents]
+
+    async def due(
+        self, state: State, after: tuple[int, str] | None
+    ) -> Sequence[tuple[tuple[int, str], Due]]:
+        """Read a page of the runs in a state, oldest first."""
+        documents = await self._store.query(
+            Query(
+                EXECUTIONS,
+                None,
+                equal={"state": state.value},
+                after=after,
+                limit=_DUE_PAGE,
+                keys_only=True,
+            )
+        )
+        return [
+            ((found.create_time, found.id), Due(found.org, found.id, found.fields["owner"]))
+            for found in documents
+        ]
+
+    async def append(self, execution: Execution, after: int, events: Sequence[Event]) -> None:
+        """Append events to the log."""
+        try:
+            await self._store.write(_append(execution, after, events))
+        except ConflictError:
+            raise FencedError from None
+
+    async def commit(
+        self, execution: Execution, after: int, events: Sequence[Event]
+    ) -> Execution:
+        """Append events and store the projection they lead to."""
+        try:
+            await self._store.write(
+                _append(execution, after, events), Replace(EXECUTIONS, _document(execution))
+            )
+        except ConflictError:
+            raise FencedError from None
+        return replace(execution, version=execution.version + 1)
+
+    async def save(self, execution: Execution) -> Execution:
+        """Store a projection alone."""
+        try:
+            await self._store.write(Replace(EXECUTIONS, _document(execution)))
+        except ConflictError:
+            raise FencedError from None
+        return replace(execution, version=execution.version + 1)
+
+    async def delete(self, execution: Execution) -> None:
+        """Delete a run and its log."""
+        try:
+            await self._store.write(
+                Delete(EXECUTIONS, execution.org, execution.id, execution.version),
+                Erase(EVENTS, execution.org, execution.id),
+            )
+        except ConflictError:
+            raise FencedError from None
+
+    async def events(self, org: str, id_: str, after: int) -> Sequence[Event]:
+        """Read a page of events."""
+        entries = await self._store.read(
+            EVENTS, org, id_, after, limit=PAGE_EVENTS, max_bytes=PAGE_BYTES
+        )
+        return [Event._make(entry) for entry in entries]
+
+    async def last_event(self, org: str, id_: str) -> Event | None:
+        """Read the newest event of a run."""
+        entry = await self._store.last(EVENTS, org, id_)
+        return None if entry is None else Event._make(entry)
+
+
+class StoredLeases:
+    """Leases as documents; the version of the document is the counter."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def register(self, worker: str, now: int) -> Renewal:
+        """Make the lease of a new worker."""
+        await self._store.write(Insert(WORKERS, Document(MESH_ORG, worker, now, {})))
+        return Renewal(worker, 1)
+
+    async def renew(self, lease: Renewal) -> Renewal:
+        """Renew a lease."""
+        document = Document(MESH_ORG, lease.worker, 0, {}, version=lease.counter)
+        try:
+            await self._store.write(Replace(WORKERS, document))
+        except ConflictError:
+            raise FencedError from None
+        return Renewal(lease.worker, lease.counter + 1)
+
+    async def all(self) -> Sequence[Renewal]:
+        """Read every lease."""
+        documents = await self._store.query(Query(WORKERS, MESH_ORG, limit=10_000))
+        return [Renewal(document.id, document.version) for document in documents]
+
+    async def remove(self, lease: Renewal) -> None:
+        """Remove a lease unless it was renewed."""
+        try:
+            await self._store.write(Delete(WORKERS, MESH_ORG, lease.worker, lease.counter))
+        except ConflictError:
+            return
+
+
+def _append(execution: Execution, after: int, events: Sequence[Event]) -> Append:
+    entries = [Entry._make(event) for event in events]
+    return Append(EVENTS, execution.org, execution.id, after, entries)
+
+
+def _request_key(org: str, request_id: str) -> str:
+    return f"{org}/StartExecution/{request_id}"
+
+
+def _document(execution: Execution) -> Document:
+    order = execution.order
+    body: dict[str, Any] = {
+        "order": {name: value for name, value in _order_body(order).items() if value},
+        "digest": execution.digest,
+        "update_time": execution.update_time,
+    }
+    if execution.start_time is not None:
+        body["start_time"] = execution.start_time
+    if execution.end_time is not None:
+        body["end_time"] = execution.end_time
+    if execution.result:
+        body["result"] = execution.result
+    if execution.failure is not None:
+        body["failure"] = asdict(execution.failure)
+    return Document(
+        org=execution.org,
+        id=execution.id,
+        create_time=execution.create_time,
+        version=execution.version,
+        fields={
+            "state": execution.state.value,
+            "owner": execution.owner,
+            "agent_id": order.agent_id,
+            "conversation_id": order.conversation_id,
+            "instance_id": order.instance_id,
+            # Without a request_id the key is the id, so that the index needs no exceptions.
+            "request_key": _request_key(execution.org, order.request_id)
+            if order.request_id
+            else execution.id,
+        },
+        body=body,
+    )
+
+
+def _order_body(order: Order) -> dict[str, Any]:
+    return {
+        "input": order.input,
+        "ai_provider": order.ai_provider,
+        "model": order.model,
+        "timeout_ms": order.timeout_ms,
+        "cwd": order.cwd,
+        "metadata": dict(order.metadata),
+        "request_id": order.request_id,
+    }
+
+
+def _execution(document: Document) -> Execution:
+    body: Mapping[str, Any] = document.body
+    failure = body.get("failure")
+    return Execution(
+        org=document.org,
+        id=document.id,
+        order=Order(
+            agent_id=document.fields["agent_id"],
+            conversation_id=document.fields["conversation_id"],
+            instance_id=document.fields["instance_id"],
+            **body["order"],
+        ),
+        digest=body["digest"],
+        create_time=document.create_time,
+        update_time=body["update_time"],
+        state=State(document.fields["state"]),
+        owner=document.fields["owner"],
+        result=body.get("result", ""),
+        failure=None if failure is None else Failure(**failure),
+        start_time=body.get("start_time"),
+        end_time=body.get("end_time"),
+        version=document.version,
+    )

@@ -1,0 +1,1 @@
+"""What the execution service does, in domain words."""

@@ -1,0 +1,55 @@
+"""Whether the parts of the mesh work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.execution.ports import Executions
+from services.execution.usecases.worker import Worker
+from services.kit.errors import DomainError, Reason, Resource
+
+
+@dataclass(frozen=True, slots=True)
+class PartHealth:
+    """One part and what is wrong with it; nothing when `trouble` is empty."""
+
+    name: str
+    trouble: str = ""
+
+
+class Health:
+    """Checks every part each time it is asked."""
+
+    def __init__(self, executions: Executions, worker: Worker) -> None:
+        self._executions = executions
+        self._worker = worker
+
+    async def check(self) -> Sequence[PartHealth]:
+        """Return the parts, all healthy.
+
+        Raises:
+            DomainError: UNHEALTHY, with one resource for each part that is down.
+        """
+        parts = [await self._store(), self._runs()]
+        down = [part for part in parts if part.trouble]
+        if down:
+            raise DomainError(
+                Reason.REASON_UNHEALTHY,
+                "; ".join(f"{part.name}: {part.trouble}" for part in down),
+                resources=[Resource("part", part.name, part.trouble) for part in down],
+                retry_after=2.0,
+            )
+        return parts
+
+    async def _store(self) -> PartHealth:
+        try:
+            await self._executions.version("", "")
+        except DomainError as error:
+            return PartHealth("store", error.message)
+        return PartHealth("store")
+
+    def _runs(self) -> PartHealth:
+        if self._worker.healthy:
+            return PartHealth("worker")
+        return PartHealth("worker", "The worker cannot renew its lease, so no run goes on.")

@@ -1,0 +1,291 @@
+"""Watching runs: the log after a cursor, then what is appended, until the terminal event.
+
+A watcher holds a cursor and nothing else; what it has not taken yet stays in the store. The watchers of
+one run share a feed: one reader of the log, whose newest pages they take when they keep up. Who falls
+behind, or comes late, reads the log at their own pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from services.execution import domain
+from services.execution.domain import Event
+from services.execution.ports import Executions, Wakeups
+from services.execution.usecases.channels import events_channel
+from services.kit.errors import DomainError, Reason
+
+_LOG = logging.getLogger(__name__)
+
+_KEPT_PAGES = 24
+_WORTH_KEEPING = 64
+"""Events; smaller pages are made anew, so that a late reader is not served in morsels."""
+
+_RECENT_PAGES = 8
+_POLL_SECONDS = 1.0
+"""How soon a lost wake-up is made up for."""
+
+_SECONDS_PER_WATCHER = 0.0001
+_MAX_COALESCING = 0.1
+"""With many watchers, appends are gathered for a while, so that serving them does not take the
+processor from those who append."""
+
+T = TypeVar("T")
+
+
+class Page:
+    """Some consecutive events of a run, and the forms they were already turned into."""
+
+    __slots__ = ("_forms", "events", "execution_id", "last", "terminal")
+
+    def __init__(self, execution_id: str, events: Sequence[Event]) -> None:
+        self.execution_id = execution_id
+        self.events = events
+        self.last = events[-1].sequence
+        self.terminal = events[-1].kind in domain.TERMINAL_KINDS
+        self._forms: dict[Callable[..., Any], Any] = {}
+
+    def form(self, encode: Callable[[str, Sequence[Event]], T]) -> T:
+        """Turn the events into a form, once for all who want the same."""
+        try:
+            made: T = self._forms[encode]
+        except KeyError:
+            made = self._forms[encode] = encode(self.execution_id, self.events)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A watch that has begun."""
+
+    pages: AsyncGenerator[Page | None, None]
+    """Pages of events, or None as a sign of life; to be closed by who asked for it."""
+    caught_up: bool
+    """Whether the cursor is at the last event, so that the first page may take a while."""
+    at_end: bool
+    """Whether the cursor is at the terminal event, so that there are no pages."""
+
+
+class Watches:
+    """Serves watchers.
+
+    Args:
+        heartbeat_seconds: how long a watch may be silent.
+    """
+
+    def __init__(
+        self, executions: Executions, wakeups: Wakeups, *, heartbeat_seconds: float = 15.0
+    ) -> None:
+        self._executions = executions
+        self._wakeups = wakeups
+        self._heartbeat_seconds = heartbeat_seconds
+        self._feeds: dict[tuple[str, str], _Feed] = {}
+        self._kept: OrderedDict[tuple[str, str, int], Page] = OrderedDict()
+        self._watchers = 0
+        self._closing = False
+
+    async def open(self, org: str, execution_id: str, after: int) -> Watch:
+        """Begin a watch after a sequence; it ends after the page with the terminal event.
+
+        Raises:
+            DomainError: EXECUTION_NOT_FOUND, CURSOR_OUT_OF_RANGE; while watching also SHUTTING_DOWN.
+        """
+        if await self._executions.version(org, execution_id) is None:
+            raise domain.not_found(execution_id)
+        last = await self._executions.last_event(org, execution_id)
+        head = last.sequence if last is not None else 0
+        if after > head:
+            raise DomainError(
+                Reason.REASON_CURSOR_OUT_OF_RANGE,
+                f"after_sequence: {after} is beyond the last event, {head}.",
+                metadata={"last_sequence": str(head)},
+            )
+        caught_up = after == head
+        at_end = caught_up and last is not None and last.kind in domain.TERMINAL_KINDS
+        pages = self._watch(org, execution_id, after, at_end=at_end)
+        return Watch(pages, caught_up=caught_up, at_end=at_end)
+
+    async def ended(self, org: str, execution_id: str) -> None:
+        """Wait for the terminal event of a run."""
+        last = await self._executions.last_event(org, execution_id)
+        after = 0 if last is None else last.sequence - 1
+        watch = await self.open(org, execution_id, max(after, 0))
+        async with aclosing(watch.pages) as pages:
+            async for _ in pages:
+                pass
+
+    def close(self) -> None:
+        """End every watch; each can go on from its cursor elsewhere."""
+        self._closing = True
+        for feed in self._feeds.values():
+            feed.wake_watchers()
+
+    async def _watch(
+        self, org: str, execution_id: str, after: int, *, at_end: bool
+    ) -> AsyncGenerator[Page | None, None]:
+        if at_end:
+            return
+        self._watchers += 1
+        try:
+            while page := await self._replay(org, execution_id, after):
+                yield page
+                if page.terminal:
+                    return
+                after = page.last
+            with self._join(org, execution_id, after) as feed:
+                beats = feed.beats
+                while True:
+                    page = feed.after(after)
+                    if page is None and feed.head > after:
+                        page = await self._replay(org, execution_id, after)
+                    if page is not None:
+                        yield page
+                        if page.terminal:
+                            return
+                        after, beats = page.last, feed.beats
+                    elif feed.gone:
+                        raise domain.not_found(execution_id)
+                    elif beats != feed.beats:
+                        beats = feed.beats
+                        yield None
+                    else:
+                        self._check_open()
+                        await feed.changed()
+        finally:
+            self._watchers -= 1
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise DomainError(
+                Reason.REASON_SHUTTING_DOWN,
+                "The server is stopping; watch again from the last event seen.",
+                retry_after=0.5,
+            )
+
+    async def _replay(self, org: str, execution_id: str, after: int) -> Page | None:
+        """Read the page after a cursor; None at the end of the log."""
+        self._check_open()
+        key = (org, execution_id, after)
+        kept = self._kept.get(key)
+        if kept is not None:
+            self._kept.move_to_end(key)
+            return kept
+        events = await self._executions.events(org, execution_id, after)
+        if not events:
+            return None
+        page = Page(execution_id, events)
+        if len(events) >= _WORTH_KEEPING:
+            self._kept[key] = page
+            if len(self._kept) > _KEPT_PAGES:
+                self._kept.popitem(last=False)
+        return page
+
+    @contextmanager
+    def _join(self, org: str, execution_id: str, after: int) -> Iterator[_Feed]:
+        key = (org, execution_id)
+        feed = self._feeds.get(key)
+        if feed is None:
+            feed = self._feeds[key] = _Feed(self, org, execution_id, after)
+        feed.watchers += 1
+        try:
+            yield feed
+        finally:
+            feed.watchers -= 1
+            if not feed.watchers:
+                del self._feeds[key]
+                feed.close()
+
+    def feed_parts(self) -> tuple[Executions, Wakeups, float]:
+        """Lend a feed what it reads from."""
+        return self._executions, self._wakeups, self._heartbeat_seconds
+
+    def coalescing(self) -> float:
+        """Say how long appends are gathered before watchers are told, in seconds."""
+        return min(_MAX_COALESCING, self._watchers * _SECONDS_PER_WATCHER)
+
+
+class _Feed:
+    """Reads the log of a run that is watched live, once for all its watchers."""
+
+    def __init__(self, watches: Watches, org: str, execution_id: str, after: int) -> None:
+        self._watches = watches
+        self._executions, wakeups, self._heartbeat_seconds = watches.feed_parts()
+        self._org = org
+        self._id = execution_id
+        self.head = after
+        self.beats = 0
+        self.gone = False
+        self.watchers = 0
+        self._recent: deque[tuple[int, Page]] = deque(maxlen=_RECENT_PAGES)
+        self._waiting: list[asyncio.Future[None]] = []
+        self._woken = asyncio.Event()
+        self._unsubscribe = wakeups.subscribe(
+            events_channel(org, execution_id), self._woken.set
+        )
+        self._task = asyncio.create_task(self._follow(), name=f"feed {execution_id}")
+
+    def after(self, sequence: int) -> Page | None:
+        """Find a recent page that begins after a sequence."""
+        for begin, page in self._recent:
+            if begin == sequence:
+                return page
+        return None
+
+    async def changed(self) -> None:
+        """Wait for a page or a sign of life."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        await waiter
+
+    def wake_watchers(self) -> None:
+        """Let every waiting watcher look again."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._unsubscribe()
+        self._task.cancel()
+
+    async def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
+        heard = loop.time()
+        while True:
+            self._woken.clear()
+            try:
+                events = await self._executions.events(self._org, self._id, self.head)
+                if not events and await self._executions.version(self._org, self._id) is None:
+                    self.gone = True
+                    self.wake_watchers()
+                    return
+            except DomainError as error:
+                _LOG.warning("the feed of %s waits for the store: %s", self._id, error)
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
+            if events:
+                heard = loop.time()
+                page = Page(self._id, events)
+                self._recent.append((self.head, page))
+                self.head = page.last
+                self.wake_watchers()
+                if page.terminal:
+                    return
+                await asyncio.sleep(self._watches.coalescing())
+                continue
+            if loop.time() - heard >= self._heartbeat_seconds:
+                heard = loop.time()
+                self.beats += 1
+                self.wake_watchers()
+            try:
+                async with asyncio.timeout(min(_POLL_SECONDS, self._heartbeat_seconds)):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue

@@ -1,0 +1,71 @@
+"""The call being served: who calls, and the ids that tie its traces and logs together."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls, and for which organisation."""
+
+    org_id: str = "default"
+    """The organisation; the first part of the key of everything stored."""
+
+
+ANYONE = Principal()
+"""Every caller, while authentication is off."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One rpc while it is served. Its metadata was read once."""
+
+    method: str
+    metadata: Mapping[str, str]
+    call_id: str
+    """The `x-request-id` of the edge, else made here. Not an idempotency key."""
+    trace_id: str
+    """The W3C trace id, 32 hex digits."""
+    principal: Principal = field(default=ANYONE)
+
+
+_current: ContextVar[Call] = ContextVar("call")
+
+
+def begin(method: str, metadata: Mapping[str, str]) -> Call:
+    """Make the call current for this task and everything it awaits."""
+    matched = _TRACEPARENT.match(metadata.get("traceparent", ""))
+    call = Call(
+        method,
+        metadata,
+        call_id=metadata.get("x-request-id") or secrets.token_hex(8),
+        trace_id=matched[1] if matched else secrets.token_hex(16),
+    )
+    _current.set(call)
+    return call
+
+
+def current() -> Call:
+    """Return the call being served.
+
+    Raises:
+        LookupError: outside of an rpc.
+    """
+    return _current.get()
+
+
+def org() -> str:
+    """Return the organisation of the caller."""
+    return _current.get().principal.org_id
+
+
+def find() -> Call | None:
+    """Return the call being served, or None outside of an rpc."""
+    return _current.get(None)

@@ -1,0 +1,156 @@
+"""Errors: a domain error names one reason of the catalogue; this module turns it into a status.
+
+The catalogue is `conductor.errors.v1.Reason`; each reason's code is written there and read from its
+descriptor. Nothing else in the mesh picks a status code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from conductor.errors.v1 import reason_pb2
+from conductor.errors.v1.reason_pb2 import Reason
+
+DOMAIN = "conductor"
+"""The `domain` of every ErrorInfo."""
+
+_PREFIX = "REASON_"
+_MAX_VIOLATIONS = 10
+_MAX_TEXT = 240
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One rule a field of the request breaks."""
+
+    field: str
+    """Its path, for example `metadata["a"]`."""
+    description: str
+    """What is wrong and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """The stored thing an error is about."""
+
+    type: str
+    """Its noun, for example `execution`."""
+    name: str
+    """Its id."""
+    description: str = ""
+
+
+class DomainError(Exception):
+    """Something a caller is told: one reason, one sentence, and where it applies.
+
+    Args:
+        reason: its place in the catalogue, which decides the status code.
+        message: one sentence for people, with the fix where there is one.
+        violations: the fields of the request that are wrong.
+        resources: the stored things it is about.
+        retry_after: seconds after which the same call may work.
+        metadata: short machine-readable facts for ErrorInfo.
+    """
+
+    def __init__(
+        self,
+        reason: Reason.ValueType,
+        message: str,
+        *,
+        violations: Sequence[Violation] = (),
+        resources: Sequence[Resource] = (),
+        retry_after: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.violations = tuple(violations)
+        self.resources = tuple(resources)
+        self.retry_after = retry_after
+        self.metadata = dict(metadata or {})
+
+
+def invalid(field: str, description: str) -> DomainError:
+    """Make the error for one wrong field of a request."""
+    return DomainError(
+        Reason.REASON_INVALID_REQUEST,
+        f"{field}: {description}",
+        violations=[Violation(field, description)],
+    )
+
+
+def reason_name(reason: Reason.ValueType) -> str:
+    """Name a reason as ErrorInfo and stored errors do, without its prefix."""
+    return Reason.Name(reason).removeprefix(_PREFIX)
+
+
+def reason_value(name: str) -> Reason.ValueType:
+    """Read a reason back from its name; an unknown name is INTERNAL."""
+    try:
+        return Reason.Value(_PREFIX + name)
+    except ValueError:
+        return Reason.REASON_INTERNAL
+
+
+def code_of(reason: Reason.ValueType) -> grpc.StatusCode:
+    """Look up the status code a reason has in the catalogue."""
+    options = reason_pb2.Reason.DESCRIPTOR.values_by_number[reason].GetOptions()
+    return _CODES[int(options.Extensions[reason_pb2.code])]
+
+
+def to_status(error: DomainError) -> status_pb2.Status:
+    """Turn an error into a status whose details fit in 4 KiB."""
+    status = status_pb2.Status(code=code_of(error.reason).value[0], message=_short(error.message))
+    info = error_details_pb2.ErrorInfo(
+        reason=reason_name(error.reason), domain=DOMAIN, metadata=error.metadata
+    )
+    _pack(status, info)
+    if error.violations:
+        _pack(
+            status,
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=_short(violation.field), description=_short(violation.description)
+                    )
+                    for violation in error.violations[:_MAX_VIOLATIONS]
+                ]
+            ),
+        )
+    for resource in error.resources[:_MAX_VIOLATIONS]:
+        _pack(
+            status,
+            error_details_pb2.ResourceInfo(
+                resource_type=resource.type,
+                resource_name=_short(resource.name),
+                description=_short(resource.description),
+            ),
+        )
+    if error.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(error.retry_after * 1000))
+        _pack(status, error_details_pb2.RetryInfo(retry_delay=delay))
+    return status
+
+
+def _pack(
+    status: status_pb2.Status,
+    detail: error_details_pb2.ErrorInfo
+    | error_details_pb2.BadRequest
+    | error_details_pb2.ResourceInfo
+    | error_details_pb2.RetryInfo,
+) -> None:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status.details.append(packed)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"

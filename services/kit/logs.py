@@ -1,0 +1,87 @@
+"""Logs: one JSON object a line on standard error, with the trace id of the call that wrote it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import IO, Any
+
+import orjson
+
+from services.kit import call
+
+_FLUSH_LINES = 256
+
+
+class JsonFormatter(logging.Formatter):
+    """Prints a record as JSON: time, level, logger, message, ids of the call, and `extra` fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        line: dict[str, Any] = {
+            "time": record.created,
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        served = call.find()
+        if served is not None:
+            line["call_id"], line["trace_id"] = served.call_id, served.trace_id
+        line.update(getattr(record, "facts", {}))
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def configure(level: str) -> None:
+    """Send every logger of the process to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class CallLog:
+    """The line written for each rpc. Lines are gathered and written together.
+
+    Args:
+        stream: where whole lines go.
+    """
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._lines: list[bytes] = []
+        self._enabled = logging.getLogger("call").isEnabledFor(logging.INFO)
+
+    def write(self, served: call.Call, code: str, seconds: float) -> None:
+        """Note that a call ended."""
+        if not self._enabled:
+            return
+        self._lines.append(
+            orjson.dumps(
+                {
+                    "time": time.time(),
+                    "level": "INFO",
+                    "logger": "call",
+                    "message": served.method,
+                    "code": code,
+                    "ms": round(seconds * 1000, 3),
+                    "call_id": served.call_id,
+                    "trace_id": served.trace_id,
+                    "org": served.principal.org_id,
+                }
+            )
+        )
+        if len(self._lines) >= _FLUSH_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered. A full disk or closed stream loses log lines, never a call."""
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        try:
+            self._stream.write(b"\n".join(lines).decode() + "\n")
+            self._stream.flush()
+        except OSError:
+            self._enabled = self._stream.writable()

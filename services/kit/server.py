@@ -1,0 +1,148 @@
+"""The bootstrap of every service: settings, logs, server, health, reflection, graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+import uvloop
+from google.protobuf.internal import api_implementation
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.kit import logs
+from services.kit.errors import DomainError
+from services.kit.interceptor import CallInterceptor
+from services.kit.settings import Settings, SettingsError, load
+from services.kit.storage.ports import NewerDataError
+
+_LOG = logging.getLogger(__name__)
+_FLUSH_LOG_SECONDS = 0.25
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+OPTIONS = (
+    # A port that two processes share splits traffic in silence.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024 + 64 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A composed service, ready to be served."""
+
+    address: str
+    """`host:port`; port 0 is any free one."""
+    services: Sequence[tuple[str, Callable[[grpc.aio.Server], None]]]
+    """The full names of the proto services it hosts, each with the way to register it."""
+    drain: Callable[[], Awaitable[None]]
+    """Hands running work back and ends open streams; called once, before the server stops."""
+
+
+Compose = Callable[[S, AsyncExitStack], Awaitable[App]]
+
+
+def main(settings_type: type[S], compose: Compose[S]) -> None:
+    """Run a service until SIGTERM or SIGINT.
+
+    A start that cannot succeed ends the process with status 1 and one sentence on standard error.
+    """
+    try:
+        settings = load(settings_type)
+        if api_implementation.Type() != "upb":
+            raise SettingsError(
+                "protobuf runs without its C library (upb); unset "
+                "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION."
+            )
+        logs.configure(settings.log_level)
+        uvloop.run(_run(settings, compose))
+    except (SettingsError, NewerDataError, DomainError) as error:
+        sys.exit(str(error))
+
+
+async def _run(settings: S, compose: Compose[S]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        app = await compose(settings, stack)
+        async with serving(app, settings.shutdown_seconds):
+            await stop.wait()
+
+
+class serving:  # noqa: N801 used as a context manager, like a function
+    """Serves an app while the block runs, then stops gracefully.
+
+    Args:
+        app: what to serve.
+        grace_seconds: how long open calls may take to end.
+
+    Attributes:
+        port: the port it listens on.
+    """
+
+    def __init__(self, app: App, grace_seconds: float) -> None:
+        self._app = app
+        self._grace_seconds = grace_seconds
+        self._call_log = logs.CallLog()
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor(self._call_log)], options=OPTIONS
+        )
+        self._health = health.aio.HealthServicer()
+        self.port = 0
+
+    async def __aenter__(self) -> serving:
+        """Bind, serve, and say SERVING."""
+        names = [name for name, _ in self._app.services]
+        for _, register in self._app.services:
+            register(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+        try:
+            self.port = self._server.add_insecure_port(self._app.address)
+        except RuntimeError as error:
+            raise SettingsError(
+                f"The address {self._app.address} cannot be listened on; is it taken?"
+            ) from error
+        await self._server.start()
+        for name in ("", *names):
+            await self._health.set(name, _SERVING)
+        self._flushing = asyncio.create_task(self._flush_log())
+        # What lives now lives as long as the process; the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        _LOG.info("serving", extra={"facts": {"port": self.port, "services": names}})
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Say NOT_SERVING, hand work back, end streams, let calls end, close."""
+        await self._health.enter_graceful_shutdown()
+        await self._app.drain()
+        await self._server.stop(self._grace_seconds)
+        self._flushing.cancel()
+        await asyncio.gather(self._flushing, return_exceptions=True)
+        self._call_log.flush()
+        _LOG.info("stopped")
+
+    async def _flush_log(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_LOG_SECONDS)
+            self._call_log.flush()

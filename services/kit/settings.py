@@ -1,0 +1,82 @@
+"""Settings: `config.yaml` and the environment, the environment winning.
+
+A setting `execution_concurrency` is `execution_concurrency:` in the file and
+`CONDUCTOR_EXECUTION_CONCURRENCY` in the environment. The file is `./config.yaml` when there is one,
+or whatever `CONDUCTOR_CONFIG` names. This module alone reads either.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError as SourceError,
+    YamlConfigSettingsSource,
+)
+from yaml import YAMLError
+
+PREFIX = "CONDUCTOR_"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names it and says what it may be."""
+
+
+class Settings(BaseSettings):
+    """What every process of the mesh is told."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    data_dir: Path = Path(".conductor")
+    """Where embedded stores, logs and locks live."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    shutdown_seconds: float = Field(default=6.0, ge=0, le=60)
+    """How long open calls may take to end after SIGTERM."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: arguments, environment, file."""
+        file = os.environ.get(f"{PREFIX}CONFIG", "config.yaml")
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, file)
+
+
+T = TypeVar("T", bound=Settings)
+
+
+def load(kind: type[T]) -> T:
+    """Read the settings of a process.
+
+    Raises:
+        SettingsError: a setting or the file cannot be used; one sentence for each.
+    """
+    named = os.environ.get(f"{PREFIX}CONFIG")
+    if named is not None and not Path(named).is_file():
+        raise SettingsError(f"{PREFIX}CONFIG names {named}, which is not a file.")
+    try:
+        return kind()
+    except ValidationError as error:
+        sentences = []
+        for problem in error.errors(include_url=False, include_input=False):
+            name = ".".join(str(part) for part in problem["loc"])
+            sentences.append(
+                f"The setting {PREFIX}{name.upper()} ({name} in config.yaml) is wrong: "
+                f"{problem['msg']}."
+            )
+        raise SettingsError(" ".join(sentences)) from None
+    except (YAMLError, SourceError) as error:
+        raise SettingsError(f"The settings cannot be read: {error}") from None

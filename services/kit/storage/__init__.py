@@ -1,0 +1,1 @@
+"""Storage: the ports every service writes to, and their adapters."""

@@ -1,0 +1,246 @@
+"""What a store, a queue and wake-ups promise, whichever adapter stands behind them.
+
+The contract suites in `tests/contract` hold every adapter to these docstrings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from conductor.errors.v1.reason_pb2 import Reason
+from services.kit.errors import DomainError
+
+
+class ConflictError(Exception):
+    """A document or log is not at the version the write expected; nothing of that write happened."""
+
+
+class DuplicateError(Exception):
+    """Another document has the same unique key.
+
+    Attributes:
+        field: the unique field, or `id`.
+    """
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"duplicate {field}")
+        self.field = field
+
+
+class NewerDataError(Exception):
+    """The store was written by a newer release; the message says which and what to do."""
+
+
+def store_unavailable() -> DomainError:
+    """Make the error for a store that does not answer."""
+    return DomainError(
+        Reason.REASON_STORE_UNAVAILABLE, "The store does not answer; try again.", retry_after=1.0
+    )
+
+
+def store_full() -> DomainError:
+    """Make the error for a store whose disk is full."""
+    return DomainError(
+        Reason.REASON_STORE_FULL,
+        "The store's disk is full; nothing was written. Free some space and try again.",
+        retry_after=10.0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A kind of document."""
+
+    name: str
+    fields: tuple[str, ...] = ()
+    """Text fields that queries filter by; each has an index."""
+    unique: tuple[str, ...] = ()
+    """Text fields no two documents share."""
+    schema_version: int = 1
+    """The version of the bodies this release writes; a store with newer ones is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A stored thing.
+
+    The key is `org` and `id`. `fields` holds every declared field and unique key; `body` is a JSON
+    object. A body is empty when a query asked for keys only.
+    """
+
+    org: str
+    id: str
+    create_time: int
+    """Microseconds since the epoch."""
+    fields: Mapping[str, str]
+    body: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1
+    """1 when inserted, one more with each replace."""
+
+
+class Entry(NamedTuple):
+    """One entry of a log."""
+
+    sequence: int
+    """1, 2, 3, … within its stream, without gaps."""
+    time: int
+    """Microseconds since the epoch."""
+    kind: str
+    payload: bytes
+    writer: str
+    """Who appended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Stores a new document. DuplicateError when its id or a unique key is taken."""
+
+    collection: Collection
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Replaces a document whose version is `document.version`; it becomes one more.
+
+    ConflictError when it has another version or is gone; DuplicateError for a taken unique key.
+    """
+
+    collection: Collection
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Deletes a document of that version. ConflictError when it has another version or is gone."""
+
+    collection: Collection
+    org: str
+    id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Appends to a log after the entry with sequence `after` (0: to an empty log).
+
+    The entries are numbered `after + 1` and on. ConflictError when the log does not end at `after`.
+    """
+
+    log: str
+    org: str
+    stream: str
+    after: int
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Deletes a whole stream of a log; nothing happens when there is none."""
+
+    log: str
+    org: str
+    stream: str
+
+
+Write = Insert | Replace | Delete | Append | Erase
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which documents: all that match every given condition, in (create_time, id) order.
+
+    `org` None means every organisation and is for the mesh's own sweeps only.
+    """
+
+    collection: Collection
+    org: str | None
+    equal: Mapping[str, str] = field(default_factory=dict)
+    """Values of declared fields or unique keys."""
+    from_time: int | None = None
+    """Created at this time or later."""
+    before_time: int | None = None
+    """Created before this time."""
+    after: tuple[int, str] | None = None
+    """Keyset: only documents beyond this (create_time, id) in the direction asked for."""
+    limit: int = 50
+    newest_first: bool = False
+    keys_only: bool = False
+    """Leave the bodies out."""
+
+
+class Store(Protocol):
+    """Documents and logs.
+
+    Every method raises DomainError STORE_UNAVAILABLE when the store does not answer and STORE_FULL
+    when its disk is full. Reads see every write that was answered before.
+    """
+
+    async def write(self, *writes: Write) -> None:
+        """Do the writes in order; durable when this returns.
+
+        Each write is atomic. A write that fails stops those after it; whether those before it stay
+        is the adapter's (SQLite undoes them, MongoDB keeps them), so callers order their writes such
+        that each prefix is a good state.
+        """
+        ...
+
+    async def get(self, collection: Collection, org: str, id_: str) -> Document | None:
+        """Read a document by key."""
+        ...
+
+    async def version(self, collection: Collection, org: str, id_: str) -> int | None:
+        """Read only the version of a document."""
+        ...
+
+    async def query(self, query: Query) -> list[Document]:
+        """Read a page of documents."""
+        ...
+
+    async def read(
+        self, log: str, org: str, stream: str, after: int, *, limit: int, max_bytes: int
+    ) -> list[Entry]:
+        """Read entries after a sequence.
+
+        Stops at `limit` entries or once the payloads reach `max_bytes`; never answers an empty page
+        while there are entries left.
+        """
+        ...
+
+    async def last(self, log: str, org: str, stream: str) -> Entry | None:
+        """Read the newest entry of a stream."""
+        ...
+
+    async def close(self) -> None:
+        """Finish the writes under way and let go of the store."""
+        ...
+
+
+class Wakeups(Protocol):
+    """Tells others that something changed. A hint: it may be lost, late or doubled."""
+
+    async def publish(self, channel: str) -> None:
+        """Wake everyone subscribed to a channel. Never raises for an unreachable broker."""
+        ...
+
+    def subscribe(self, channel: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` on the event loop for each wake-up of a channel; returns the way to stop."""
+        ...
+
+
+class WorkQueue(Protocol):
+    """Hands items to whoever takes them first. A hint: the store says what is due."""
+
+    async def put(self, item: str) -> None:
+        """Add an item; one that waits already is not added again."""
+        ...
+
+    async def take(self) -> str:
+        """Wait for the oldest item and take it."""
+        ...
+
+    async def done(self, item: str) -> None:
+        """Say that a taken item needs no second delivery."""
+        ...

@@ -1,0 +1,424 @@
+"""The embedded store: one SQLite file in WAL mode.
+
+Writes go through one thread that commits everything waiting as one transaction and syncs it to disk
+(`synchronous=FULL`), so a hundred writers share one sync. Reads by key run on the event loop: a hop
+to a thread costs thirty times the read. Queries, which may scan, run in a thread of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from services.kit.errors import DomainError
+from services.kit.storage.ports import (
+    Append,
+    Collection,
+    ConflictError,
+    Delete,
+    Document,
+    DuplicateError,
+    Entry,
+    Erase,
+    Insert,
+    NewerDataError,
+    Query,
+    Replace,
+    Write,
+    store_full,
+    store_unavailable,
+)
+
+_LOG = logging.getLogger(__name__)
+_LOG_SCHEMA_VERSION = 1
+_MAX_BATCH = 512
+_BUSY_SECONDS = 5.0
+_FULL = {sqlite3.SQLITE_FULL}
+
+_Request = tuple[Sequence[Write], "asyncio.Future[None]"]
+_Outcome = tuple["asyncio.Future[None]", Exception | None]
+
+
+class SqliteStore:
+    """Documents and logs in one SQLite file. Made by `open`."""
+
+    def __init__(
+        self, path: Path, collections: Iterable[Collection], logs: Iterable[str]
+    ) -> None:
+        self._path = path
+        self._sql = {collection.name: _CollectionSql(collection) for collection in collections}
+        self._logs = {name: _LogSql(name) for name in logs}
+        self._loop = asyncio.get_running_loop()
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._closed = False
+        writer = _connect(path)
+        try:
+            self._prepare(writer)
+            self._reader = _connect(path)
+            self._scanner = _connect(path)
+        except BaseException:
+            writer.close()
+            raise
+        self._scans = ThreadPoolExecutor(1, thread_name_prefix="store-scan")
+        self._thread = threading.Thread(
+            target=self._write_loop, args=(writer,), name="store-write", daemon=True
+        )
+        self._thread.start()
+
+    @classmethod
+    async def open(
+        cls, path: Path, collections: Iterable[Collection], logs: Iterable[str]
+    ) -> SqliteStore:
+        """Open the file, making it and its tables when they are missing.
+
+        Raises:
+            NewerDataError: a newer release wrote it.
+            DomainError: STORE_UNAVAILABLE or STORE_FULL.
+        """
+        try:
+            return cls(path, collections, logs)
+        except sqlite3.Error as error:
+            raise _translate(error) from error
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("BEGIN IMMEDIATE")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS schema_versions "
+            "(name TEXT PRIMARY KEY, version INTEGER NOT NULL)"
+        )
+        versions = {name: sql.collection.schema_version for name, sql in self._sql.items()}
+        versions |= dict.fromkeys(self._logs, _LOG_SCHEMA_VERSION)
+        for name, version in versions.items():
+            row = db.execute("SELECT version FROM schema_versions WHERE name=?", (name,)).fetchone()
+            if row is not None and row[0] > version:
+                db.execute("ROLLBACK")
+                raise NewerDataError(
+                    f"{self._path} holds {name} of schema version {row[0]}, written by a newer "
+                    f"release; this one knows versions up to {version}. Run the newer release."
+                )
+            db.execute("INSERT OR REPLACE INTO schema_versions VALUES (?,?)", (name, version))
+        for sql in (*self._sql.values(), *self._logs.values()):
+            for statement in sql.create:
+                db.execute(statement)
+        db.execute("COMMIT")
+
+    # Writing
+
+    async def write(self, *writes: Write) -> None:
+        """Do all writes or none, and sync them to disk."""
+        if self._closed:
+            raise store_unavailable()
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._requests.put((writes, future))
+        await future
+
+    def _write_loop(self, db: sqlite3.Connection) -> None:
+        stopping = False
+        while not stopping:
+            batch: list[_Request] = []
+            request = self._requests.get()
+            while True:
+                if request is None:
+                    stopping = True
+                    break
+                batch.append(request)
+                if len(batch) >= _MAX_BATCH:
+                    break
+                try:
+                    request = self._requests.get_nowait()
+                except queue.Empty:
+                    break
+            if batch:
+                outcomes = self._commit(db, batch)
+                self._loop.call_soon_threadsafe(_resolve, outcomes)
+        db.close()
+
+    def _commit(self, db: sqlite3.Connection, batch: Sequence[_Request]) -> list[_Outcome]:
+        outcomes: list[_Outcome] = []
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for writes, future in batch:
+                outcomes.append((future, self._apply(db, writes)))
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            _LOG.warning("a write to %s failed: %s", self._path, error)
+            return [(future, _translate(error)) for _, future in batch]
+        return outcomes
+
+    def _apply(self, db: sqlite3.Connection, writes: Sequence[Write]) -> Exception | None:
+        """Do one request's writes; what the caller got wrong is returned and undone."""
+        nested = len(writes) > 1
+        if nested:
+            db.execute("SAVEPOINT request")
+        failure: Exception | None = None
+        for write in writes:
+            try:
+                self._do(db, write)
+            except (ConflictError, DuplicateError) as error:
+                failure = error
+                break
+        if nested:
+            if failure is not None:
+                db.execute("ROLLBACK TO request")
+            db.execute("RELEASE request")
+        return failure
+
+    def _do(self, db: sqlite3.Connection, write: Write) -> None:
+        match write:
+            case Append():
+                self._logs[write.log].append(db, write)
+            case Insert(collection, document):
+                self._sql[collection.name].insert(db, document)
+            case Replace(collection, document):
+                self._sql[collection.name].replace(db, document)
+            case Delete(collection, org, id_, version):
+                sql = self._sql[collection.name]
+                if db.execute(sql.delete, (org, id_, version)).rowcount == 0:
+                    raise ConflictError
+            case Erase(log, org, stream):
+                db.execute(self._logs[log].erase, (org, stream))
+
+    # Reading
+
+    async def get(self, collection: Collection, org: str, id_: str) -> Document | None:
+        """Read a document by key."""
+        sql = self._sql[collection.name]
+        row = self._fetch_one(sql.select_one, (org, id_))
+        return None if row is None else sql.document(row)
+
+    async def version(self, collection: Collection, org: str, id_: str) -> int | None:
+        """Read only the version of a document."""
+        row = self._fetch_one(self._sql[collection.name].select_version, (org, id_))
+        return None if row is None else int(row[0])
+
+    async def query(self, query: Query) -> list[Document]:
+        """Read a page of documents in the scanning thread."""
+        sql = self._sql[query.collection.name]
+        statement, values = sql.select_many(query)
+
+        def scan() -> list[Document]:
+            return [sql.document(row) for row in self._scanner.execute(statement, values)]
+
+        if self._closed:
+            raise store_unavailable()
+        try:
+            return await self._loop.run_in_executor(self._scans, scan)
+        except sqlite3.Error as error:
+            raise _translate(error) from error
+
+    async def read(
+        self, log: str, org: str, stream: str, after: int, *, limit: int, max_bytes: int
+    ) -> list[Entry]:
+        """Read entries after a sequence."""
+        entries: list[Entry] = []
+        size = 0
+        try:
+            cursor = self._reader.execute(self._logs[log].select_after, (org, stream, after, limit))
+            for entry in map(Entry._make, cursor):
+                entries.append(entry)
+                size += len(entry.payload)
+                if size >= max_bytes:
+                    cursor.close()
+                    break
+        except sqlite3.Error as error:
+            raise _translate(error) from error
+        return entries
+
+    async def last(self, log: str, org: str, stream: str) -> Entry | None:
+        """Read the newest entry of a stream."""
+        row = self._fetch_one(self._logs[log].select_last, (org, stream))
+        return None if row is None else Entry._make(row)
+
+    def _fetch_one(self, statement: str, values: Sequence[Any]) -> Any:
+        try:
+            cursor = self._reader.execute(statement, values)
+            row = cursor.fetchone()
+            cursor.close()
+        except sqlite3.Error as error:
+            raise _translate(error) from error
+        return row
+
+    async def close(self) -> None:
+        """Commit what waits, then close the file."""
+        if self._closed:
+            return
+        self._closed = True
+        self._requests.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+        self._scans.shutdown()
+        self._scanner.close()
+        self._reader.close()
+
+
+class _CollectionSql:
+    """The statements of one collection. Names come from code, values are always bound."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+        table = collection.name
+        self._columns = (*collection.fields, *collection.unique)
+        text_columns = "".join(f", {column} TEXT NOT NULL" for column in self._columns)
+        self.create = [
+            f"CREATE TABLE IF NOT EXISTS {table} (org TEXT NOT NULL, id TEXT NOT NULL, "
+            f"version INTEGER NOT NULL, create_time INTEGER NOT NULL{text_columns}, "
+            "body TEXT NOT NULL)",
+            f"CREATE UNIQUE INDEX IF NOT EXISTS {table}_key ON {table} (org, id)",
+            f"CREATE INDEX IF NOT EXISTS {table}_time ON {table} (org, create_time, id)",
+            *(
+                f"CREATE INDEX IF NOT EXISTS {table}_{field} "
+                f"ON {table} ({field}, create_time, id)"
+                for field in collection.fields
+            ),
+            *(
+                f"CREATE UNIQUE INDEX IF NOT EXISTS {table}_{field} ON {table} ({field})"
+                for field in collection.unique
+            ),
+        ]
+        names = ", ".join(("org", "id", "version", "create_time", *self._columns))
+        marks = ", ".join("?" * (5 + len(self._columns)))
+        self._insert = f"INSERT INTO {table} ({names}, body) VALUES ({marks})"
+        sets = "".join(f", {column}=?" for column in self._columns)
+        self._replace = (
+            f"UPDATE {table} SET version=version+1, body=?{sets} "
+            "WHERE org=? AND id=? AND version=?"
+        )
+        self.delete = f"DELETE FROM {table} WHERE org=? AND id=? AND version=?"
+        self._select = f"SELECT {names}, body FROM {table}"
+        self._select_keys = f"SELECT {names}, '{{}}' FROM {table}"
+        self.select_one = f"{self._select} WHERE org=? AND id=?"
+        self.select_version = f"SELECT version FROM {table} WHERE org=? AND id=?"
+
+    def insert(self, db: sqlite3.Connection, document: Document) -> None:
+        fields = [document.fields[column] for column in self._columns]
+        body = orjson.dumps(document.body).decode()
+        row = (document.org, document.id, document.version, document.create_time, *fields, body)
+        try:
+            db.execute(self._insert, row)
+        except sqlite3.IntegrityError as error:
+            raise self._duplicate(error) from None
+
+    def replace(self, db: sqlite3.Connection, document: Document) -> None:
+        fields = [document.fields[column] for column in self._columns]
+        body = orjson.dumps(document.body).decode()
+        try:
+            cursor = db.execute(
+                self._replace, (body, *fields, document.org, document.id, document.version)
+            )
+        except sqlite3.IntegrityError as error:
+            raise self._duplicate(error) from None
+        if cursor.rowcount == 0:
+            raise ConflictError
+
+    def _duplicate(self, error: sqlite3.IntegrityError) -> Exception:
+        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+            return error
+        broken = str(error).rpartition(".")[2]
+        return DuplicateError(broken if broken in self.collection.unique else "id")
+
+    def select_many(self, query: Query) -> tuple[str, list[Any]]:
+        direction, beyond = ("DESC", "<") if query.newest_first else ("ASC", ">")
+        conditions: list[str] = []
+        values: list[Any] = []
+        if query.org is not None:
+            conditions.append("org=?")
+            values.append(query.org)
+        for field, value in query.equal.items():
+            if field not in self._columns:
+                raise KeyError(f"{self.collection.name} has no field {field}")
+            conditions.append(f"{field}=?")
+            values.append(value)
+        if query.from_time is not None:
+            conditions.append("create_time>=?")
+            values.append(query.from_time)
+        if query.before_time is not None:
+            conditions.append("create_time<?")
+            values.append(query.before_time)
+        if query.after is not None:
+            conditions.append(f"(create_time, id){beyond}(?,?)")
+            values.extend(query.after)
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        select = self._select_keys if query.keys_only else self._select
+        values.append(query.limit)
+        order = f" ORDER BY create_time {direction}, id {direction} LIMIT ?"
+        return f"{select}{where}{order}", values
+
+    def document(self, row: Sequence[Any]) -> Document:
+        org, id_, version, create_time, *fields, body = row
+        return Document(
+            org=org,
+            id=id_,
+            version=version,
+            create_time=create_time,
+            fields=dict(zip(self._columns, fields, strict=True)),
+            body=orjson.loads(body),
+        )
+
+
+class _LogSql:
+    """The statements of one log."""
+
+    def __init__(self, name: str) -> None:
+        self.create = [
+            f"CREATE TABLE IF NOT EXISTS {name} (org TEXT NOT NULL, stream TEXT NOT NULL, "
+            "sequence INTEGER NOT NULL, time INTEGER NOT NULL, kind TEXT NOT NULL, "
+            "payload BLOB NOT NULL, writer TEXT NOT NULL, "
+            f"schema_version INTEGER NOT NULL DEFAULT {_LOG_SCHEMA_VERSION}, "
+            "PRIMARY KEY (org, stream, sequence)) WITHOUT ROWID"
+        ]
+        columns = "sequence, time, kind, payload, writer"
+        key = "WHERE org=? AND stream=?"
+        self._insert = f"INSERT INTO {name} (org, stream, {columns}) VALUES (?,?,?,?,?,?,?)"
+        self._exists = f"SELECT 1 FROM {name} {key} AND sequence=?"
+        self.erase = f"DELETE FROM {name} {key}"
+        self.select_after = (
+            f"SELECT {columns} FROM {name} {key} AND sequence>? ORDER BY sequence LIMIT ?"
+        )
+        self.select_last = f"SELECT {columns} FROM {name} {key} ORDER BY sequence DESC LIMIT 1"
+
+    def append(self, db: sqlite3.Connection, append: Append) -> None:
+        org, stream, after = append.org, append.stream, append.after
+        if after and db.execute(self._exists, (org, stream, after)).fetchone() is None:
+            raise ConflictError
+        try:
+            for entry in append.entries:
+                db.execute(self._insert, (org, stream, *entry))
+        except sqlite3.IntegrityError:
+            # The first entry is the only one that can be taken, so nothing has to be undone.
+            raise ConflictError from None
+
+
+def _resolve(outcomes: Iterable[_Outcome]) -> None:
+    for future, failure in outcomes:
+        if future.done():
+            continue
+        if failure is None:
+            future.set_result(None)
+        else:
+            future.set_exception(failure)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("PRAGMA cache_size=-4096")
+    return db
+
+
+def _translate(error: sqlite3.Error) -> DomainError:
+    if getattr(error, "sqlite_errorcode", None) in _FULL:
+        return store_full()
+    return store_unavailable()
