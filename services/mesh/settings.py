@@ -1,0 +1,77 @@
+"""What the mesh on one machine is told."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from services.kit.settings import Settings
+
+_ORIGIN = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
+
+
+class MeshSettings(Settings):
+    """The settings of `conductor up`."""
+
+    http_port: int = Field(default=8080, ge=1, le=65535)
+    """The one port for REST, server-sent events and gRPC; every other port is chosen free."""
+
+    listen_host: str = "127.0.0.1"
+    """The address Envoy listens on. Only a loopback address until there is authentication."""
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose pages may call the mesh, each exact or `regex:` and an expression for all of it.
+
+    None means any port of http://localhost and http://127.0.0.1. In the environment they are parted
+    by commas.
+    """
+
+    @field_validator("listen_host")
+    @classmethod
+    def _only_the_loopback(cls, host: str) -> str:
+        address = "127.0.0.1" if host == "localhost" else host.strip("[]")
+        try:
+            loopback = ipaddress.ip_address(address).is_loopback
+        except ValueError:
+            raise ValueError(
+                f"{host!r} is not an IP address; use 127.0.0.1, ::1 or localhost"
+            ) from None
+        if not loopback:
+            raise ValueError(
+                f"{host} can be reached from other machines, and without authentication anyone "
+                "there could run agents here; this release has no authentication yet, so use "
+                "127.0.0.1"
+            )
+        return address
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _only_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin.startswith("regex:") and _is_expression(origin.removeprefix("regex:")):
+                continue
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin; write scheme and host, and a port where it is "
+                    "not the scheme's own, like https://app.example.org or http://localhost:3000"
+                )
+        return origins
+
+
+def _is_expression(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
