@@ -1,0 +1,314 @@
+"""A mesh, called from Python.
+
+    async with Client("localhost:8080") as client:
+        async for event in client.run("Hello", model="mock"):
+            if event.HasField("on_llm_new_token"):
+                print(event.on_llm_new_token.chunk, end="")
+
+Requests and answers are the generated messages of `conductor.execution.v1`. What the client adds:
+plain arguments, errors with a reason, and streams that go on where they were cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self, TypeAlias, TypedDict, Unpack
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+
+from conductor.execution.v1 import execution_service_pb2 as pb
+from conductor.execution.v1.event_pb2 import ExecutionEvent
+from conductor.execution.v1.execution_pb2 import Execution
+from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceStub
+from conductor.execution.v1.model_pb2 import Model
+from conductor_ai.errors import ConductorError
+
+__all__ = ["Client", "ConductorError", "RunOptions", "is_terminal"]
+
+DEFAULT_ADDRESS: Final = "localhost:8080"
+
+_MAX_MESSAGE: Final = 16 * 1024 * 1024
+_SILENCE: Final = 45.0
+"""Seconds without an event or a heartbeat, which come every 15, after which a stream is dead."""
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0
+_CUT: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+_LOOPBACK: Final = ("localhost", "127.", "[::1]")
+
+_Stream: TypeAlias = (
+    grpc.aio.UnaryStreamCall[pb.WatchExecutionRequest, pb.WatchExecutionResponse]
+    | grpc.aio.UnaryStreamCall[pb.StartExecutionRequest, pb.WatchExecutionResponse]
+)
+
+
+class RunOptions(TypedDict, total=False):
+    """What a run may be told besides its input; the rules are those of StartExecutionRequest."""
+
+    agent_id: str
+    """The agent to run; the mesh's default when left out."""
+    ai_provider: str
+    """The provider of the model."""
+    model: str
+    """The model; the agent's when left out."""
+    cwd: str
+    """The working directory handed to tools."""
+    metadata: Mapping[str, str]
+    """Free labels."""
+    request_id: str
+    """The idempotency key: the same one with the same request never starts a second run."""
+    timeout: float | timedelta
+    """How long the run may take; a number is seconds."""
+    conversation_id: str
+    instance_id: str
+
+
+class Client:
+    """A connection to a mesh.
+
+    Args:
+        address: `host:port` or `http://host:port`; `https://host:port` for TLS.
+        patience: seconds a stream that was cut keeps trying to go on before it raises.
+
+    Every method raises ConductorError when the mesh answers with an error.
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, patience: float = 60.0) -> None:
+        self._channel = _channel(address)
+        self._stub = ExecutionServiceStub(self._channel)
+        self._patience = patience
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection. Runs go on."""
+        await self._channel.close()
+
+    async def start(self, text: str, **options: Unpack[RunOptions]) -> Execution:
+        """Start a run; answers once it is stored, from when on nothing loses it."""
+        try:
+            return await self._stub.StartExecution(_request(text, options))
+        except grpc.aio.AioRpcError as error:
+            raise ConductorError.decode(error) from None
+
+    async def run(
+        self, text: str, **options: Unpack[RunOptions]
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        """Start a run and follow its events to the terminal one, each exactly once.
+
+        A cut stream is taken up again where it ended. Leaving the loop leaves the run going.
+        """
+        # With an id of its own, a start whose answer was lost can be sent again.
+        options.setdefault("request_id", f"client-{uuid.uuid4()}")
+        follower = _Follower(self._stub, self._channel, self._patience)
+        async with aclosing(follower.follow(start=_request(text, options))) as events:
+            async for event in events:
+                yield event
+
+    async def watch(
+        self, execution_id: str, after_sequence: int = 0
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        """Follow the events of a run after a sequence, old ones first, each exactly once.
+
+        A cut stream is taken up again where it ended.
+        """
+        follower = _Follower(self._stub, self._channel, self._patience)
+        follower.execution_id, follower.sequence = execution_id, after_sequence
+        async with aclosing(follower.follow()) as events:
+            async for event in events:
+                yield event
+
+    async def get(self, execution_id: str) -> Execution:
+        """Get a run, with its input and its answer."""
+        try:
+            return await self._stub.GetExecution(pb.GetExecutionRequest(execution_id=execution_id))
+        except grpc.aio.AioRpcError as error:
+            raise ConductorError.decode(error) from None
+
+    async def list(
+        self,
+        filters: pb.ListExecutionsRequest | None = None,
+    ) -> AsyncGenerator[Execution, None]:
+        """List runs, newest first, page after page; `filters` are those of ListExecutions."""
+        request = pb.ListExecutionsRequest()
+        if filters is not None:
+            request.CopyFrom(filters)
+        while True:
+            try:
+                page = await self._stub.ListExecutions(request)
+            except grpc.aio.AioRpcError as error:
+                raise ConductorError.decode(error) from None
+            for execution in page.executions:
+                yield execution
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def cancel(self, execution_id: str) -> Execution:
+        """Cancel a run; its terminal event is stored when this answers."""
+        try:
+            return await self._stub.CancelExecution(
+                pb.CancelExecutionRequest(execution_id=execution_id)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise ConductorError.decode(error) from None
+
+    async def delete(self, execution_id: str) -> None:
+        """Delete a finished run and its events."""
+        try:
+            await self._stub.DeleteExecution(pb.DeleteExecutionRequest(execution_id=execution_id))
+        except grpc.aio.AioRpcError as error:
+            raise ConductorError.decode(error) from None
+
+    async def models(self) -> tuple[Model, ...]:
+        """Ask which models there are, in the order of their ids."""
+        try:
+            answer = await self._stub.ListModels(pb.ListModelsRequest())
+        except grpc.aio.AioRpcError as error:
+            raise ConductorError.decode(error) from None
+        return tuple(answer.models)
+
+
+def is_terminal(event: ExecutionEvent) -> bool:
+    """Whether an event is the last of its run."""
+    return event.HasField("result") or event.HasField("error")
+
+
+class _Follower:
+    """Follows one run over as many streams as it takes."""
+
+    def __init__(
+        self, stub: ExecutionServiceStub, channel: grpc.aio.Channel, patience: float
+    ) -> None:
+        self._stub = stub
+        self._channel = channel
+        self._patience = patience
+        self.execution_id = ""
+        self.sequence = 0
+
+    async def follow(
+        self, start: pb.StartExecutionRequest | None = None
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        """Yield every event after the cursor, to the terminal one."""
+        reached, cut_since, pause = False, 0.0, _FIRST_PAUSE
+        while True:
+            wish = None
+            try:
+                async with aclosing(self._stream(start)) as stream:
+                    async for event in stream:
+                        reached, cut_since, pause = True, 0.0, _FIRST_PAUSE
+                        if event is not None:
+                            yield event
+                            if is_terminal(event):
+                                return
+                failure = ConductorError(
+                    grpc.StatusCode.UNAVAILABLE, "", "the stream ended before the run did"
+                )
+            except grpc.aio.AioRpcError as error:
+                failure = ConductorError.decode(error)
+                if not self._is_passing(failure, reached=reached):
+                    raise failure from None
+                wish = failure.retry_after
+            cut_since = cut_since or time.monotonic()
+            if time.monotonic() - cut_since > self._patience:
+                raise failure
+            await asyncio.sleep(pause if wish is None else wish)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _stream(
+        self, start: pb.StartExecutionRequest | None
+    ) -> AsyncGenerator[ExecutionEvent | None, None]:
+        """Yield the events of one stream that are new, and None for a sign of life."""
+        call: _Stream
+        if self.execution_id or start is None:
+            call = self._stub.WatchExecution(
+                pb.WatchExecutionRequest(
+                    execution_id=self.execution_id, after_sequence=self.sequence
+                )
+            )
+        else:
+            call = self._stub.RunExecution(start)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(_SILENCE):
+                        answer = await call.read()
+                except TimeoutError:
+                    return
+                if not isinstance(answer, pb.WatchExecutionResponse):
+                    return
+                if not answer.HasField("event"):
+                    yield None
+                elif answer.event.sequence == self.sequence + 1:
+                    self.sequence = answer.event.sequence
+                    self.execution_id = answer.event.execution_id
+                    yield answer.event
+                elif answer.event.sequence > self.sequence + 1:
+                    # Something was lost on the way; ask again from the cursor.
+                    return
+        finally:
+            call.cancel()
+
+    def _is_passing(self, failure: ConductorError, *, reached: bool) -> bool:
+        """Whether it is worth another try: the mesh is there, or was."""
+        if reached:
+            # A cut on the way carries no reason, and the code it gets depends on who was cut.
+            return failure.code is grpc.StatusCode.UNAVAILABLE or (
+                not failure.reason and failure.code in _CUT
+            )
+        # Envoy is there, the service behind it not just now.
+        return (
+            failure.code is grpc.StatusCode.UNAVAILABLE
+            and self._channel.get_state() is grpc.ChannelConnectivity.READY
+        )
+
+
+def _request(text: str, options: RunOptions) -> pb.StartExecutionRequest:
+    request = pb.StartExecutionRequest(input=text)
+    for name, value in options.items():
+        if name == "metadata":
+            request.metadata.update(options["metadata"])
+        elif name == "timeout":
+            request.timeout.CopyFrom(_duration(options["timeout"]))
+        else:
+            setattr(request, name, value)
+    return request
+
+
+def _duration(value: float | timedelta) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(value if isinstance(value, timedelta) else timedelta(seconds=value))
+    return duration
+
+
+def _channel(address: str) -> grpc.aio.Channel:
+    scheme, _, rest = address.rpartition("://")
+    target = rest.rstrip("/")
+    if scheme not in ("", "http", "https") or not target:
+        raise ValueError(f"{address!r} is not an address; write host:port, or https://host:port")
+    options: list[tuple[str, int]] = [
+        ("grpc.max_receive_message_length", _MAX_MESSAGE),
+        ("grpc.max_reconnect_backoff_ms", int(_LONGEST_PAUSE * 1000)),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+    ]
+    if target.startswith(_LOOPBACK):
+        options.append(("grpc.enable_http_proxy", 0))
+    if scheme == "https":
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
+    return grpc.aio.insecure_channel(target, options=options)
