@@ -13,21 +13,22 @@ import tempfile
 from pathlib import Path
 
 import grpc_tools
-from google import rpc
 from google.protobuf import descriptor_pb2
+from google.rpc import status_pb2
 from grpc_tools import protoc
 from protovalidate._gen.buf.validate import validate_pb
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 GENERATED = ROOT / "gen"
-GOOGLEAPIS = Path(next(iter(rpc.__path__))).parents[1]
+GOOGLEAPIS = Path(status_pb2.__file__).parents[2]
 WELL_KNOWN_TYPES = Path(grpc_tools.__file__).parent / "_proto"
 
 VALIDATE = "buf/validate/validate.proto"
 # Errors carry these in their details. No proto of ours imports the file (an unused import fails
 # lint), yet without it in the descriptor set Envoy answers an error without a body.
 ERROR_DETAILS = "google/rpc/error_details.proto"
+STATUS = "google/rpc/status.proto"
 
 
 def our_protos() -> list[str]:
@@ -65,6 +66,15 @@ def generate(target: Path) -> None:
     # protoc finds its plugins on PATH; those of this interpreter are the pinned ones.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     protos = our_protos()
+    api = target / "api.binpb"
+    run_protoc(f"--descriptor_set_out={api}", "--include_imports", *protos, ERROR_DETAILS)
+    # Their Python comes installed, their types do not.
+    googleapis = {
+        file.name
+        for file in descriptor_pb2.FileDescriptorSet.FromString(api.read_bytes()).file
+        if file.name.startswith(("google/api/", "google/rpc/"))
+    }
+    run_protoc(f"--mypy_out=quiet,readable_stubs:{target}", *sorted(googleapis | {STATUS}))
     run_protoc(
         f"--python_out={target}", f"--mypy_out=quiet,readable_stubs:{target}", *protos, VALIDATE
     )
@@ -72,9 +82,6 @@ def generate(target: Path) -> None:
         f"--grpc_python_out={target}",
         f"--mypy_grpc_out=quiet,readable_stubs,only_async:{target}",
         *(path for path in protos if path.endswith("_service.proto")),
-    )
-    run_protoc(
-        f"--descriptor_set_out={target / 'api.binpb'}", "--include_imports", *protos, ERROR_DETAILS
     )
 
 
