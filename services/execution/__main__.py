@@ -1,8 +1,6 @@
 """Run the execution service."""
 
-from services.execution.app import compose
-from services.execution.settings import ExecutionSettings
-from services.kit.server import main
+from services.execution.app import run
 
 if __name__ == "__main__":
-    main(ExecutionSettings, compose)
+    run()

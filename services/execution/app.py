@@ -10,8 +10,8 @@ from conductor.execution.v1 import execution_service_pb2, execution_service_pb2_
 from conductor.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
 from services.execution.adapters.agents import SettingsAgents
 from services.execution.adapters.mock import MockProvider, Script
+from services.execution.domain import Agent
 from services.execution.handlers import ExecutionHandlers, GatewayHandlers
-from services.execution.ports import Agent
 from services.execution.settings import ExecutionSettings
 from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions, StoredLeases
 from services.execution.usecases.catalogue import Catalogue
@@ -20,7 +20,7 @@ from services.execution.usecases.health import Health
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
 from services.kit import ids
-from services.kit.server import App
+from services.kit.server import App, main
 from services.kit.settings import SettingsError
 from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
 from services.kit.storage.sqlite import SqliteStore
@@ -75,9 +75,7 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
         new_id=partial(ids.new_id, "exec"),
         default_timeout_ms=round(settings.execution_timeout_seconds * 1000),
     )
-    watches = Watches(
-        executions, wakeups, heartbeat_seconds=settings.execution_heartbeat_seconds
-    )
+    watches = Watches(executions, wakeups, heartbeat_seconds=settings.execution_heartbeat_seconds)
     health = Health(executions, worker)
 
     async def drain() -> None:
@@ -105,3 +103,8 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
         ],
         drain,
     )
+
+
+def run() -> None:
+    """Serve until SIGTERM."""
+    main(ExecutionSettings, compose)

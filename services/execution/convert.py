@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import orjson
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,11 +12,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from conductor.execution.v1 import event_pb2, execution_pb2, execution_service_pb2, model_pb2
 from conductor.gateway.v1 import gateway_service_pb2
 from services.execution import domain
-from services.execution.domain import Event, Execution, Kind, State
-from services.execution.ports import Filter, Model
-from services.execution.usecases.executions import Asked, unavailable_feature
-from services.execution.usecases.health import PartHealth
-from services.kit import VERSION
+from services.execution.domain import (
+    Asked,
+    Event,
+    Execution,
+    Filter,
+    Kind,
+    Model,
+    PartHealth,
+    State,
+    unavailable_feature,
+)
 from services.kit.errors import DomainError, Reason, Violation, invalid
 
 _MAX_INPUT_BYTES = 1024 * 1024
@@ -105,11 +110,6 @@ def filter_of_list(request: execution_service_pb2.ListExecutionsRequest) -> Filt
     )
 
 
-def filter_to_json(where: Filter) -> list[Any]:
-    """Name a filter, so that a page token can be bound to it."""
-    return [getattr(where, name) for name in where.__slots__]
-
-
 def model_to_proto(model: Model, default: Model) -> model_pb2.Model:
     """Print a model."""
     return model_pb2.Model(
@@ -135,7 +135,7 @@ def responses(
 
 def event_to_proto(execution_id: str, event: Event) -> event_pb2.ExecutionEvent:
     """Print an event."""
-    payload = orjson.loads(event.payload)
+    payload = json.loads(event.payload)
     if event.kind == Kind.STATUS_UPDATE and "state" in payload:
         payload["state"] = execution_pb2.Execution.State.Value(payload["state"])
     return event_pb2.ExecutionEvent(
@@ -302,12 +302,14 @@ def job_to_proto(execution: Execution) -> gateway_service_pb2.StreamExecuteRespo
     )
 
 
-def health_to_proto(parts: Sequence[PartHealth]) -> gateway_service_pb2.GetHealthResponse:
+def health_to_proto(
+    parts: Sequence[PartHealth], version: str
+) -> gateway_service_pb2.GetHealthResponse:
     """Print the health of the mesh, every part of it well."""
     return gateway_service_pb2.GetHealthResponse(
         status="healthy",
         service="conductor_mesh",
-        version=VERSION,
+        version=version,
         endpoints=_ENDPOINTS,
         parts=[gateway_service_pb2.Part(name=part.name, status="healthy") for part in parts],
     )
@@ -327,9 +329,7 @@ def _duration(milliseconds: int) -> Duration:
     return Duration(seconds=seconds, nanos=rest * 1_000_000)
 
 
-def _microseconds(
-    request: execution_service_pb2.ListExecutionsRequest, field: str
-) -> int | None:
+def _microseconds(request: execution_service_pb2.ListExecutionsRequest, field: str) -> int | None:
     if not request.HasField(field):  # type: ignore[arg-type]  # a literal at every call
         return None
     time: Timestamp = getattr(request, field)

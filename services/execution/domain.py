@@ -88,6 +88,70 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a caller asks to run, as given. Empty means the default."""
+
+    input: str
+    agent_id: str = ""
+    ai_provider: str = ""
+    model: str = ""
+    cwd: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    request_id: str = ""
+    timeout_ms: int | None = None
+    conversation_id: str = ""
+    instance_id: str = ""
+
+    def content(self) -> dict[str, Any]:
+        """Gather what was given, for telling a repetition from another request."""
+        return {name: value for name in self.__slots__ if (value := getattr(self, name))}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which executions of an organisation to list."""
+
+    state: State | None = None
+    agent_id: str = ""
+    conversation_id: str = ""
+    instance_id: str = ""
+    from_time: int | None = None
+    before_time: int | None = None
+
+    def content(self) -> list[Any]:
+        """Name the filter, so that a page token can be bound to it."""
+        return [getattr(self, name) for name in self.__slots__]
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent that can run."""
+
+    id: str
+    ai_provider: str = ""
+    """Its provider; empty leaves the choice to the model or the settings."""
+    model: str = ""
+    """Its model; empty leaves the choice to the settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model an agent can run on."""
+
+    id: str
+    ai_provider: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartHealth:
+    """One part of the mesh and what is wrong with it; nothing when `trouble` is empty."""
+
+    name: str
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What a caller asks to run, checked and with its defaults filled in."""
 
@@ -146,9 +210,7 @@ class Progress:
     """The tokens of each step's last attempt."""
 
 
-def accept(
-    org: str, id_: str, order: Order, asked: Mapping[str, Any], now: int
-) -> tuple[Execution, Event]:
+def accept(org: str, id_: str, order: Order, asked: Asked, now: int) -> tuple[Execution, Event]:
     """Begin a run: queued, with its first event.
 
     Args:
@@ -170,12 +232,12 @@ def opening(execution: Execution) -> Event:
     return _event(1, execution.create_time, Kind.JOB_STARTED, payload, "")
 
 
-def digest(asked: Mapping[str, Any]) -> str:
+def digest(asked: Asked) -> str:
     """Digest a request, so that a repetition can be told from another request."""
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(asked.content(), sort_keys=True).encode()).hexdigest()
 
 
-def same_request(execution: Execution, asked: Mapping[str, Any]) -> None:
+def same_request(execution: Execution, asked: Asked) -> None:
     """Check that a repeated request_id came with the same request.
 
     Raises:
@@ -215,9 +277,7 @@ def take_over(
     return _with_answer(project(execution, events), progress.answer), events
 
 
-def tokens(
-    head: int, step: int, attempt: int, text: str, worker: str, now: int
-) -> list[Event]:
+def tokens(head: int, step: int, attempt: int, text: str, worker: str, now: int) -> list[Event]:
     """Record a piece of the answer, as one event unless it is too large for one."""
     payloads = [
         (Kind.LLM_NEW_TOKEN, {"step": step, "attempt": attempt, "chunk": chunk})
@@ -323,6 +383,15 @@ def outcome(execution: Execution) -> DomainError | None:
     )
 
 
+def unavailable_feature(field_name: str, why: str) -> DomainError:
+    """Make the error for a field that cannot be honoured yet."""
+    return DomainError(
+        Reason.REASON_FEATURE_UNAVAILABLE,
+        f"{field_name}: {why}",
+        violations=[Violation(field_name, why)],
+    )
+
+
 def not_found(execution_id: str) -> DomainError:
     """Make the error for an id nothing in the organisation has."""
     return DomainError(
@@ -401,9 +470,7 @@ def _numbered(
     ]
 
 
-def _event(
-    sequence: int, now: int, kind: Kind, payload: Mapping[str, Any], writer: str
-) -> Event:
+def _event(sequence: int, now: int, kind: Kind, payload: Mapping[str, Any], writer: str) -> Event:
     return Event(sequence, now, kind.value, _json(payload), writer)
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
-from conductor.execution.v1 import execution_pb2, execution_service_pb2 as pb
+from conductor.execution.v1 import execution_pb2
+from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceServicer
 from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from conductor.gateway.v1.gateway_service_pb2_grpc import GatewayServiceServicer
-from services.execution import convert, domain
+from services.execution import convert
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.executions import ExecutionService
 from services.execution.usecases.health import Health
 from services.execution.usecases.watches import Watches
-from services.kit import call, ids, paging
+from services.kit import VERSION, call, ids, paging
 from services.kit.cache import VersionedBytes
 from services.kit.errors import DomainError, Reason
 from services.kit.interceptor import Context, serialized
@@ -68,13 +68,13 @@ class ExecutionHandlers(ExecutionServiceServicer):
             execution = await self._executions.get(*key)
             message = convert.execution_to_proto(execution).SerializeToString()
             self._messages.put(key, execution.version, message)
-        return serialized(message)
+        return serialized(execution_pb2.Execution, message)
 
     async def ListExecutions(
         self, request: pb.ListExecutionsRequest, context: Context
     ) -> pb.ListExecutionsResponse:
         where = convert.filter_of_list(request)
-        filters = convert.filter_to_json(where)
+        filters = where.content()
         after = paging.decode_token(request.page_token, filters)
         size = paging.page_size(request.page_size)
         found = await self._executions.list(call.org(), where, after, size + 1)
@@ -94,9 +94,7 @@ class ExecutionHandlers(ExecutionServiceServicer):
         )
         return convert.execution_to_proto(execution)
 
-    async def DeleteExecution(
-        self, request: pb.DeleteExecutionRequest, context: Context
-    ) -> Empty:
+    async def DeleteExecution(self, request: pb.DeleteExecutionRequest, context: Context) -> Empty:
         await self._executions.delete(call.org(), request.execution_id)
         return Empty()
 
@@ -145,7 +143,7 @@ class GatewayHandlers(GatewayServiceServicer):
     async def GetHealth(
         self, request: gateway_pb.GetHealthRequest, context: Context
     ) -> gateway_pb.GetHealthResponse:
-        return convert.health_to_proto(await self._health.check())
+        return convert.health_to_proto(await self._health.check(), VERSION)
 
     async def Execute(
         self, request: gateway_pb.ExecuteRequest, context: Context
@@ -153,11 +151,7 @@ class GatewayHandlers(GatewayServiceServicer):
         org = call.org()
         started = await self._executions.start(org, convert.asked_of_execute(request))
         await self._watches.ended(org, started.id)
-        execution = await self._executions.settled(org, started.id)
-        error = domain.outcome(execution)
-        if error is not None:
-            raise error
-        return convert.answer_to_proto(execution)
+        return convert.answer_to_proto(await self._executions.answer(org, started.id))
 
     async def StreamExecute(
         self, request: gateway_pb.ExecuteRequest, context: Context

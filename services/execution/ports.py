@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.execution.domain import Event, Execution, State
+from services.execution.domain import Agent, Event, Execution, Filter, Model, State
 
 
 class FencedError(Exception):
@@ -15,18 +15,6 @@ class FencedError(Exception):
 
 class RequestIdTakenError(Exception):
     """The organisation used this request_id before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which executions of an organisation to list."""
-
-    state: State | None = None
-    agent_id: str = ""
-    conversation_id: str = ""
-    instance_id: str = ""
-    from_time: int | None = None
-    before_time: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +54,9 @@ class Executions(Protocol):
         """Read a page of runs, newest first, beyond a (create_time, id)."""
         ...
 
-    async def due(self, state: State, after: tuple[int, str] | None) -> Sequence[
-        tuple[tuple[int, str], Due]
-    ]:
+    async def due(
+        self, state: State, after: tuple[int, str] | None
+    ) -> Sequence[tuple[tuple[int, str], Due]]:
         """Read a page of the runs in a state, oldest first, each with its place for `after`."""
         ...
 
@@ -76,9 +64,7 @@ class Executions(Protocol):
         """Append events to the log. Raises FencedError when it does not end at `after`."""
         ...
 
-    async def commit(
-        self, execution: Execution, after: int, events: Sequence[Event]
-    ) -> Execution:
+    async def commit(self, execution: Execution, after: int, events: Sequence[Event]) -> Execution:
         """Append events and store the projection they lead to, in this order.
 
         Returns the projection as stored. Raises FencedError when the log does not end at `after` or
@@ -159,32 +145,12 @@ class WorkQueue(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """An agent that can run."""
-
-    id: str
-    ai_provider: str = ""
-    """Its provider; empty leaves the choice to the model or the settings."""
-    model: str = ""
-    """Its model; empty leaves the choice to the settings."""
-
-
 class Agents(Protocol):
     """The agents there are."""
 
     async def get(self, org: str, agent_id: str) -> Agent | None:
         """Read an agent."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model an agent can run on."""
-
-    id: str
-    ai_provider: str
-    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +179,6 @@ class Provider(Protocol):
         """Its models by id; the first is its default."""
         ...
 
-    def stream(self, model: str, prompt: Prompt) -> AsyncIterator[str]:
+    def stream(self, model: str, prompt: Prompt) -> AsyncGenerator[str, None]:
         """Call a model and yield its answer as it comes. Raises ModelError."""
         ...

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from services.execution.domain import Event, Execution, Failure, Order, State
-from services.execution.ports import Due, FencedError, Filter, Renewal, RequestIdTakenError
+from services.execution.domain import Event, Execution, Failure, Filter, Order, State
+from services.execution.ports import Due, FencedError, Renewal, RequestIdTakenError
 from services.kit.storage.ports import (
     Append,
     Collection,
@@ -71,9 +71,7 @@ class StoredExecutions:
     async def by_request_id(self, org: str, request_id: str) -> Execution | None:
         """Read the run a request_id started."""
         key = _request_key(org, request_id)
-        found = await self._store.query(
-            Query(EXECUTIONS, org, equal={"request_key": key}, limit=1)
-        )
+        found = await self._store.query(Query(EXECUTIONS, org, equal={"request_key": key}, limit=1))
         return _execution(found[0]) if found else None
 
     async def list(
@@ -126,9 +124,7 @@ class StoredExecutions:
         except ConflictError:
             raise FencedError from None
 
-    async def commit(
-        self, execution: Execution, after: int, events: Sequence[Event]
-    ) -> Execution:
+    async def commit(self, execution: Execution, after: int, events: Sequence[Event]) -> Execution:
         """Append events and store the projection they lead to."""
         try:
             await self._store.write(

@@ -16,6 +16,18 @@ from google.rpc import error_details_pb2, status_pb2
 from conductor.errors.v1 import reason_pb2
 from conductor.errors.v1.reason_pb2 import Reason
 
+__all__ = (
+    "DomainError",
+    "Reason",
+    "Resource",
+    "Violation",
+    "code_of",
+    "invalid",
+    "reason_name",
+    "reason_value",
+    "to_status",
+)
+
 DOMAIN = "conductor"
 """The `domain` of every ErrorInfo."""
 

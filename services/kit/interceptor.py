@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import grpc
 import protovalidate
@@ -27,12 +27,14 @@ _LOG = logging.getLogger(__name__)
 _DETAILS = "grpc-status-details-bin"
 
 Context = grpc.aio.ServicerContext[Any, Any]
+M = TypeVar("M", bound=Message)
+
 Parse = Callable[[bytes], Message]
 
 
-def serialized(message: bytes) -> Any:
-    """Let a handler answer with a message that is serialized already."""
-    return message
+def serialized(kind: type[M], message: bytes) -> M:  # noqa: ARG001 it is there for its type
+    """Let a handler answer with a message of a kind that is serialized already."""
+    return cast("M", message)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -49,10 +51,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self,
         continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
         ],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Find the wrapper of a method, making it at its first call."""
         method = handler_call_details.method
         wrapped = self._wrapped.get(method)
@@ -79,7 +81,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def answer(raw: bytes, context: Context) -> bytes:
             began = perf_counter()
-            served = call.begin(method, dict(context.invocation_metadata() or ()))
+            served = call.begin(method, _metadata(context))
             code = "OK"
             try:
                 response = await behavior(self._checked(parse, raw), context)
@@ -87,8 +89,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             except asyncio.CancelledError:
                 code = "CANCELLED"
                 raise
+            except grpc.aio.AbortError:
+                code = context.code().name
+                raise
             except Exception as error:
-                code = await _abort(context, served, error)
+                known = _as_domain_error(served, error)
+                code = code_of(known.reason).name
+                await _abort(context, known)
                 raise
             finally:
                 self._log.write(served, code, perf_counter() - began)
@@ -100,7 +107,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
         async def answer(raw: bytes, context: Context) -> AsyncIterator[bytes]:
             began = perf_counter()
-            served = call.begin(method, dict(context.invocation_metadata() or ()))
+            served = call.begin(method, _metadata(context))
             code = "CANCELLED"
             try:
                 async with aclosing(behavior(self._checked(parse, raw), context)) as responses:
@@ -109,8 +116,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                             response if type(response) is bytes else response.SerializeToString()
                         )
                 code = "OK"
+            except grpc.aio.AbortError:
+                code = context.code().name
+                raise
             except Exception as error:
-                code = await _abort(context, served, error)
+                known = _as_domain_error(served, error)
+                code = code_of(known.reason).name
+                await _abort(context, known)
                 raise
             finally:
                 self._log.write(served, code, perf_counter() - began)
@@ -136,6 +148,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return request
 
 
+def _metadata(context: Context) -> dict[str, str]:
+    pairs: Any = context.invocation_metadata() or ()
+    return dict(pairs)
+
+
 def _violation(violation: Any) -> Violation:
     path = ""
     for element in violation.field.elements if violation.field else ():
@@ -146,21 +163,22 @@ def _violation(violation: Any) -> Violation:
     return Violation(path, violation.message or violation.rule_id)
 
 
-async def _abort(context: Context, served: call.Call, error: Exception) -> str:
-    """End the call with the status an error stands for, and name its code."""
-    if isinstance(error, grpc.aio.AbortError):
-        return context.code().name
-    if not isinstance(error, DomainError):
-        _LOG.error("%s met an unexpected fault", served.method, exc_info=error)
-        error = DomainError(
-            Reason.REASON_INTERNAL,
-            f"An unexpected fault; the operator finds it in the logs as trace {served.trace_id}.",
-            metadata={"trace_id": served.trace_id},
-        )
+def _as_domain_error(served: call.Call, error: Exception) -> DomainError:
+    """Let through what callers may know; anything else is INTERNAL and goes to the log."""
+    if isinstance(error, DomainError):
+        return error
+    _LOG.error("%s met an unexpected fault", served.method, exc_info=error)
+    return DomainError(
+        Reason.REASON_INTERNAL,
+        f"An unexpected fault; the operator finds it in the logs as trace {served.trace_id}.",
+        metadata={"trace_id": served.trace_id},
+    )
+
+
+async def _abort(context: Context, error: DomainError) -> None:
+    """End the call with the status an error stands for; raises."""
     status = to_status(error)
-    code = code_of(error.reason)
     trailers: list[tuple[str, str | bytes]] = [(_DETAILS, status.SerializeToString())]
     if error.retry_after is not None:
         trailers.append(("retry-after", str(max(1, round(error.retry_after)))))
-    await context.abort(code, status.message, tuple(trailers))
-    return code.name  # for the type checker: abort raises
+    await context.abort(code_of(error.reason), status.message, tuple(trailers))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import grpc
 import uvloop
@@ -107,7 +107,7 @@ class serving:  # noqa: N801 used as a context manager, like a function
         self._health = health.aio.HealthServicer()
         self.port = 0
 
-    async def __aenter__(self) -> serving:
+    async def __aenter__(self) -> Self:
         """Bind, serve, and say SERVING."""
         names = [name for name, _ in self._app.services]
         for _, register in self._app.services:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from services.execution.ports import Agent
+from services.execution.domain import Agent
 
 
 class SettingsAgents:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 
-from services.execution.ports import Model, ModelError, Prompt
+from services.execution.domain import Model
+from services.execution.ports import ModelError, Prompt
 
 _ECHO_CHARACTERS = 2000
 _YIELD_EVERY = 64
-_WORDS = (
+_SENTENCE = (
     "the mesh keeps every word of this answer in order so that a reader who comes late or comes "
-    "back finds all of it again "
-).split()
+    "back finds all of it again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,10 @@ class MockProvider:
     def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
         self._scripts = {**SCRIPTS, **(scripts or {})}
         self.models: Mapping[str, Model] = {
-            id_: Model(id_, self.name, script.description)
-            for id_, script in self._scripts.items()
+            id_: Model(id_, self.name, script.description) for id_, script in self._scripts.items()
         }
 
-    async def stream(self, model: str, prompt: Prompt) -> AsyncIterator[str]:
+    async def stream(self, model: str, prompt: Prompt) -> AsyncGenerator[str, None]:
         """Play the script of a model."""
         script = self._scripts[model]
         if prompt.attempt <= script.fail_attempts:
@@ -83,8 +83,8 @@ def _tokens(script: Script, text: str) -> Iterator[str]:
     if script.token_bytes is not None:
         return itertools.repeat("x" * script.token_bytes, script.tokens or 1)
     if script.tokens is not None:
-        words = itertools.cycle(_WORDS)
-        return (word if number == 0 else f" {word}" for number, word in zip(range(script.tokens), words))
+        words = itertools.islice(itertools.cycle(_SENTENCE.split(" ")), script.tokens)
+        return (f" {word}" if number else word for number, word in enumerate(words))
     return _sentences(text)
 
 
@@ -92,4 +92,16 @@ def _sentences(text: str) -> Iterator[str]:
     echo = text if len(text) <= _ECHO_CHARACTERS else f"{text[:_ECHO_CHARACTERS]}…"
     yield from ("You", " said:", " ")
     yield echo
-    yield from ("\n", "This", " is", " the", " mock", " model;", " it", " needs", " no", " key", ".")
+    yield from (
+        "\n",
+        "This",
+        " is",
+        " the",
+        " mock",
+        " model;",
+        " it",
+        " needs",
+        " no",
+        " key",
+        ".",
+    )

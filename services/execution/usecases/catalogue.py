@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.execution.ports import Agent, Model, Provider
+from services.execution.domain import Agent, Model
+from services.execution.ports import Provider
 from services.kit.errors import DomainError, Reason, Resource, Violation
 
 
@@ -63,7 +64,9 @@ class Catalogue:
             self.provider(ai_provider)
         found = self._models.get(model)
         if found is None:
-            description = f"no model has the id {model}; there are: {', '.join(sorted(self._models))}"
+            description = (
+                f"no model has the id {model}; there are: {', '.join(sorted(self._models))}"
+            )
             raise DomainError(
                 Reason.REASON_MODEL_NOT_FOUND,
                 f"model: {description}",

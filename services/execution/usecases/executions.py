@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from services.execution import domain
-from services.execution.domain import Execution, Order
+from services.execution.domain import Asked, Execution, Filter, Order
 from services.execution.ports import (
     Agents,
     Executions,
     FencedError,
-    Filter,
     RequestIdTakenError,
     Wakeups,
     WorkQueue,
@@ -24,26 +21,6 @@ from services.kit.errors import DomainError, Reason, Resource, Violation
 _CANCEL_TRIES = 200
 _DELETE_TRIES = 10
 _START_TRIES = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a caller asks to run, as given. Empty means the default."""
-
-    input: str
-    agent_id: str = ""
-    ai_provider: str = ""
-    model: str = ""
-    cwd: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    request_id: str = ""
-    timeout_ms: int | None = None
-    conversation_id: str = ""
-    instance_id: str = ""
-
-    def content(self) -> dict[str, Any]:
-        """Gather what was given, for telling a repetition from another request."""
-        return {name: value for name in self.__slots__ if (value := getattr(self, name))}
 
 
 class ExecutionService:
@@ -83,15 +60,14 @@ class ExecutionService:
             DomainError: FEATURE_UNAVAILABLE, AGENT_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND,
                 REQUEST_ID_REUSED.
         """
-        content = asked.content()
         for _ in range(_START_TRIES):
             if asked.request_id:
                 earlier = await self._executions.by_request_id(org, asked.request_id)
                 if earlier is not None:
-                    domain.same_request(earlier, content)
+                    domain.same_request(earlier, asked)
                     return earlier
             order = await self._order(org, asked)
-            execution, first = domain.accept(org, self._new_id(), order, content, self._clock())
+            execution, first = domain.accept(org, self._new_id(), order, asked, self._clock())
             try:
                 await self._executions.start(execution, first)
             except RequestIdTakenError:
@@ -106,7 +82,9 @@ class ExecutionService:
             ("instance_id", asked.instance_id, "agent instances"),
         ):
             if value:
-                raise unavailable_feature(name, f"{what} are not available yet; leave it empty")
+                raise domain.unavailable_feature(
+                    name, f"{what} are not available yet; leave it empty"
+                )
         agent_id = asked.agent_id or "default"
         agent = await self._agents.get(org, agent_id)
         if agent is None:
@@ -139,14 +117,19 @@ class ExecutionService:
             raise domain.not_found(execution_id)
         return execution
 
-    async def settled(self, org: str, execution_id: str) -> Execution:
+    async def answer(self, org: str, execution_id: str) -> Execution:
         """Read a run whose terminal event was seen, even if its projection fell behind.
 
         Raises:
-            DomainError: EXECUTION_NOT_FOUND.
+            DomainError: what the run ended with, unless it succeeded; EXECUTION_NOT_FOUND.
         """
         execution = await self.get(org, execution_id)
-        return execution if execution.finished else await self._repaired(execution)
+        if not execution.finished:
+            execution = await self._repaired(execution)
+        error = domain.outcome(execution)
+        if error is not None:
+            raise error
+        return execution
 
     async def version(self, org: str, execution_id: str) -> int:
         """Read only the version of a run's document.
@@ -238,15 +221,6 @@ async def whole_log(executions: Executions, org: str, id_: str) -> list[domain.E
     while page := await executions.events(org, id_, log[-1].sequence if log else 0):
         log.extend(page)
     return log
-
-
-def unavailable_feature(field_name: str, why: str) -> DomainError:
-    """Make the error for a field that cannot be honoured yet."""
-    return DomainError(
-        Reason.REASON_FEATURE_UNAVAILABLE,
-        f"{field_name}: {why}",
-        violations=[Violation(field_name, why)],
-    )
 
 
 def _contended(name: str) -> DomainError:

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from services.execution.domain import PartHealth
 from services.execution.ports import Executions
 from services.execution.usecases.worker import Worker
 from services.kit.errors import DomainError, Reason, Resource
-
-
-@dataclass(frozen=True, slots=True)
-class PartHealth:
-    """One part and what is wrong with it; nothing when `trouble` is empty."""
-
-    name: str
-    trouble: str = ""
 
 
 class Health:

@@ -120,7 +120,7 @@ class Run:
             _LOG.info("run %s was taken over or ended by somebody else", self._id)
         except DomainError as error:
             _LOG.warning("run %s waits for the store: %s", self._id, error)
-        except Exception:
+        except Exception:  # noqa: BLE001 whatever a provider does, the run has to end
             _LOG.exception("run %s met a fault of the worker", self._id)
             await self._fail_internally()
         finally:
@@ -180,8 +180,9 @@ class Run:
             lambda text: self._record(claim, text), self._flush_every, self._recording_failed
         )
         failure: DomainError | None = None
+        limit = asyncio.timeout(remaining)
         try:
-            async with asyncio.timeout(remaining) as limit:
+            async with limit:
                 await self._call_model(claim, recorder)
         except TimeoutError:
             if not limit.expired():

@@ -225,9 +225,7 @@ class _Feed:
         self._recent: deque[tuple[int, Page]] = deque(maxlen=_RECENT_PAGES)
         self._waiting: list[asyncio.Future[None]] = []
         self._woken = asyncio.Event()
-        self._unsubscribe = wakeups.subscribe(
-            events_channel(org, execution_id), self._woken.set
-        )
+        self._unsubscribe = wakeups.subscribe(events_channel(org, execution_id), self._woken.set)
         self._task = asyncio.create_task(self._follow(), name=f"feed {execution_id}")
 
     def after(self, sequence: int) -> Page | None:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from services.execution.domain import State
 from services.execution.ports import (
@@ -27,6 +28,7 @@ from services.execution.usecases.runs import End, Run
 from services.kit.errors import DomainError
 
 _LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -220,7 +222,7 @@ class Worker:
                 may_write=self._lease_is_fresh,
             )
             self._active[item] = run
-            run.begin(lambda item=item: self._ended(item))
+            run.begin(partial(self._ended, item))
 
     def _ended(self, item: str) -> None:
         del self._active[item]

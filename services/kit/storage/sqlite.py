@@ -8,6 +8,7 @@ to a thread costs thirty times the read. Queries, which may scan, run in a threa
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import queue
 import sqlite3
@@ -51,9 +52,7 @@ _Outcome = tuple["asyncio.Future[None]", Exception | None]
 class SqliteStore:
     """Documents and logs in one SQLite file. Made by `open`."""
 
-    def __init__(
-        self, path: Path, collections: Iterable[Collection], logs: Iterable[str]
-    ) -> None:
+    def __init__(self, path: Path, collections: Iterable[Collection], logs: Iterable[str]) -> None:
         self._path = path
         self._sql = {collection.name: _CollectionSql(collection) for collection in collections}
         self._logs = {name: _LogSql(name) for name in logs}
@@ -107,9 +106,10 @@ class SqliteStore:
                     f"release; this one knows versions up to {version}. Run the newer release."
                 )
             db.execute("INSERT OR REPLACE INTO schema_versions VALUES (?,?)", (name, version))
-        for sql in (*self._sql.values(), *self._logs.values()):
-            for statement in sql.create:
-                db.execute(statement)
+        creates = [sql.create for sql in self._sql.values()]
+        creates += [sql.create for sql in self._logs.values()]
+        for statement in itertools.chain.from_iterable(creates):
+            db.execute(statement)
         db.execute("COMMIT")
 
     # Writing
@@ -271,14 +271,15 @@ class _CollectionSql:
         self._columns = (*collection.fields, *collection.unique)
         text_columns = "".join(f", {column} TEXT NOT NULL" for column in self._columns)
         self.create = [
-            f"CREATE TABLE IF NOT EXISTS {table} (org TEXT NOT NULL, id TEXT NOT NULL, "
-            f"version INTEGER NOT NULL, create_time INTEGER NOT NULL{text_columns}, "
-            "body TEXT NOT NULL)",
+            (
+                f"CREATE TABLE IF NOT EXISTS {table} (org TEXT NOT NULL, id TEXT NOT NULL, "
+                f"version INTEGER NOT NULL, create_time INTEGER NOT NULL{text_columns}, "
+                "body TEXT NOT NULL)"
+            ),
             f"CREATE UNIQUE INDEX IF NOT EXISTS {table}_key ON {table} (org, id)",
             f"CREATE INDEX IF NOT EXISTS {table}_time ON {table} (org, create_time, id)",
             *(
-                f"CREATE INDEX IF NOT EXISTS {table}_{field} "
-                f"ON {table} ({field}, create_time, id)"
+                f"CREATE INDEX IF NOT EXISTS {table}_{field} ON {table} ({field}, create_time, id)"
                 for field in collection.fields
             ),
             *(
@@ -291,8 +292,7 @@ class _CollectionSql:
         self._insert = f"INSERT INTO {table} ({names}, body) VALUES ({marks})"
         sets = "".join(f", {column}=?" for column in self._columns)
         self._replace = (
-            f"UPDATE {table} SET version=version+1, body=?{sets} "
-            "WHERE org=? AND id=? AND version=?"
+            f"UPDATE {table} SET version=version+1, body=?{sets} WHERE org=? AND id=? AND version=?"
         )
         self.delete = f"DELETE FROM {table} WHERE org=? AND id=? AND version=?"
         self._select = f"SELECT {names}, body FROM {table}"
@@ -371,11 +371,13 @@ class _LogSql:
 
     def __init__(self, name: str) -> None:
         self.create = [
-            f"CREATE TABLE IF NOT EXISTS {name} (org TEXT NOT NULL, stream TEXT NOT NULL, "
-            "sequence INTEGER NOT NULL, time INTEGER NOT NULL, kind TEXT NOT NULL, "
-            "payload BLOB NOT NULL, writer TEXT NOT NULL, "
-            f"schema_version INTEGER NOT NULL DEFAULT {_LOG_SCHEMA_VERSION}, "
-            "PRIMARY KEY (org, stream, sequence)) WITHOUT ROWID"
+            (
+                f"CREATE TABLE IF NOT EXISTS {name} (org TEXT NOT NULL, stream TEXT NOT NULL, "
+                "sequence INTEGER NOT NULL, time INTEGER NOT NULL, kind TEXT NOT NULL, "
+                "payload BLOB NOT NULL, writer TEXT NOT NULL, "
+                f"schema_version INTEGER NOT NULL DEFAULT {_LOG_SCHEMA_VERSION}, "
+                "PRIMARY KEY (org, stream, sequence)) WITHOUT ROWID"
+            )
         ]
         columns = "sequence, time, kind, payload, writer"
         key = "WHERE org=? AND stream=?"
@@ -410,9 +412,7 @@ def _resolve(outcomes: Iterable[_Outcome]) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(
-        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-    )
+    db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA cache_size=-4096")
     return db
