@@ -56,7 +56,7 @@ check: $(DEV) ## Check formatting, lint, types, import rules, protos, generated 
 	$(BIN)/buf lint $(DESCRIBED)
 	$(BIN)/buf breaking $(DESCRIBED) --against protos/released.binpb
 	$(BIN)/python .ci/protos.py check-generated
-	$(BIN)/lint-imports --no-logo
+	PYTHONPATH=.ci $(BIN)/lint-imports --no-logo
 	$(BIN)/mypy $(SOURCES)
 
 .PHONY: test
