@@ -17,6 +17,7 @@ from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions, Store
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.executions import ExecutionService
 from services.execution.usecases.health import Health
+from services.execution.usecases.retention import Retention
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
 from services.kit import ids
@@ -77,6 +78,12 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
     )
     watches = Watches(executions, wakeups, heartbeat_seconds=settings.execution_heartbeat_seconds)
     health = Health(executions, worker)
+    background = [worker.serve]
+    if settings.execution_retention_seconds:
+        retention = Retention(
+            executions, service, keep_seconds=settings.execution_retention_seconds, clock=ids.now
+        )
+        background.append(retention.serve)
 
     async def drain() -> None:
         watches.close()
@@ -101,7 +108,8 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
                 ),
             ),
         ],
-        drain,
+        background=background,
+        drain=drain,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.duration_pb2 import Duration
@@ -26,6 +26,7 @@ from services.execution.domain import (
 from services.kit.errors import DomainError, Reason, Violation, invalid
 
 _MAX_INPUT_BYTES = 1024 * 1024
+_BODY_BYTES = 128 * 1024
 _MAX_SEQUENCE = 2**32 - 1
 _STATE = "STATE_"
 _KINDS_SHOWN = frozenset(kind.value for kind in Kind if kind is not Kind.JOB_RESUMED)
@@ -217,9 +218,11 @@ def event_end_frame(execution_id: str, time: int) -> bytes:  # noqa: ARG001 same
     return b'event: end_of_stream\ndata: {"execution_id":"%b"}\n\n' % execution_id.encode()
 
 
-def http_body(frames: bytes) -> HttpBody:
-    """Wrap frames for the edge."""
-    return HttpBody(content_type="text/event-stream", data=frames)
+def http_bodies(frames: bytes) -> Iterator[HttpBody]:
+    """Wrap frames for the edge, in pieces that fit its buffers."""
+    for begin in range(0, len(frames), _BODY_BYTES):
+        piece = frames[begin : begin + _BODY_BYTES]
+        yield HttpBody(content_type="text/event-stream", data=piece)
 
 
 def cursor(after_sequence: int, metadata: Mapping[str, str]) -> int:

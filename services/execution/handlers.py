@@ -179,19 +179,19 @@ async def _server_sent_events(
 ) -> AsyncIterator[HttpBody]:
     """Stream a run as server-sent events; when the server stops, the stream just ends."""
     watch = await watches.open(call.org(), execution_id, after)
-    opening = convert.opening_frame(execution_id)
+    content = convert.opening_frame(execution_id)
     if watch.at_end:
-        yield convert.http_body(opening + end_frame(execution_id, ids.now()))
-        return
+        content += end_frame(execution_id, ids.now())
     if watch.caught_up:
-        yield convert.http_body(opening)
-        opening = b""
+        yield next(convert.http_bodies(content))
+        content = b""
     try:
         async with aclosing(watch.pages) as pages:
             async for page in pages:
-                content = convert.HEARTBEAT_FRAME if page is None else page.form(frames)
-                yield convert.http_body(opening + content)
-                opening = b""
+                content += convert.HEARTBEAT_FRAME if page is None else page.form(frames)
+                for body in convert.http_bodies(content):
+                    yield body
+                content = b""
     except DomainError as error:
         if error.reason != Reason.REASON_SHUTTING_DOWN:
             raise

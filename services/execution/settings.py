@@ -51,6 +51,9 @@ class ExecutionSettings(Settings):
     execution_heartbeat_seconds: float = Field(default=15.0, gt=0, le=50)
     """How long a stream may be silent."""
 
+    execution_retention_seconds: float = Field(default=0.0, ge=0)
+    """How long after its creation a finished run is kept; 0 keeps everything."""
+
     execution_agents: dict[str, AgentSettings] = Field(default_factory=dict)
     """Agents by id, next to `default`."""
 

@@ -7,10 +7,10 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 import uvloop
@@ -23,6 +23,7 @@ from services.kit.errors import DomainError
 from services.kit.interceptor import CallInterceptor
 from services.kit.settings import Settings, SettingsError, load
 from services.kit.storage.ports import NewerDataError
+from services.kit.tasks import ended
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_LOG_SECONDS = 0.25
@@ -50,6 +51,8 @@ class App:
     """`host:port`; port 0 is any free one."""
     services: Sequence[tuple[str, Callable[[grpc.aio.Server], None]]]
     """The full names of the proto services it hosts, each with the way to register it."""
+    background: Sequence[Callable[[], Coroutine[Any, Any, None]]]
+    """What runs beside the calls. One that fails ends the process, so that it is started anew."""
     drain: Callable[[], Awaitable[None]]
     """Hands running work back and ends open streams; called once, before the server stops."""
 
@@ -82,8 +85,8 @@ async def _run(settings: S, compose: Compose[S]) -> None:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         app = await compose(settings, stack)
-        async with serving(app, settings.shutdown_seconds):
-            await stop.wait()
+        async with serving(app, settings.shutdown_seconds) as served:
+            await served.until(stop)
 
 
 class serving:  # noqa: N801 used as a context manager, like a function
@@ -125,6 +128,7 @@ class serving:  # noqa: N801 used as a context manager, like a function
         await self._server.start()
         for name in ("", *names):
             await self._health.set(name, _SERVING)
+        self._background = [asyncio.create_task(work()) for work in self._app.background]
         self._flushing = asyncio.create_task(self._flush_log())
         # What lives now lives as long as the process; the collector need not look at it again.
         gc.collect()
@@ -135,12 +139,28 @@ class serving:  # noqa: N801 used as a context manager, like a function
     async def __aexit__(self, *_: object) -> None:
         """Say NOT_SERVING, hand work back, end streams, let calls end, close."""
         await self._health.enter_graceful_shutdown()
+        for task in self._background:
+            await ended(task)
         await self._app.drain()
         await self._server.stop(self._grace_seconds)
-        self._flushing.cancel()
-        await asyncio.gather(self._flushing, return_exceptions=True)
+        await ended(self._flushing)
         self._call_log.flush()
         _LOG.info("stopped")
+
+    async def until(self, stop: asyncio.Event) -> None:
+        """Wait for the order to stop.
+
+        Raises:
+            Exception: what a task in the background failed with.
+        """
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([stopping, *self._background], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await ended(stopping)
+        for task in self._background:
+            if task.done():
+                task.result()
 
     async def _flush_log(self) -> None:
         while True:

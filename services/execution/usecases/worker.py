@@ -78,7 +78,6 @@ class Worker:
         self._lease: Renewal | None = None
         self._renewed_at = monotonic()
         self._seen: dict[str, tuple[int, float]] = {}
-        self._serving: asyncio.Task[None] | None = None
 
     @property
     def healthy(self) -> bool:
@@ -86,16 +85,21 @@ class Worker:
         return self._lease is not None and self._lease_is_fresh()
 
     async def start(self) -> None:
-        """Take a lease and begin to work."""
+        """Take a lease, so that `serve` may write."""
         await self._renew()
-        self._serving = asyncio.create_task(self._serve(), name="worker")
+
+    async def serve(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._repeat(self._renew, self._pace.renew_every), name="renew")
+            tasks.create_task(self._repeat(self._sweep, self._pace.sweep_every), name="sweep")
+            tasks.create_task(self._dispatch(), name="dispatch")
 
     async def stop(self) -> None:
-        """Hand every run back, so that another worker goes on at once, and give up the lease."""
-        if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.gather(self._serving, return_exceptions=True)
-            self._serving = None
+        """Hand every run back, so that another worker goes on at once, and give up the lease.
+
+        To be called once `serve` was cancelled.
+        """
         runs = list(self._active.values())
         for run in runs:
             run.end(End.HAND_BACK)
@@ -106,12 +110,6 @@ class Worker:
             except DomainError as error:
                 _LOG.warning("the lease could not be given up and will run out: %s", error)
             self._lease = None
-
-    async def _serve(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._repeat(self._renew, self._pace.renew_every), name="renew")
-            tasks.create_task(self._repeat(self._sweep, self._pace.sweep_every), name="sweep")
-            tasks.create_task(self._dispatch(), name="dispatch")
 
     @staticmethod
     async def _repeat(work: Callable[[], Awaitable[None]], every: float) -> None:
