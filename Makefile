@@ -72,7 +72,7 @@ tools: ## Build grpcurl into .tools/bin, when Go is there.
 	@if [ -x $(GRPCURL) ]; then :; \
 	elif ! command -v go >/dev/null; then echo "no Go on PATH: grpcurl is not built"; \
 	else echo "building grpcurl $(GRPCURL_VERSION) into .tools/bin ..."; \
-		GOBIN="$$PWD/.tools/bin" go install \
+		GOBIN="$$PWD/.tools/bin" go install -ldflags "-X main.version=$(GRPCURL_VERSION)" \
 			github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION) \
 		|| echo "Go could not build it: going on without grpcurl"; fi
 
