@@ -155,6 +155,11 @@ class SqliteStore:
                 db.execute("ROLLBACK")
             _LOG.warning("a write to %s failed: %s", self._path, error)
             return [(future, _translate(error)) for _, future in batch]
+        except Exception as error:  # noqa: BLE001 one impossible write must not end the writer
+            db.execute("ROLLBACK")
+            if len(batch) > 1:
+                return [done for request in batch for done in self._commit(db, [request])]
+            return [(batch[0][1], error)]
         return outcomes
 
     def _apply(self, db: sqlite3.Connection, writes: Sequence[Write]) -> Exception | None:

@@ -1,0 +1,88 @@
+"""What `services.kit.storage.ports.Wakeups` promises, over every adapter.
+
+A wake-up may be lost, late or doubled, so nothing here counts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.kit.storage.ports import Wakeups
+
+
+async def test_who_is_subscribed_is_woken(wakeups: Wakeups) -> None:
+    one, two = asyncio.Event(), asyncio.Event()
+    stops = [wakeups.subscribe("events/a", event.set) for event in (one, two)]
+    await wakeups.publish("events/a")
+    async with asyncio.timeout(5):
+        await one.wait()
+        await two.wait()
+    for stop in stops:
+        stop()
+
+
+async def test_every_later_publication_wakes_again(wakeups: Wakeups) -> None:
+    woken = asyncio.Event()
+    stop = wakeups.subscribe("events/a", woken.set)
+    for _ in range(3):
+        woken.clear()
+        await wakeups.publish("events/a")
+        async with asyncio.timeout(5):
+            await woken.wait()
+    stop()
+
+
+async def test_another_channel_wakes_nobody(wakeups: Wakeups) -> None:
+    woken: list[str] = []
+    last = asyncio.Event()
+    stops = [
+        wakeups.subscribe("events/a", lambda: woken.append("a")),
+        wakeups.subscribe("events/b", last.set),
+    ]
+    await wakeups.publish("events/b")
+    async with asyncio.timeout(5):
+        await last.wait()
+    assert woken == []
+    for stop in stops:
+        stop()
+
+
+async def test_who_unsubscribed_is_left_alone_and_others_are_not(wakeups: Wakeups) -> None:
+    woken: list[str] = []
+    other = asyncio.Event()
+    stop = wakeups.subscribe("events/a", lambda: woken.append("gone"))
+    stop_other = wakeups.subscribe("events/a", other.set)
+    stop()
+    stop()
+    await wakeups.publish("events/a")
+    async with asyncio.timeout(5):
+        await other.wait()
+    assert woken == []
+    stop_other()
+
+
+async def test_the_same_function_may_be_subscribed_twice(wakeups: Wakeups) -> None:
+    woken = asyncio.Event()
+    stop, other_stop = (wakeups.subscribe("events/a", woken.set) for _ in range(2))
+    stop()
+    await wakeups.publish("events/a")
+    async with asyncio.timeout(5):
+        await woken.wait()
+    other_stop()
+
+
+async def test_a_subscriber_may_stop_while_it_is_woken(wakeups: Wakeups) -> None:
+    done = asyncio.Event()
+
+    def stop_and_tell() -> None:
+        stop()
+        done.set()
+
+    stop = wakeups.subscribe("events/a", stop_and_tell)
+    await wakeups.publish("events/a")
+    async with asyncio.timeout(5):
+        await done.wait()
+
+
+async def test_publishing_to_nobody_is_fine(wakeups: Wakeups) -> None:
+    await wakeups.publish("events/nobody")
