@@ -202,9 +202,7 @@ def _rpc_routes(
                 if path in service.long_rpcs:
                     yield _rpc_route({"path": f"/{path}"}, service.name, "0s", "0s")
                 elif method.server_streaming or method.client_streaming:
-                    yield _rpc_route(
-                        {"path": f"/{path}"}, service.name, "0s", STREAM_IDLE_TIMEOUT
-                    )
+                    yield _rpc_route({"path": f"/{path}"}, service.name, "0s", STREAM_IDLE_TIMEOUT)
             yield _rpc_route({"prefix": f"/{name}/"}, service.name, UNARY_TIMEOUT, UNARY_TIMEOUT)
     for name in _SHARED_SERVICES:
         yield _rpc_route({"prefix": f"/{name}/"}, services[0].name, "0s", STREAM_IDLE_TIMEOUT)
@@ -335,6 +333,8 @@ def _listener(edge: Edge, transcoder: Config, routes: Sequence[Config]) -> Confi
         "request_headers_timeout": "10s",
         "request_timeout": UNARY_TIMEOUT,
         "stream_idle_timeout": UNARY_TIMEOUT,
+        # A reader who asked for `connection: close` may pause this long before the last bytes.
+        "delayed_close_timeout": "300s",
         "common_http_protocol_options": {
             "idle_timeout": "600s",
             "headers_with_underscores_action": "DROP_HEADER",
@@ -390,9 +390,7 @@ def _listener(edge: Edge, transcoder: Config, routes: Sequence[Config]) -> Confi
     }
 
 
-def _filter(
-    name: str, message: str, config: Config | None = None, *, off: bool = False
-) -> Config:
+def _filter(name: str, message: str, config: Config | None = None, *, off: bool = False) -> Config:
     """A filter; one that is `off` works only on routes with a configuration for it."""
     rendered: Config = {
         "name": name,
