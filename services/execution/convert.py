@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 
+import orjson
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -136,7 +136,7 @@ def responses(
 
 def event_to_proto(execution_id: str, event: Event) -> event_pb2.ExecutionEvent:
     """Print an event."""
-    payload = json.loads(event.payload)
+    payload = orjson.loads(event.payload)
     if event.kind == Kind.STATUS_UPDATE and "state" in payload:
         payload["state"] = execution_pb2.Execution.State.Value(payload["state"])
     return event_pb2.ExecutionEvent(

@@ -8,11 +8,12 @@ microseconds since the epoch and come in as arguments.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
+
+import orjson
 
 from services.kit.errors import (
     DomainError,
@@ -34,7 +35,8 @@ INLINE_RESULT_BYTES = 64 * 1024
 
 PREVIEW_CHARACTERS = 200
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_RUNNING = "STATE_RUNNING"
+_CANCELLED = reason_name(Reason.REASON_EXECUTION_CANCELLED)
 
 
 class State(StrEnum):
@@ -234,7 +236,8 @@ def opening(execution: Execution) -> Event:
 
 def digest(asked: Asked) -> str:
     """Digest a request, so that a repetition can be told from another request."""
-    return hashlib.sha256(json.dumps(asked.content(), sort_keys=True).encode()).hexdigest()
+    content = orjson.dumps(asked.content(), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).hexdigest()
 
 
 def same_request(execution: Execution, asked: Asked) -> None:
@@ -274,7 +277,7 @@ def take_over(
         following = [_llm_start(max(progress.step, 1), progress.attempt + 1)]
     opening = [] if execution.start_time else [(Kind.STATUS_UPDATE, _running(execution))]
     events = _numbered(progress.head, now, worker, resumed, *opening, *following)
-    return _with_answer(project(execution, events), progress.answer), events
+    return project(execution, events, progress.answer), events
 
 
 def tokens(head: int, step: int, attempt: int, text: str, worker: str, now: int) -> list[Event]:
@@ -292,7 +295,7 @@ def succeed(
     """End a run with its answer."""
     llm_end = (Kind.LLM_END, {"step": step, "attempt": attempt})
     events = _numbered(head, now, worker, llm_end, _result(answer))
-    return _with_answer(project(execution, events), answer), events
+    return project(execution, events, answer), events
 
 
 def fail(
@@ -309,43 +312,40 @@ def release(execution: Execution) -> Execution:
     return replace(execution, owner="")
 
 
-def project(execution: Execution, events: Iterable[Event]) -> Execution:
-    """Fold events into the summary of the run."""
+def project(execution: Execution, events: Iterable[Event], answer: str | None = None) -> Execution:
+    """Fold events into the summary of the run.
+
+    Args:
+        answer: the whole answer, where a `result` event may have had to cut it.
+    """
+    changes: dict[str, Any] = {}
     for event in events:
         match event.kind:
-            case Kind.STATUS_UPDATE:
-                state = json.loads(event.payload).get("state")
-                if state == "STATE_RUNNING":
-                    execution = replace(
-                        execution,
-                        state=State.RUNNING,
-                        owner=event.writer,
-                        start_time=execution.start_time or event.time,
-                        update_time=event.time,
-                    )
+            case Kind.STATUS_UPDATE if orjson.loads(event.payload).get("state") == _RUNNING:
+                started = execution.start_time or changes.get("start_time") or event.time
+                changes |= {"state": State.RUNNING, "owner": event.writer, "start_time": started}
             case Kind.JOB_RESUMED:
-                execution = replace(execution, owner=event.writer, update_time=event.time)
+                changes["owner"] = event.writer
             case Kind.RESULT:
-                payload = json.loads(event.payload)
-                execution = _ended(execution, State.SUCCEEDED, event.time)
-                execution = replace(execution, result=payload["result"])
+                shown = orjson.loads(event.payload)["result"]
+                changes |= {"state": State.SUCCEEDED, "owner": "", "end_time": event.time}
+                changes["result"] = shown if answer is None else answer
             case Kind.ERROR:
-                payload = json.loads(event.payload)
-                cancelled = payload["reason"] == reason_name(Reason.REASON_EXECUTION_CANCELLED)
-                state = State.CANCELLED if cancelled else State.FAILED
-                execution = replace(
-                    _ended(execution, state, event.time),
-                    failure=Failure(payload["reason"], payload["error"]),
-                )
+                payload = orjson.loads(event.payload)
+                cancelled = payload["reason"] == _CANCELLED
+                changes |= {"owner": "", "end_time": event.time}
+                changes["state"] = State.CANCELLED if cancelled else State.FAILED
+                changes["failure"] = Failure(payload["reason"], payload["error"])
             case _:
-                pass
-    return execution
+                continue
+        changes["update_time"] = event.time
+    return replace(execution, **changes)
 
 
 def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Progress]:
     """Project a whole log, with the answer its tokens make."""
     progress = follow(events)
-    return _with_answer(project(execution, events), progress.answer), progress
+    return project(execution, events, progress.answer), progress
 
 
 def follow(events: Iterable[Event]) -> Progress:
@@ -357,11 +357,11 @@ def follow(events: Iterable[Event]) -> Progress:
         head = event.sequence
         match event.kind:
             case Kind.LLM_START:
-                payload = json.loads(event.payload)
+                payload = orjson.loads(event.payload)
                 step, attempt, step_done = payload["step"], payload["attempt"], False
                 answers[step] = []
             case Kind.LLM_NEW_TOKEN:
-                payload = json.loads(event.payload)
+                payload = orjson.loads(event.payload)
                 answers.setdefault(payload["step"], []).append(payload["chunk"])
             case Kind.LLM_END:
                 step_done = True
@@ -421,20 +421,11 @@ def result_too_large() -> DomainError:
     )
 
 
-def _ended(execution: Execution, state: State, time: int) -> Execution:
-    return replace(execution, state=state, owner="", end_time=time, update_time=time)
-
-
-def _with_answer(execution: Execution, answer: str) -> Execution:
-    """Put the whole answer where a `result` event may have had to cut it."""
-    return replace(execution, result=answer) if execution.state is State.SUCCEEDED else execution
-
-
 def _running(execution: Execution) -> dict[str, Any]:
     order = execution.order
     return {
         "message": f"Agent {order.agent_id} runs on {order.model}.",
-        "state": "STATE_RUNNING",
+        "state": _RUNNING,
     }
 
 
@@ -455,7 +446,7 @@ def _result(answer: str) -> tuple[Kind, dict[str, Any]]:
 def _pieces(text: str) -> list[str]:
     """Cut text such that each piece fits an event, however JSON has to escape it."""
     limit = MAX_EVENT_BYTES - 1024
-    if len(text) * 6 <= limit or len(_json(text)) <= limit:
+    if len(text) * 6 <= limit or len(orjson.dumps(text)) <= limit:
         return [text]
     middle = len(text) // 2
     return _pieces(text[:middle]) + _pieces(text[middle:])
@@ -471,8 +462,4 @@ def _numbered(
 
 
 def _event(sequence: int, now: int, kind: Kind, payload: Mapping[str, Any], writer: str) -> Event:
-    return Event(sequence, now, kind.value, _json(payload), writer)
-
-
-def _json(value: Any) -> bytes:
-    return _ENCODER.encode(value).encode()
+    return Event(sequence, now, kind.value, orjson.dumps(payload), writer)

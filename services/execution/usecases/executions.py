@@ -16,7 +16,7 @@ from services.execution.ports import (
 )
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.channels import events_channel, stop_channel, work_item
-from services.kit.errors import DomainError, Reason, Resource, Violation
+from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
 
 _CANCEL_TRIES = 200
 _DELETE_TRIES = 10
@@ -57,9 +57,11 @@ class ExecutionService:
         """Store a run and queue it; a repeated request_id answers the run it started before.
 
         Raises:
-            DomainError: FEATURE_UNAVAILABLE, AGENT_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND,
+            DomainError: INVALID_REQUEST, FEATURE_UNAVAILABLE, AGENT_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND,
                 REQUEST_ID_REUSED.
         """
+        if not asked.input.strip():
+            raise invalid("input", "must hold text that is not only white space")
         for _ in range(_START_TRIES):
             if asked.request_id:
                 earlier = await self._executions.by_request_id(org, asked.request_id)

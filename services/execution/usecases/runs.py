@@ -302,12 +302,13 @@ class Recorder:
         self._store = store
         self._every = every
         self._failed = failed
+        self._loop = asyncio.get_running_loop()
         self._said: list[str] = []
         self._pending: list[str] = []
         self._size = 0
         self._next = 0.0
-        self._task: asyncio.Task[None] | None = None
-        self._storing = False
+        self._timer: asyncio.Handle | None = None
+        self._storing: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
@@ -320,36 +321,42 @@ class Recorder:
         self._said.append(text)
         self._pending.append(text)
         self._size += len(text)
-        if self._task is None:
-            self._task = asyncio.create_task(self._flush(), name="flush")
+        if self._timer is None and self._storing is None:
+            # Not at once: a model that has its whole answer ready gets it into one write.
+            self._timer = self._loop.call_at(self._next, self._begin)
         return self._size
 
     async def flushed(self) -> None:
         """Wait until what was added is stored, or cannot be."""
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        if self._timer is not None:
+            self._timer.cancel()
+            self._begin()
+        if self._storing is not None:
+            await asyncio.wait([self._storing])
 
     async def close(self) -> str:
         """Stop storing and return what is not stored yet."""
         self._closed = True
-        if self._task is not None:
-            if not self._storing:
-                self._task.cancel()
-            await asyncio.wait([self._task])
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._storing is not None:
+            await asyncio.wait([self._storing])
         return "".join(self._pending)
 
-    async def _flush(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _begin(self) -> None:
+        self._timer = None
+        text = "".join(self._pending)
+        self._pending.clear()
+        self._size = 0
+        self._next = self._loop.time() + self._every
+        self._storing = asyncio.create_task(self._store_piece(text), name="store a piece")
+
+    async def _store_piece(self, text: str) -> None:
         try:
-            while self._pending and not self._closed:
-                await asyncio.sleep(max(0.0, self._next - loop.time()))
-                text = "".join(self._pending)
-                self._pending.clear()
-                self._size = 0
-                self._next = loop.time() + self._every
-                self._storing = True
-                await self._store(text)
-                self._storing = False
-            self._task = None
+            await self._store(text)
         except (FencedError, DomainError) as error:
             self._failed(error)
+            return
+        self._storing = None
+        if self._pending and not self._closed:
+            self._timer = self._loop.call_at(self._next, self._begin)
