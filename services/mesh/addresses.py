@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import random
 import socket
@@ -31,7 +32,7 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
     return chosen
 
 
-def claim(host: str, port: int, patience: float = 0.0) -> None:
+async def claim(host: str, port: int, patience: float = 0.0) -> None:
     """Make sure that `port` can be listened on, waiting up to `patience` seconds for it.
 
     Raises:
@@ -40,7 +41,7 @@ def claim(host: str, port: int, patience: float = 0.0) -> None:
     deadline = time.monotonic() + patience
     while (error := _bind_error(host, port)) is not None:
         if error == errno.EADDRINUSE and time.monotonic() < deadline:
-            time.sleep(0.05)
+            await asyncio.sleep(0.05)
             continue
         raise CannotStart(_sentence(host, port, error))
 

@@ -30,6 +30,7 @@ _START_TIMEOUT: Final = 30.0
 _SERVICE_GRACE: Final = 7.5
 """Seconds the services have to end; with Envoy's it stays below the ten that are promised."""
 _ENVOY_GRACE: Final = 1.5
+_DRAIN: Final = 0.5
 _LOG_CHECK: Final = 2.0
 _PORT_PATIENCE: Final = 5.0
 """Seconds that the port of a killed mesh may take to be free."""
@@ -95,22 +96,25 @@ class Mesh:
         """
         begin = time.monotonic()
         with self._data.locked():
-            claim(
+            await claim(
                 self._settings.listen_host,
                 self._settings.http_port,
                 patience=_PORT_PATIENCE if self._data.interrupted() else 0.0,
             )
             ports = Ports.choose(self._services)
-            async with Supervisor(
-                self._say,
-                start_timeout=_START_TIMEOUT,
-                changed=lambda: self._record(supervisor, ports),
-            ) as supervisor:
-                for program in self._programs(ports):
-                    supervisor.add(program)
-                await _until(stop.asked, self._serve(supervisor, begin), self._bound_logs())
-                await self._stop(supervisor, ports, stop)
-            self._data.forget()
+            programs = self._programs(ports)
+            try:
+                async with Supervisor(
+                    self._say,
+                    start_timeout=_START_TIMEOUT,
+                    changed=lambda: self._record(supervisor, ports),
+                ) as supervisor:
+                    for program in programs:
+                        supervisor.add(program)
+                    await _until(stop.asked, self._serve(supervisor, begin), self._bound_logs())
+                    await self._stop(supervisor, ports, stop)
+            finally:
+                self._data.forget()
         self._say("stopped")
 
     async def _serve(self, supervisor: Supervisor, begin: float) -> None:
@@ -143,7 +147,7 @@ class Mesh:
 
         async def in_order() -> None:
             # Connections that are open stay, so that the services can end their streams cleanly.
-            await probes.http("POST", _LOOPBACK, ports.admin, "/drain_listeners")
+            await probes.http("POST", _LOOPBACK, ports.admin, "/drain_listeners", timeout=_DRAIN)
             await supervisor.stop(*ports.services, grace=_SERVICE_GRACE)
             await supervisor.stop(_ENVOY, grace=_ENVOY_GRACE)
 

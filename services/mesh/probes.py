@@ -48,14 +48,14 @@ class Answer:
     body: str
 
 
-async def http(method: str, host: str, port: int, path: str) -> Answer:
+async def http(method: str, host: str, port: int, path: str, timeout: float = _TIMEOUT) -> Answer:
     """Make one HTTP request without a body."""
     name = f"[{host}]" if ":" in host else host
     request = f"{method} {path} HTTP/1.1\r\nhost: {name}:{port}\r\nconnection: close\r\n"
     if method != "GET":
         request += "content-length: 0\r\n"
     try:
-        async with asyncio.timeout(_TIMEOUT):
+        async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection(host, port)
             try:
                 writer.write(f"{request}\r\n".encode())
