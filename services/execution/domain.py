@@ -33,6 +33,9 @@ MAX_EVENT_BYTES = 256 * 1024
 INLINE_RESULT_BYTES = 64 * 1024
 """The most of the answer that a `result` event repeats."""
 
+MAX_ERROR_BYTES = 4 * 1024
+"""The most of the sentence a run failed with that is kept."""
+
 PREVIEW_CHARACTERS = 200
 
 _RUNNING = "STATE_RUNNING"
@@ -302,7 +305,8 @@ def fail(
     execution: Execution, head: int, error: DomainError, writer: str, now: int
 ) -> tuple[Execution, list[Event]]:
     """End a run with an error; that of a cancel makes it CANCELLED, any other FAILED."""
-    payload = {"error": error.message, "reason": reason_name(error.reason)}
+    message = _cut(error.message, MAX_ERROR_BYTES)
+    payload = {"error": message, "reason": reason_name(error.reason)}
     events = _numbered(head, now, writer, (Kind.ERROR, payload))
     return project(execution, events), events
 
@@ -343,9 +347,16 @@ def project(execution: Execution, events: Iterable[Event], answer: str | None = 
 
 
 def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Progress]:
-    """Project a whole log, with the answer its tokens make."""
+    """Project a whole log, with the answer its tokens make.
+
+    That a run was handed back is written in the summary alone, so a summary that is as new as the log
+    keeps its owner.
+    """
     progress = follow(events)
-    return project(execution, events, progress.answer), progress
+    projected = project(execution, events, progress.answer)
+    if (projected.state, projected.update_time) == (execution.state, execution.update_time):
+        projected = replace(projected, owner=execution.owner)
+    return projected, progress
 
 
 def follow(events: Iterable[Event]) -> Progress:
@@ -434,13 +445,19 @@ def _llm_start(step: int, attempt: int) -> tuple[Kind, dict[str, Any]]:
 
 
 def _result(answer: str) -> tuple[Kind, dict[str, Any]]:
-    shown = answer
-    if len(answer) * 4 > INLINE_RESULT_BYTES:
-        shown = answer.encode()[:INLINE_RESULT_BYTES].decode(errors="ignore")
+    shown = _cut(answer, INLINE_RESULT_BYTES)
     payload: dict[str, Any] = {"result": shown, "message": "The run succeeded."}
     if len(shown) < len(answer):
         payload["truncated"] = True
     return Kind.RESULT, payload
+
+
+def _cut(text: str, limit: int) -> str:
+    """Cut text to so many bytes, and to an event however JSON has to escape it."""
+    if len(text) * 6 <= limit:
+        return text
+    cut = text.encode()[:limit].decode(errors="ignore")
+    return _pieces(cut)[0]
 
 
 def _pieces(text: str) -> list[str]:

@@ -1,0 +1,181 @@
+"""The use cases of the execution service put together over fakes, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from services.execution import domain
+from services.execution.domain import Agent, Asked, Event, Execution, Kind, Model
+from services.execution.ports import Prompt, Provider, Wakeups
+from services.execution.stores import COLLECTIONS, StoredExecutions, StoredLeases
+from services.execution.usecases.catalogue import Catalogue
+from services.execution.usecases.executions import ExecutionService, whole_log
+from services.execution.usecases.watches import Watches
+from services.execution.usecases.worker import Pace, Worker
+from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
+from services.kit.storage.ports import Store
+from services.kit.tasks import ended
+from tests.fakes.memory import Memory, MemoryStore
+from tests.fakes.virtual import clock, monotonic
+
+ORG = "acme"
+
+Says = Callable[[Prompt], AsyncGenerator[str, None]]
+
+
+class Talker:
+    """A provider whose models say what a test wants."""
+
+    name = "fake"
+
+    def __init__(self, says: Mapping[str, Says]) -> None:
+        self._says = says
+        self.models = {id_: Model(id_, self.name, "A fake.") for id_ in says}
+
+    def stream(self, model: str, prompt: Prompt) -> AsyncGenerator[str, None]:
+        return self._says[model](prompt)
+
+
+class Agents:
+    """The agent `default`, and nobody else."""
+
+    async def get(self, org: str, agent_id: str) -> Agent | None:
+        return Agent("default") if agent_id == "default" else None
+
+
+def words(*texts: str, every: float = 0.0) -> Says:
+    """A model that says some words, one each so many seconds."""
+
+    async def say(prompt: Prompt) -> AsyncGenerator[str, None]:
+        for text in texts:
+            await asyncio.sleep(every)
+            yield text
+
+    return say
+
+
+async def silence(prompt: Prompt) -> AsyncGenerator[str, None]:
+    """A model that says nothing and never ends."""
+    await asyncio.Event().wait()
+    yield ""
+
+
+@dataclass
+class House:
+    """One process of the service over a store, which it may share with others."""
+
+    says: Mapping[str, Says]
+    store: Store = field(default_factory=lambda: MemoryStore(Memory(), COLLECTIONS))
+    wakeups: Wakeups = field(default_factory=InProcessWakeups)
+    pace: Pace = field(default_factory=Pace)
+    heartbeat_seconds: float = 15.0
+    providers: Sequence[Provider] = ()
+    prefix: str = "1"
+
+    def __post_init__(self) -> None:
+        self.executions = StoredExecutions(self.store)
+        self.leases = StoredLeases(self.store)
+        self.catalogue = Catalogue(self.providers or [Talker(self.says)])
+        self.queue = InProcessQueue()
+        numbers = itertools.count(1)
+        self.service = ExecutionService(
+            self.executions,
+            Agents(),
+            self.catalogue,
+            self.queue,
+            self.wakeups,
+            clock=clock,
+            new_id=lambda: f"exec_{self.prefix}_{next(numbers)}",
+            default_timeout_ms=600_000,
+        )
+        self.watches = Watches(
+            self.executions, self.wakeups, heartbeat_seconds=self.heartbeat_seconds
+        )
+        worker_numbers = itertools.count(1)
+        self.worker = Worker(
+            self.executions,
+            self.leases,
+            self.catalogue,
+            self.queue,
+            self.wakeups,
+            clock=clock,
+            monotonic=monotonic,
+            new_id=lambda: f"worker_{self.prefix}_{next(worker_numbers)}",
+            pace=self.pace,
+        )
+
+    def beside(self, **changes: object) -> House:
+        """Another process over the same store, which hears nothing of this one."""
+        other = replace(self, wakeups=InProcessWakeups(), prefix=f"{int(self.prefix) + 1}")
+        return replace(other, **changes)  # type: ignore[arg-type]  # a test says what it changes
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[Worker]:
+        """Let the worker work until the block ends, then stop it gracefully."""
+        await self.worker.start()
+        serving = asyncio.create_task(self.worker.serve())
+        try:
+            yield self.worker
+        finally:
+            await ended(serving)
+            await self.worker.stop()
+
+    async def start(self, text: str = "Hello", **asked: object) -> Execution:
+        return await self.service.start(ORG, Asked(text, **asked))  # type: ignore[arg-type]
+
+    async def end_of(self, execution: Execution, within: float = 100.0) -> Execution:
+        """Wait for the end of a run, in virtual seconds, and read it."""
+        async with asyncio.timeout(within):
+            await self.watches.ended(ORG, execution.id)
+        return await self.service.get(ORG, execution.id)
+
+    async def log(self, execution: Execution) -> list[Event]:
+        return await whole_log(self.executions, ORG, execution.id)
+
+    async def until(self, execution: Execution, kind: Kind, within: float = 100.0) -> Event:
+        """Wait for the first event of a kind."""
+        async with asyncio.timeout(within):
+            watch = await self.watches.open(ORG, execution.id, 0)
+            async with aclosing(watch.pages) as pages:
+                async for page in pages:
+                    for event in page.events if page else ():
+                        if event.kind == kind:
+                            return event
+        raise AssertionError(f"no {kind} in {await self.log(execution)}")
+
+
+@asynccontextmanager
+async def house_at_work(
+    says: Mapping[str, Says], **options: object
+) -> AsyncIterator[House]:
+    """A house whose worker works."""
+    async with AsyncExitStack() as stack:
+        house = House(says, **options)  # type: ignore[arg-type]  # a test says what it changes
+        await stack.enter_async_context(house.working())
+        yield house
+
+
+def is_sound(execution: Execution, log: Sequence[Event]) -> None:
+    """Assert everything that holds of a finished run and its log."""
+    assert [event.sequence for event in log] == list(range(1, len(log) + 1))
+    assert log[0].kind == Kind.JOB_STARTED
+    terminal = [event.sequence for event in log if event.kind in domain.TERMINAL_KINDS]
+    assert terminal == [len(log)]
+    assert execution.finished
+    begun = Execution(
+        execution.org,
+        execution.id,
+        execution.order,
+        execution.digest,
+        create_time=execution.create_time,
+        update_time=execution.create_time,
+        version=execution.version,
+    )
+    projected, progress = domain.repair(begun, log)
+    assert projected == execution
+    if execution.state is domain.State.SUCCEEDED:
+        assert execution.result == progress.answer
