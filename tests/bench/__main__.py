@@ -1,0 +1,106 @@
+"""Run the bench: `python -m tests.bench [--only NAME ...] [--quick] [--json FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import monotonic
+
+from tests.bench.figures import Figures, Pace
+from tests.bench.generator import FailedError, load_generator
+from tests.bench.load import allow_many_files
+from tests.bench.machine import facts
+from tests.bench.seed import seed
+from tests.bench.stand import Stand, database
+from tests.bench.table import Row, table
+
+NAMES = ("memory", "get", "replay", "first-frame", "start", "watchers")
+QUICK = Pace(
+    rounds=3, seconds=0.5, warm_up=0.2, replays=6, restarts=1, watchers=200, live_seconds=4.0
+)
+_RUNS = 6
+"""Runs replayed in turn; their pages are more than a service keeps."""
+_READ_EVENTS = 30
+"""Of the run that GetExecution reads: an answer of a few sentences."""
+
+
+async def measure(chosen: set[str], pace: Pace, folder: Path) -> tuple[list[Row], float]:
+    """Measure figures; answers their rows and what the generator took for an answer."""
+    data, paused = folder / "data", folder / "paused"
+    print("preparing ...", file=sys.stderr)
+    runs = await seed(database(data), _RUNS, pace.events)
+    (read,) = await seed(database(data), 1, _READ_EVENTS)
+    rows: list[Row] = []
+    async with Stand(folder) as stand, load_generator(stand.port) as load:
+        async with stand.service(data):
+            chunks = {run: await stand.chunks(run) for run in runs}
+            await stand.start_references(await stand.message(read), chunks)
+            await stand.start_web(data, read)
+        figures = Figures(stand, load, pace, data, runs, read, [])
+        if chosen & {"memory", "start"}:
+            async with stand.service(paused, execution_concurrency=0) as service:
+                if "memory" in chosen:
+                    rows += _shown(await figures.memory(service))
+                if "start" in chosen:
+                    rows += _shown(await figures.start_paused())
+        models = json.dumps(pace.live_models())
+        async with stand.service(data, execution_mock_models=models) as service:
+            if "get" in chosen:
+                rows += _shown(await figures.get())
+            if "replay" in chosen:
+                rows += _shown(await figures.replay())
+            if "first-frame" in chosen:
+                rows += _shown(await figures.first_frame())
+            if "start" in chosen:
+                rows += _shown(await figures.start_running())
+            if "watchers" in chosen:
+                rows += _shown(await figures.watchers(service))
+        if "replay" in chosen:
+            rows += _shown(await figures.replay_cold())
+    return rows, median(figures.own) if figures.own else 0.0
+
+
+def _shown(rows: list[Row]) -> list[Row]:
+    for row in rows:
+        print("  ".join(cell for cell in row.cells() if cell), file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure and print; ends with status 1 when a request failed or an event was lost."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=NAMES, help="may be repeated")
+    parser.add_argument("--quick", action="store_true", help="short rounds, for trying")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    asked = parser.parse_args()
+    allow_many_files()
+    began = monotonic()
+    with tempfile.TemporaryDirectory(prefix="conductor-bench-") as name:
+        machine = facts(Path(name))
+        database(Path(name) / "data").parent.mkdir(parents=True)
+        try:
+            rows, own = asyncio.run(
+                measure(set(asked.only or NAMES), QUICK if asked.quick else Pace(), Path(name))
+            )
+        except FailedError as error:
+            sys.exit(f"FAILED: {error}")
+    print()
+    print(table(rows))
+    print()
+    for fact in machine:
+        print(fact)
+    if own:
+        print(f"load generator: {own * 1e6:.0f} us of its own processor time for an answer")
+    print(f"{monotonic() - began:.0f} s")
+    if asked.json:
+        written = {"machine": machine, "figures": [row.to_json() for row in rows]}
+        asked.json.write_text(json.dumps(written, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The stand: one Envoy, and behind it the service and what it is measured against."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+import httpx
+from google.protobuf import json_format
+from grpc_tools import protoc
+
+from conductor.execution.v1.execution_pb2 import Execution
+from conductor.gateway.v1.gateway_service_pb2 import StreamJobRequest
+from conductor.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
+from services.mesh.addresses import free_ports
+from services.mesh.envoy import Edge, arguments, render
+from services.mesh.logs import tail
+from services.mesh.process import Lifeline, Process
+from services.mesh.table import SERVICES, Service
+from tests.bench import reference, web
+from tests.bench.process import Usage
+
+HOST = "127.0.0.1"
+_ROOT = Path(__file__).parents[2]
+_API = _ROOT / "gen" / "api.binpb"
+_PATIENCE = 30.0
+_REFERENCE = Service(name="reference", rpc_services=(reference.NAME,))
+
+
+class Stand:
+    """What runs while figures are measured; everything ends with the block."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lifeline = Lifeline()
+        self._running: list[Process] = []
+        self.port, self._admin, self._service, self._bare, self._web = free_ports(5)
+        self.envoy = Usage(0)
+        self._http = httpx.AsyncClient(base_url=f"http://{HOST}:{self.port}", timeout=_PATIENCE)
+
+    async def __aenter__(self) -> Self:
+        """Start Envoy."""
+        api = await asyncio.to_thread(_described, self.folder)
+        config = render(
+            api,
+            [*SERVICES, _REFERENCE],
+            {
+                **{service.name: [(HOST, self._service)] for service in SERVICES},
+                _REFERENCE.name: [(HOST, self._bare)],
+            },
+            Edge(HOST, self.port, self._admin, access_log="/dev/null"),
+            extra_http={web.PREFIX: (HOST, self._web)},
+        )
+        written = self.folder / "envoy.json"
+        written.write_text(json.dumps(config))
+        self.envoy = Usage((await self._start("envoy", arguments(written))).pid)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End everything."""
+        await self._http.aclose()
+        await asyncio.gather(*(_end(process) for process in self._running))
+        self._lifeline.close()
+        if error is not None:
+            for log in sorted(self.folder.glob("*.log")):
+                for line in tail(log, 5):
+                    print(f"{log.name}: {line}", file=sys.stderr)
+
+    @asynccontextmanager
+    async def service(self, data: Path, **settings: object) -> AsyncIterator[Usage]:
+        """Run the execution service over a data directory, until the block ends."""
+        told = {f"CONDUCTOR_{name.upper()}": str(value) for name, value in settings.items()}
+        process = await self._start(
+            "execution",
+            (sys.executable, "-m", "services.execution"),
+            {
+                "CONDUCTOR_DATA_DIR": str(data),
+                "CONDUCTOR_EXECUTION_ADDRESS": f"{HOST}:{self._service}",
+                **told,
+            },
+        )
+        try:
+            await self._answers("/health")
+            yield Usage(process.pid)
+        finally:
+            await _end(process)
+            self._running.remove(process)
+
+    async def start_references(
+        self, message: Execution, streams: Mapping[str, Sequence[bytes]]
+    ) -> None:
+        """Start the bare server with what it answers."""
+        (self.folder / reference.MESSAGE).write_bytes(message.SerializeToString())
+        for name, chunks in streams.items():
+            reference.write_chunks(self.folder / f"{name}.chunks", chunks)
+        command = (sys.executable, "-m", "tests.bench.reference")
+        await self._start("bare", (*command, f"{HOST}:{self._bare}", str(self.folder)))
+        await self._answers("/bench/executions/any")
+
+    async def start_web(self, data: Path, execution_id: str) -> None:
+        """Start FastAPI over the service's file."""
+        command = (sys.executable, "-m", "tests.bench.web", str(self._web), str(database(data)))
+        await self._start("web", command)
+        await self._answers(f"{web.PREFIX}/executions/{execution_id}")
+
+    async def message(self, execution_id: str) -> Execution:
+        """Get an execution as GetExecution answers it."""
+        answer = await self._http.get(f"/api/executions/{execution_id}")
+        return json_format.Parse(answer.raise_for_status().content, Execution())
+
+    async def chunks(self, job_id: str) -> list[bytes]:
+        """Read a stream as the chunks the service sends it in."""
+        async with grpc.aio.insecure_channel(f"{HOST}:{self._service}") as channel:
+            call = GatewayServiceStub(channel).StreamJob(StreamJobRequest(job_id=job_id))
+            return [body.data async for body in call]
+
+    async def start_run(self, model: str) -> str:
+        """Start a run; answers its id."""
+        answer = await self._http.post(
+            "/api/executions", json={"input": "Count for me.", "model": model}
+        )
+        return str(answer.raise_for_status().json()["id"])
+
+    async def in_state(self, state: str) -> set[str]:
+        """List the ids of the runs in a state."""
+        found: set[str] = set()
+        query = {"state": f"STATE_{state}", "page_size": "200"}
+        while True:
+            page = (await self._http.get("/api/executions", params=query)).raise_for_status().json()
+            found.update(execution["id"] for execution in page["executions"])
+            if not page["next_page_token"]:
+                return found
+            query["page_token"] = page["next_page_token"]
+
+    async def all_ended(self) -> None:
+        """Wait until no run waits or runs."""
+        for state in ("QUEUED", "RUNNING"):
+            query = {"state": f"STATE_{state}", "page_size": "1"}
+            async with asyncio.timeout(_PATIENCE):
+                while (await self._http.get("/api/executions", params=query)).json()["executions"]:
+                    await asyncio.sleep(0.02)
+
+    async def _start(
+        self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> Process:
+        environment = {**os.environ, **(env or {})}
+        log = self.folder / f"{name}.log"
+        process = await Process.start(command, environment, log, self._lifeline)
+        self._running.append(process)
+        return process
+
+    async def _answers(self, path: str) -> None:
+        async with asyncio.timeout(_PATIENCE):
+            while True:
+                try:
+                    if (await self._http.get(path)).is_success:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.02)
+
+
+def database(data: Path) -> Path:
+    """Where the service keeps its rows under a data directory."""
+    return data / "execution" / "execution.db"
+
+
+async def _end(process: Process) -> None:
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), 10)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _described(folder: Path) -> bytes:
+    """The descriptor set of the mesh and the reference."""
+    described = folder / "reference.binpb"
+    here = Path(__file__).parent
+    status = protoc.main(
+        [
+            "protoc",
+            f"--descriptor_set_in={_API}",
+            f"--proto_path={here}",
+            f"--descriptor_set_out={described}",
+            "bench.proto",
+        ]
+    )
+    if status != 0:
+        raise RuntimeError("bench.proto cannot be compiled")
+    # Descriptor sets are merged by writing one after the other.
+    return _API.read_bytes() + described.read_bytes()
