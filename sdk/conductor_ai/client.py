@@ -66,7 +66,9 @@ class RunOptions(TypedDict, total=False):
     timeout: float | timedelta
     """How long the run may take; a number is seconds."""
     conversation_id: str
+    """The conversation to run in; refused until conversations exist."""
     instance_id: str
+    """The agent instance to run as; refused until instances exist."""
 
 
 class Client:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from contextlib import suppress
 from typing import TextIO
 
 import typer
@@ -35,10 +35,12 @@ async def _run(settings: MeshSettings) -> None:
 
 
 def _line(stream: TextIO, text: str) -> None:
-    # The terminal may be gone; the mesh goes on without it.
-    with suppress(OSError, ValueError):
+    try:
         stream.write(f"{text}\n")
         stream.flush()
+    except OSError:
+        # The terminal or the reader is gone; the mesh goes on without it, to its own exit status.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ class DataDir:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+        self.path = path.expanduser().absolute()
         self.logs = self.path / "logs"
         self.run = self.path / "run"
         self._state = self.run / "mesh.json"
