@@ -195,3 +195,6 @@ async def _server_sent_events(
     except DomainError as error:
         if error.reason != Reason.REASON_SHUTTING_DOWN:
             raise
+        if content:
+            # Without a body it has no content type, and a browser does not come back to that.
+            yield next(convert.http_bodies(content))

@@ -50,7 +50,9 @@ def append(after: int, *payloads: bytes, stream: str = "a", org: str = "acme") -
     return Append("events", org, stream, after, entries(after, *payloads))
 
 
-async def log(store: Store, stream: str = "a", org: str = "acme", name: str = "events") -> list[int]:
+async def log(
+    store: Store, stream: str = "a", org: str = "acme", name: str = "events"
+) -> list[int]:
     read = await store.read(name, org, stream, 0, limit=100_000, max_bytes=2**40)
     return [entry.sequence for entry in read]
 

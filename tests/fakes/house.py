@@ -149,9 +149,7 @@ class House:
 
 
 @asynccontextmanager
-async def house_at_work(
-    says: Mapping[str, Says], **options: object
-) -> AsyncIterator[House]:
+async def house_at_work(says: Mapping[str, Says], **options: object) -> AsyncIterator[House]:
     """A house whose worker works."""
     async with AsyncExitStack() as stack:
         house = House(says, **options)  # type: ignore[arg-type]  # a test says what it changes

@@ -84,8 +84,12 @@ class MemoryStore:
         )
         after = query.after
         if after is not None:
-            beyond = [_place(one) < after if query.newest_first else _place(one) > after for one in found]
-            found = [document for document, is_beyond in zip(found, beyond, strict=True) if is_beyond]
+            beyond = [
+                _place(one) < after if query.newest_first else _place(one) > after for one in found
+            ]
+            found = [
+                document for document, is_beyond in zip(found, beyond, strict=True) if is_beyond
+            ]
         found = found[: query.limit]
         return [replace(document, body={}) for document in found] if query.keys_only else found
 

@@ -165,6 +165,8 @@ class ExecutionService:
             head = last.sequence if last is not None else 0
             if last is not None and last.kind in domain.TERMINAL_KINDS and not execution.finished:
                 execution = await self._repaired(execution)
+                if not execution.finished:
+                    continue
             if execution.finished:
                 if execution.state is domain.State.CANCELLED:
                     return execution

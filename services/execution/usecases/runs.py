@@ -32,6 +32,8 @@ class End(Enum):
     """The worker may not write any more; another one goes on."""
     HAND_BACK = auto()
     """The worker stops; another one goes on at once."""
+    FAULT = auto()
+    """What it says cannot be recorded, for a reason that will not pass."""
 
 
 class _ResultTooLargeError(Exception):
@@ -54,7 +56,7 @@ class Run:
         worker: who writes.
         clock: microseconds since the epoch.
         flush_every: seconds between two pieces of the answer, at least.
-        is_alive: whether another worker's lease is being renewed.
+        is_gone: whether another worker was found to be gone.
         may_write: whether this worker's own lease is.
     """
 
@@ -69,7 +71,7 @@ class Run:
         *,
         clock: Callable[[], int],
         flush_every: float,
-        is_alive: Callable[[str], bool],
+        is_gone: Callable[[str], bool],
         may_write: Callable[[], bool],
     ) -> None:
         self._executions = executions
@@ -80,7 +82,7 @@ class Run:
         self._worker = worker
         self._clock = clock
         self._flush_every = flush_every
-        self._is_alive = is_alive
+        self._is_gone = is_gone
         self._may_write = may_write
         self._task: asyncio.Task[None] | None = None
         self._end: End | None = None
@@ -112,10 +114,14 @@ class Run:
             if claim is not None:
                 await self._answer(claim)
         except asyncio.CancelledError:
-            if self._end is None:
-                raise
+            task = asyncio.current_task()
             if self._end is End.HAND_BACK:
                 await self._hand_back()
+            elif self._end is End.FAULT or (task is not None and not task.cancelling()):
+                # Cancelled by nobody: something of the provider's was, and nobody caught it.
+                await self._fail_internally()
+            elif self._end is None:
+                raise
         except FencedError:
             _LOG.info("run %s was taken over or ended by somebody else", self._id)
         except DomainError as error:
@@ -150,7 +156,7 @@ class Run:
                 return None
             if projected.state is State.QUEUED:
                 continue
-            if projected.owner not in ("", self._worker) and self._is_alive(projected.owner):
+            if projected.owner not in ("", self._worker) and not self._is_gone(projected.owner):
                 return None
             taken, events = domain.take_over(projected, progress, self._worker, self._clock())
             with suppress(FencedError):
@@ -192,8 +198,14 @@ class Run:
             failure = DomainError(Reason.REASON_MODEL_FAILED, str(error))
         except _ResultTooLargeError:
             failure = domain.result_too_large()
+        except DomainError as error:
+            # The provider is not there any more, and will not be however often the run is resumed.
+            failure = error
         finally:
             rest = await recorder.close()
+        if self._end is not None:
+            # The provider made something else of the cancellation.
+            raise asyncio.CancelledError
         await self._finish(claim, recorder.answer, rest, failure)
 
     async def _call_model(self, claim: _Claim, recorder: Recorder) -> None:
@@ -203,6 +215,8 @@ class Run:
         size = 0
         async with aclosing(provider.stream(order.model, prompt)) as answer:
             async for token in answer:
+                if not token:
+                    continue
                 size += len(token.encode())
                 if size > domain.MAX_RESULT_BYTES:
                     raise _ResultTooLargeError
@@ -222,8 +236,10 @@ class Run:
 
     def _recording_failed(self, error: Exception) -> None:
         """Stop the model: what it says cannot be recorded."""
-        _LOG.info("run %s stops, its answer cannot be recorded: %r", self._id, error)
-        self.end(End.FENCED)
+        passing = isinstance(error, (FencedError, DomainError))
+        level = logging.INFO if passing else logging.ERROR
+        _LOG.log(level, "run %s stops, its answer cannot be recorded: %r", self._id, error)
+        self.end(End.FENCED if passing else End.FAULT)
 
     async def _finish(
         self, claim: _Claim, answer: str, rest: str, failure: DomainError | None
@@ -275,6 +291,8 @@ class Run:
             execution = await self._executions.get(self._org, self._id)
             last = await self._executions.last_event(self._org, self._id)
             if execution is None or execution.finished or last is None:
+                return
+            if last.kind in domain.TERMINAL_KINDS:
                 return
             failed, events = domain.fail(
                 execution, last.sequence, error, self._worker, self._clock()
@@ -354,7 +372,7 @@ class Recorder:
     async def _store_piece(self, text: str) -> None:
         try:
             await self._store(text)
-        except (FencedError, DomainError) as error:
+        except Exception as error:  # noqa: BLE001 a lost piece must not go unnoticed
             self._failed(error)
             return
         self._storing = None

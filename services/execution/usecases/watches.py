@@ -141,16 +141,12 @@ class Watches:
             with self._join(org, execution_id, after) as feed:
                 beats = feed.beats
                 while True:
-                    page = feed.after(after)
-                    if page is None and feed.head > after:
-                        page = await self._replay(org, execution_id, after)
+                    page = await self._next(feed, org, execution_id, after)
                     if page is not None:
                         yield page
                         if page.terminal:
                             return
                         after, beats = page.last, feed.beats
-                    elif feed.gone:
-                        raise domain.not_found(execution_id)
                     elif beats != feed.beats:
                         beats = feed.beats
                         yield None
@@ -159,6 +155,16 @@ class Watches:
                         await feed.changed()
         finally:
             self._watchers -= 1
+
+    async def _next(self, feed: _Feed, org: str, execution_id: str, after: int) -> Page | None:
+        """Find the page after a cursor; None when there is nothing new."""
+        page = feed.after(after)
+        if page is None and feed.head > after:
+            page = await self._replay(org, execution_id, after)
+        if page is None and (feed.gone or feed.head > after):
+            # What the feed has read is there no more: the run was deleted.
+            raise domain.not_found(execution_id)
+        return page
 
     def _check_open(self) -> None:
         if self._closing:

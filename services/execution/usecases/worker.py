@@ -78,6 +78,8 @@ class Worker:
         self._lease: Renewal | None = None
         self._renewed_at = monotonic()
         self._seen: dict[str, tuple[int, float]] = {}
+        self._gone: set[str] = set()
+        self._doubted: set[str] = set()
 
     @property
     def healthy(self) -> bool:
@@ -150,9 +152,16 @@ class Worker:
 
     async def _sweep(self) -> None:
         """Queue what the store says is due: waiting runs, and runs whose worker is gone."""
-        alive, gone = self._judge(await self._leases.all())
+        # Owners are read before leases: a worker has its lease before it has a run, so an owner
+        # without a lease is gone and not just new.
+        running = [found async for found in self._due(State.RUNNING)]
+        owners = {owner for _, owner in running} | self._doubted
+        self._doubted = set()
+        began = self._monotonic()
+        alive, still = self._judge(await self._leases.all(), began)
+        self._gone = (self._gone | owners) - alive
         needed: set[str] = set()
-        async for item, owner in self._due(State.RUNNING):
+        for item, owner in running:
             mine = self._lease is not None and owner == self._lease.worker
             if owner in alive and not mine:
                 continue
@@ -162,31 +171,37 @@ class Worker:
         async for item, _ in self._due(State.QUEUED):
             if item not in self._active:
                 await self._queue.put(item)
-        for lease in gone:
+        for lease in still:
             if lease.worker not in needed:
                 await self._leases.remove(lease)
 
-    def _judge(self, leases: Sequence[Renewal]) -> tuple[set[str], list[Renewal]]:
-        """Tell living workers from those whose lease stood still for its time to live."""
+    def _judge(self, leases: Sequence[Renewal], began: float) -> tuple[set[str], list[Renewal]]:
+        """Tell living workers from those whose lease stood still for its time to live.
+
+        Args:
+            began: when reading the leases began; since then they may have been renewed unseen.
+        """
         now = self._monotonic()
         earlier, self._seen = self._seen, {}
         alive: set[str] = set()
-        gone: list[Renewal] = []
+        still: list[Renewal] = []
         for lease in leases:
             counter, since = earlier.get(lease.worker, (-1, now))
             if counter != lease.counter:
                 since = now
             self._seen[lease.worker] = (lease.counter, since)
-            if now - since < self._pace.lease_ttl:
+            if began - since < self._pace.lease_ttl:
                 alive.add(lease.worker)
             else:
-                gone.append(lease)
-        return alive, gone
+                still.append(lease)
+        return alive, still
 
-    def _is_alive(self, worker: str) -> bool:
-        if worker not in self._seen:
-            return False
-        return self._monotonic() - self._seen[worker][1] < self._pace.lease_ttl
+    def _is_gone(self, worker: str) -> bool:
+        """Tell whether a worker that owns a run was found to be gone; the next sweep looks again."""
+        if worker in self._gone:
+            return True
+        self._doubted.add(worker)
+        return False
 
     async def _due(self, state: State) -> AsyncIterator[tuple[str, str]]:
         """Yield work item and owner of every run in a state."""
@@ -216,7 +231,7 @@ class Worker:
                 self._lease.worker,
                 clock=self._clock,
                 flush_every=self._pace.flush_every,
-                is_alive=self._is_alive,
+                is_gone=self._is_gone,
                 may_write=self._lease_is_fresh,
             )
             self._active[item] = run
