@@ -74,6 +74,8 @@ _CORS_RESPONSE_HEADERS = (
     "X-Request-Id",
 )
 
+_FOREIGN_ORIGIN = "CONDUCTOR_CORS_ORIGINS names the origins whose pages may call."
+
 # Reflection and health answer for the whole mesh, from its first service.
 _SHARED_SERVICES = (
     "grpc.reflection.v1.ServerReflection",
@@ -260,7 +262,7 @@ def _refused_preflight_route(cluster: str) -> Config:
             UNARY_TIMEOUT,
             UNARY_TIMEOUT,
         ),
-        "typed_per_filter_config": {_REFUSAL: _refusal(HTTPStatus.FORBIDDEN)},
+        "typed_per_filter_config": {_REFUSAL: _refusal(HTTPStatus.FORBIDDEN, _FOREIGN_ORIGIN)},
     }
 
 
@@ -268,7 +270,7 @@ def _trailing_slash_route(cluster: str) -> Config:
     """Refuses what the transcoder would take for the path without its last slash."""
     return {
         **_rpc_route({"safe_regex": {"regex": ".*/"}}, cluster, UNARY_TIMEOUT, UNARY_TIMEOUT),
-        "typed_per_filter_config": {_REFUSAL: _refusal(HTTPStatus.NOT_FOUND)},
+        "typed_per_filter_config": {_REFUSAL: _refusal(HTTPStatus.NOT_FOUND, "")},
     }
 
 
@@ -287,6 +289,7 @@ def _rest_route(cluster: str) -> Config:
             },
             _REFUSAL: _refusal(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "",
                 # The buffer filter has given every body, chunked ones too, its length.
                 {"name": "content-length", "range_match": {"start": 1, "end": 2**62}},
                 {
@@ -300,11 +303,15 @@ def _rest_route(cluster: str) -> Config:
     }
 
 
-def _refusal(status: HTTPStatus, *headers: Config) -> Config:
-    """Answers with `status` each request whose headers match."""
+def _refusal(status: HTTPStatus, reason: str, *headers: Config) -> Config:
+    """Refuses each request whose headers match."""
     return {
         "@type": f"{_HTTP_FILTERS}.fault.v3.HTTPFault",
-        "abort": {"http_status": status, "percentage": {"numerator": 100}},
+        "abort": {
+            "http_status": status,
+            "percentage": {"numerator": 100},
+            "response_body": reason,
+        },
         "headers": list(headers),
     }
 
@@ -333,8 +340,9 @@ def _listener(edge: Edge, transcoder: Config, routes: Sequence[Config]) -> Confi
         "request_headers_timeout": "10s",
         "request_timeout": UNARY_TIMEOUT,
         "stream_idle_timeout": UNARY_TIMEOUT,
-        # A reader who asked for `connection: close` may pause this long before the last bytes.
-        "delayed_close_timeout": "300s",
+        # Of HTTP/1.1: how long a reader who asked for `connection: close` may pause before the last
+        # bytes, and how long it takes until a reader notices that a stream was cut.
+        "delayed_close_timeout": "3s",
         "common_http_protocol_options": {
             "idle_timeout": "600s",
             "headers_with_underscores_action": "DROP_HEADER",
@@ -514,7 +522,11 @@ def _local_replies() -> Config:
             {"filter": _status_filter(HTTPStatus.OK), "body_format_override": as_it_is},
             {"filter": native, "body_format_override": as_it_is},
             *(
-                {"filter": _status_filter(status), "body_format_override": _envelope(code, message)}
+                {
+                    "filter": _status_filter(status),
+                    "body_format_override": _envelope(code, message),
+                    "headers_to_add": _RETRY_SOON if status == _UNAVAILABLE else [],
+                }
                 for status, (code, message) in _OWN_ERRORS.items()
             ),
         ],
@@ -524,10 +536,7 @@ def _local_replies() -> Config:
 
 _OWN_ERRORS: Mapping[int, tuple[int, str]] = {
     400: (code_pb2.INVALID_ARGUMENT, "The request cannot be read. %LOCAL_REPLY_BODY%"),
-    403: (
-        code_pb2.PERMISSION_DENIED,
-        "Pages of this origin may not call. CONDUCTOR_CORS_ORIGINS names those that may.",
-    ),
+    403: (code_pb2.PERMISSION_DENIED, "This is not allowed. %LOCAL_REPLY_BODY%"),
     404: (code_pb2.NOT_FOUND, "There is no such route: %REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH)%"),
     408: (code_pb2.DEADLINE_EXCEEDED, "The request did not arrive in time."),
     413: (
@@ -549,6 +558,10 @@ _OWN_ERRORS: Mapping[int, tuple[int, str]] = {
     504: (code_pb2.DEADLINE_EXCEEDED, "The service did not answer in time."),
 }
 """Envoy's own answers on REST routes: gRPC code and message, by HTTP status."""
+
+
+_UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
+_RETRY_SOON = [{"header": {"key": "retry-after", "value": "1"}}]
 
 
 def _envelope(code: int, message: str) -> Config:

@@ -52,7 +52,7 @@ class RunningEdge:
 
 
 class StartEdge(Protocol):
-    """Starts an Envoy that ends with the test."""
+    """Starts an Envoy that ends with the test; what is `decided` are fields of Edge."""
 
     async def __call__(
         self,
@@ -61,7 +61,7 @@ class StartEdge(Protocol):
         *,
         adjust: Callable[[Config], None] | None = None,
         extra_http: Mapping[str, tuple[str, int]] | None = None,
-        **decided: Any,  # noqa: ANN401 (fields of Edge)
+        **decided: Any,
     ) -> RunningEdge: ...
 
 
@@ -76,7 +76,7 @@ async def start_edge(tmp_path: Path) -> AsyncIterator[StartEdge]:
             *,
             adjust: Callable[[Config], None] | None = None,
             extra_http: Mapping[str, tuple[str, int]] | None = None,
-            **decided: Any,  # noqa: ANN401
+            **decided: Any,
         ) -> RunningEdge:
             access_log = tmp_path / "access.log"
             edge = Edge(
@@ -162,3 +162,14 @@ def closed_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def assert_error(response: httpx.Response, status: int, code: int) -> None:
+    """The response is an error in the one envelope of REST."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()
+    assert set(error) == {"code", "message", "details"}
+    assert error["code"] == code
+    assert error["message"]
+    assert isinstance(error["details"], list)

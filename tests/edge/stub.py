@@ -8,16 +8,22 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import grpc
-from conductor.execution.v1 import execution_pb2, execution_service_pb2, execution_service_pb2_grpc
-from conductor.execution.v1.execution_pb2 import Execution
-from conductor.gateway.v1 import gateway_service_pb2 as gateway
-from conductor.gateway.v1 import gateway_service_pb2_grpc
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import any_pb2, duration_pb2, empty_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
+
+from conductor.execution.v1 import (
+    event_pb2,
+    execution_pb2,
+    execution_service_pb2,
+    execution_service_pb2_grpc,
+)
+from conductor.execution.v1.execution_pb2 import Execution
+from conductor.gateway.v1 import gateway_service_pb2 as gateway
+from conductor.gateway.v1 import gateway_service_pb2_grpc
 
 EXECUTION_SERVICE = "conductor.execution.v1.ExecutionService"
 GATEWAY_SERVICE = "conductor.gateway.v1.GatewayService"
@@ -169,7 +175,8 @@ class Stub(
 
 
 def _typed(frame: bytes) -> execution_service_pb2.WatchExecutionResponse:
-    event = {"on_llm_new_token": {"chunk": frame.decode()}}
+    token = event_pb2.LlmNewToken(chunk=frame.decode())
+    event = event_pb2.ExecutionEvent(on_llm_new_token=token)
     return execution_service_pb2.WatchExecutionResponse(event=event)
 
 
@@ -182,7 +189,7 @@ def _execution(context: Context, name: str) -> Execution:
             for key, value in context.invocation_metadata() or ()
             if isinstance(value, str)
         },
-        timeout=None if left is None else duration_pb2.Duration(seconds=int(left)),
+        timeout=duration_pb2.Duration(seconds=int(left)) if left else None,
     )
 
 
@@ -202,9 +209,7 @@ async def _abort_with_details(context: Context) -> None:
         packed.Pack(detail)
         status.details.append(packed)
     rich = rpc_status.to_status(status)
-    await context.abort(
-        rich.code, rich.details, (*rich.trailing_metadata, ("retry-after", "7"))
-    )
+    await context.abort(rich.code, rich.details, (*rich.trailing_metadata, ("retry-after", "7")))
 
 
 @asynccontextmanager

@@ -9,12 +9,12 @@ import grpc
 import httpx
 import pytest
 import pytest_asyncio
-from conductor.execution.v1 import execution_service_pb2 as pb
-from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
+from conductor.execution.v1 import execution_service_pb2 as pb
+from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from services.mesh.table import SERVICES
 from tests.edge.conftest import PATIENCE, RunningEdge, StartEdge
 from tests.edge.stub import EXECUTION_SERVICE, FIRST_FRAME, LAST_FRAME, Stub

@@ -110,9 +110,7 @@ async def test_the_access_log_tells_of_what_no_service_saw(
     assert entry["upstream"] is None
 
 
-@pytest.mark.parametrize(
-    ("trusted_hops", "client_address"), [(0, "127.0.0.1"), (1, "203.0.113.9")]
-)
+@pytest.mark.parametrize(("trusted_hops", "client_address"), [(0, "127.0.0.1"), (1, "203.0.113.9")])
 async def test_the_client_is_known_by_trusted_hops(
     start_edge: StartEdge, upstream: int, trusted_hops: int, client_address: str
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.edge.conftest import RunningEdge
+from tests.edge.conftest import RunningEdge, assert_error
 from tests.edge.stub import Stub
 
 JSON = {"content-type": "application/json"}
@@ -257,17 +257,6 @@ async def test_the_server_does_not_introduce_itself(
         response = await client.get(path)
         assert "server" not in response.headers
         assert not [name for name in response.headers if name.startswith("x-envoy")]
-
-
-def assert_error(response: httpx.Response, status: int, code: int) -> None:
-    """The response is an error in the one envelope of REST."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/json"
-    error = response.json()
-    assert set(error) == {"code", "message", "details"}
-    assert error["code"] == code
-    assert error["message"]
-    assert isinstance(error["details"], list)
 
 
 async def _chunks(body: bytes) -> AsyncIterator[bytes]:

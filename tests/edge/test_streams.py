@@ -50,9 +50,7 @@ async def test_a_reader_who_leaves_is_noticed(client: httpx.AsyncClient, stub: S
         await stub.left.wait()
 
 
-async def test_a_thousand_watchers_are_served_by_one_process(
-    edge: RunningEdge, stub: Stub
-) -> None:
+async def test_a_thousand_watchers_are_served_by_one_process(edge: RunningEdge, stub: Stub) -> None:
     async def watch() -> bytes:
         async with _stream(edge, "/api/executions/one:watch") as reader:
             return await reader.read()

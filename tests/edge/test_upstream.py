@@ -8,14 +8,13 @@ from contextlib import suppress
 import grpc
 import httpx
 import pytest
+
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceStub
-
 from services.mesh.envoy import Config
 from services.mesh.table import SERVICES
-from tests.edge.conftest import PATIENCE, StartEdge
+from tests.edge.conftest import PATIENCE, StartEdge, assert_error
 from tests.edge.stub import FIRST_FRAME, LAST_FRAME, Stub
-from tests.edge.test_rest import assert_error
 
 SHORT = "0.5s"
 
@@ -30,6 +29,7 @@ async def test_a_service_that_is_not_there_is_unavailable(
             response = await client.get(path, headers={"origin": "http://localhost"})
             assert_error(response, httpx.codes.SERVICE_UNAVAILABLE, 14)
             assert response.headers["access-control-allow-origin"] == "http://localhost"
+            assert response.headers["retry-after"] == "1"
 
 
 async def test_a_service_that_dies_and_comes_back_is_used_again_at_once(
@@ -127,9 +127,7 @@ async def test_a_request_that_never_ends_is_given_up(start_edge: StartEdge, upst
         assert b'"code":4' in answer
 
 
-async def test_a_plain_http_server_is_passed_through(
-    start_edge: StartEdge, upstream: int
-) -> None:
+async def test_a_plain_http_server_is_passed_through(start_edge: StartEdge, upstream: int) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
         line = request.split(b"\r\n")[0]
@@ -217,5 +215,3 @@ async def _until_held(stub: Stub, count: int) -> None:
     async with asyncio.timeout(PATIENCE):
         while stub.held < count:
             await asyncio.sleep(0.01)
-
-

@@ -1,0 +1,181 @@
+"""Envoy's configuration follows from the protos and the table of services."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2
+
+from services.mesh.envoy import Config, Edge, arguments, binary, render
+from services.mesh.table import SERVICES, Service
+
+API = (Path(__file__).parents[2] / "gen" / "api.binpb").read_bytes()
+ENDPOINTS = {"execution": [("127.0.0.1", 9001), ("127.0.0.1", 9002)]}
+EDGE = Edge(http_host="127.0.0.1", http_port=8080, admin_port=9901)
+
+
+def test_the_configuration_is_json() -> None:
+    config = render(API, SERVICES, ENDPOINTS, EDGE)
+
+    assert json.loads(json.dumps(config)) == config
+
+
+def test_every_service_with_a_route_is_transcoded() -> None:
+    hosted = {name for service in SERVICES for name in service.rpc_services}
+
+    assert {name for name, _, method in _methods() if _has_route(method)} <= hosted
+    assert set(_transcoder(render(API, SERVICES, ENDPOINTS, EDGE))["services"]) == hosted
+
+
+def test_every_rpc_of_the_table_exists() -> None:
+    known = {f"{name}/{method.name}" for name, _, method in _methods()}
+
+    for service in SERVICES:
+        assert set(service.long_rpcs) <= known
+
+
+def test_streams_and_long_calls_have_no_timeout_and_others_do() -> None:
+    config = render(API, SERVICES, ENDPOINTS, EDGE)
+    long = {name for service in SERVICES for name in service.long_rpcs}
+
+    for service, _, method in _methods():
+        action = _route_of(config, f"/{service}/{method.name}")["route"]
+        assert action["cluster"] == "execution"
+        endless = method.server_streaming or f"{service}/{method.name}" in long
+        assert (action["timeout"] == "0s") is endless, method.name
+        assert action["idle_timeout"] in ({"0s", "3600s"} if endless else {"60s"})
+        # Without it a caller's own deadline has no limit.
+        assert action["max_stream_duration"]["grpc_timeout_header_max"] != "0s"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "/grpc.health.v1.Health/Watch",
+    ],
+)
+def test_reflection_and_health_come_from_the_first_service(path: str) -> None:
+    services = (*SERVICES, Service("second", ("conductor.gateway.v1.GatewayService",)))
+    endpoints = {**ENDPOINTS, "second": [("127.0.0.1", 9003)]}
+
+    action = _route_of(render(API, services, endpoints, EDGE), path)["route"]
+
+    assert (action["cluster"], action["timeout"]) == ("execution", "0s")
+
+
+def test_only_rest_bodies_are_buffered() -> None:
+    routes = _routes(render(API, SERVICES, ENDPOINTS, EDGE))
+
+    buffered = [
+        route["match"]
+        for route in routes
+        if "envoy.filters.http.buffer" in route.get("typed_per_filter_config", {})
+    ]
+    assert buffered == [{"prefix": "/"}]
+    assert routes[-1]["match"] == {"prefix": "/"}
+
+
+def test_every_process_of_a_service_is_an_endpoint() -> None:
+    cluster = _cluster(render(API, SERVICES, ENDPOINTS, EDGE), "execution")
+
+    assert cluster["type"] == "STATIC"
+    assert [
+        endpoint["endpoint"]["address"]["socket_address"]
+        for endpoint in cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    ] == [
+        {"address": "127.0.0.1", "port_value": 9001},
+        {"address": "127.0.0.1", "port_value": 9002},
+    ]
+
+
+def test_a_host_name_is_looked_up() -> None:
+    config = render(API, SERVICES, {"execution": [("execution.local", 9001)]}, EDGE)
+
+    assert _cluster(config, "execution")["type"] == "STRICT_DNS"
+
+
+def test_admin_is_on_the_loopback_whatever_the_public_address() -> None:
+    edge = Edge(http_host="0.0.0.0", http_port=8080, admin_port=9901)
+
+    config = render(API, SERVICES, ENDPOINTS, edge)
+
+    assert config["admin"]["address"]["socket_address"]["address"] == "127.0.0.1"
+
+
+def test_plain_http_servers_come_before_rest() -> None:
+    config = render(API, SERVICES, ENDPOINTS, EDGE, extra_http={"/plain/": ("127.0.0.1", 9100)})
+
+    route = _route_of(config, "/plain/any")
+    cluster = _cluster(config, route["route"]["cluster"])
+    protocol = next(iter(cluster["typed_extension_protocol_options"].values()))
+    assert protocol["explicit_http_config"] == {"http_protocol_options": {}}
+
+
+def test_a_service_without_protos_or_processes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"nope\.v1\.Nope of service nope"):
+        render(API, (Service("nope", ("nope.v1.Nope",)),), {"nope": [("127.0.0.1", 1)]}, EDGE)
+    with pytest.raises(ValueError, match="execution has no endpoint"):
+        render(API, SERVICES, {}, EDGE)
+
+
+def test_envoy_is_there_and_runs_without_shared_memory() -> None:
+    command = arguments(Path("envoy.json"))
+
+    assert binary().is_file()
+    assert command[0] == str(binary())
+    assert {"--disable-hot-restart", "envoy.json"} <= set(command)
+
+
+def _methods() -> list[
+    tuple[str, descriptor_pb2.FileDescriptorProto, descriptor_pb2.MethodDescriptorProto]
+]:
+    return [
+        (f"{file.package}.{service.name}", file, method)
+        for file in descriptor_pb2.FileDescriptorSet.FromString(API).file
+        if file.package.startswith("conductor.")
+        for service in file.service
+        for method in service.method
+    ]
+
+
+def _has_route(method: descriptor_pb2.MethodDescriptorProto) -> bool:
+    return method.options.HasExtension(annotations_pb2.http)
+
+
+def _manager(config: Config) -> Config:
+    chains = config["static_resources"]["listeners"][0]["filter_chains"]
+    manager: Config = chains[0]["filters"][0]["typed_config"]
+    return manager
+
+
+def _routes(config: Config) -> list[Config]:
+    routes: list[Config] = _manager(config)["route_config"]["virtual_hosts"][0]["routes"]
+    return routes
+
+
+def _route_of(config: Config, path: str) -> Config:
+    """The route Envoy takes, of those that match by path alone."""
+    for route in _routes(config):
+        match: dict[str, Any] = route["match"]
+        if match.get("path") == path or ("prefix" in match and path.startswith(match["prefix"])):
+            return route
+    raise AssertionError(path)
+
+
+def _transcoder(config: Config) -> Config:
+    for http_filter in _manager(config)["http_filters"]:
+        if http_filter["name"] == "envoy.filters.http.grpc_json_transcoder":
+            transcoder: Config = http_filter["typed_config"]
+            return transcoder
+    raise AssertionError
+
+
+def _cluster(config: Config, name: str) -> Config:
+    clusters: list[Config] = config["static_resources"]["clusters"]
+    return next(cluster for cluster in clusters if cluster["name"] == name)
