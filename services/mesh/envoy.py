@@ -33,7 +33,8 @@ _MIB = 1024 * _KIB
 REQUEST_BODY_LIMIT = 4 * _MIB
 # An execution holds 1 MiB of input and 2 MiB of result, and JSON may write a byte as six.
 RESPONSE_BODY_LIMIT = 32 * _MIB
-# Of everything a client sends before its body. gRPC servers take 16 KiB unless told otherwise.
+# Of everything a client sends before its body. A gRPC server may refuse more than 8 KiB unless its
+# grpc.max_metadata_size is above this.
 REQUEST_HEADERS_KIB = 16
 
 UNARY_TIMEOUT = "60s"
