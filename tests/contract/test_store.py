@@ -195,10 +195,9 @@ class TestDocuments:
 
     async def test_a_write_the_store_cannot_take_fails_alone(self, store: Store) -> None:
         """A body that is no JSON is a fault of the caller; others must not pay for it."""
-        with pytest.raises(Exception, match=".") as caught:
-            await store.write(Insert(RUNS, run("bad", body={"text": object()})))
-        assert not isinstance(caught.value, TimeoutError)
         async with asyncio.timeout(5):
+            with pytest.raises(TypeError):
+                await store.write(Insert(RUNS, run("bad", body={"text": object()})))
             await store.write(Insert(RUNS, run("good")))
         assert await page(store) == ["good"]
 

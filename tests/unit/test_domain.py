@@ -31,18 +31,9 @@ HOSTILE = {
 }
 
 
-def accepted(**order: Any) -> tuple[Execution, Event]:
-    made = Order(
-        **{
-            "input": "Hello",
-            "agent_id": "default",
-            "ai_provider": "mock",
-            "model": "mock",
-            "timeout_ms": 1000,
-        }
-        | order
-    )
-    return domain.accept("acme", "exec_1", made, Asked("Hello"), 100)
+def accepted() -> tuple[Execution, Event]:
+    order = Order("Hello", "default", "mock", "mock", timeout_ms=1000)
+    return domain.accept("acme", "exec_1", order, Asked("Hello"), 100)
 
 
 def running() -> tuple[Execution, list[Event]]:

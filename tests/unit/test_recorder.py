@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 from services.execution.ports import FencedError
 from services.execution.usecases.runs import Recorder
@@ -56,7 +57,7 @@ async def test_later_tokens_are_gathered_into_pieces_no_closer_than_told() -> No
         await asyncio.sleep(0.001)
     rest = await recorder.close()
     times = [time for time, _ in tape.pieces]
-    assert all(later - earlier >= EVERY - 1e-9 for earlier, later in zip(times, times[1:]))
+    assert all(later - earlier >= EVERY - 1e-9 for earlier, later in pairwise(times))
     assert 9 <= len(times) <= 11
     assert tape.text + rest == recorder.answer == "".join(f"{number} " for number in range(300))
 

@@ -339,13 +339,14 @@ async def test_a_run_goes_on_when_the_store_fails_at_its_very_end() -> None:
 async def test_a_worker_without_store_is_not_healthy_until_it_is_back() -> None:
     store = Troubled()
     async with house_at_work({"m": words("a")}, store=store) as house:
-        assert house.worker.healthy
+        health = [house.worker.healthy]
         store.trouble = store_unavailable()
         await asyncio.sleep(TTL + 2)
-        assert not house.worker.healthy
+        health.append(house.worker.healthy)
         store.trouble = None
         await asyncio.sleep(3)
-        assert house.worker.healthy
+        health.append(house.worker.healthy)
+        assert health == [True, False, True]
         ended_run = await house.end_of(await house.start())
         is_sound(ended_run, await house.log(ended_run))
 

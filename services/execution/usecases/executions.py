@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from services.execution import domain
 from services.execution.domain import Asked, Execution, Filter, Order
@@ -162,7 +163,6 @@ class ExecutionService:
         for _ in range(_CANCEL_TRIES):
             execution = await self.get(org, execution_id)
             last = await self._executions.last_event(org, execution_id)
-            head = last.sequence if last is not None else 0
             if last is not None and last.kind in domain.TERMINAL_KINDS and not execution.finished:
                 execution = await self._repaired(execution)
                 if not execution.finished:
@@ -176,11 +176,16 @@ class ExecutionService:
                     "only one that has not ended can be cancelled.",
                     resources=[Resource("execution", execution_id)],
                 )
+            if last is None:
+                # The run was stored, and then something kept its first event from following.
+                with suppress(FencedError):
+                    await self._executions.append(execution, 0, [domain.opening(execution)])
+                continue
             cancelled, events = domain.fail(
-                execution, head, domain.cancelled(), caller, self._clock()
+                execution, last.sequence, domain.cancelled(), caller, self._clock()
             )
             try:
-                stored = await self._executions.commit(cancelled, head, events)
+                stored = await self._executions.commit(cancelled, last.sequence, events)
             except FencedError:
                 continue
             await self._wakeups.publish(stop_channel(org, execution_id))

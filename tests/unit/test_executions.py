@@ -1,0 +1,372 @@
+"""Starting, reading and deleting runs, and what repairs their summaries."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from services.execution.domain import Agent, Asked, Filter, State
+from services.execution.stores import COLLECTIONS, EXECUTIONS
+from services.execution.usecases.catalogue import Catalogue
+from services.execution.usecases.health import Health
+from services.execution.usecases.retention import Retention
+from services.kit.errors import DomainError, Reason
+from services.kit.storage.ports import Append, Query, Replace, Write, store_unavailable
+from tests.fakes.house import ORG, House, Talker, house_at_work, is_sound, words
+from tests.fakes.memory import Memory, MemoryStore
+from tests.fakes.virtual import clock, in_virtual_time
+
+
+class Slow(MemoryStore):
+    """Takes its time, so that callers meet."""
+
+    def __init__(self) -> None:
+        super().__init__(Memory(), COLLECTIONS)
+
+    async def query(self, query: Query) -> Any:
+        await asyncio.sleep(0.01)
+        return await super().query(query)
+
+    async def write(self, *writes: Write) -> None:
+        await asyncio.sleep(0.01)
+        await super().write(*writes)
+
+
+class Halving(MemoryStore):
+    """Keeps the first of several writes when the power goes, as a store without transactions does."""
+
+    power_fails = False
+
+    def __init__(self) -> None:
+        super().__init__(Memory(), COLLECTIONS)
+
+    async def write(self, *writes: Write) -> None:
+        if self.power_fails and len(writes) > 1:
+            await super().write(writes[0])
+            raise store_unavailable()
+        await super().write(*writes)
+
+
+def reason(caught: pytest.ExceptionInfo[DomainError]) -> str:
+    return Reason.Name(caught.value.reason).removeprefix("REASON_")
+
+
+@in_virtual_time
+async def test_a_started_run_is_stored_with_its_defaults() -> None:
+    house = House({"m": words("a")})
+    execution = await house.start("Hello", metadata={"k": "v"}, cwd="/tmp", request_id="r")
+    stored = await house.service.get(ORG, execution.id)
+    assert stored == execution
+    order = stored.order
+    assert (order.agent_id, order.ai_provider, order.model) == ("default", "fake", "m")
+    assert (order.timeout_ms, order.metadata, order.cwd) == (600_000, {"k": "v"}, "/tmp")
+    assert await house.service.version(ORG, execution.id) == 1
+
+
+@in_virtual_time
+async def test_the_same_request_id_answers_the_same_run() -> None:
+    house = House({"m": words("a")})
+    first = await house.start("Hello", request_id="π/ any text")
+    assert await house.start("Hello", request_id="π/ any text") == first
+    assert (await house.start("Hello", request_id="else")).id != first.id
+    assert (await house.start("Hello")).id != (await house.start("Hello")).id
+
+
+@in_virtual_time
+async def test_the_same_request_id_with_another_request_is_refused() -> None:
+    house = House({"m": words("a")})
+    await house.start("Hello", request_id="r")
+    with pytest.raises(DomainError) as caught:
+        await house.start("Hello!", request_id="r")
+    assert reason(caught) == "REQUEST_ID_REUSED"
+
+
+@in_virtual_time
+async def test_the_same_request_id_in_two_organisations_is_two_runs() -> None:
+    house = House({"m": words("a")})
+    one = await house.service.start("acme", Asked("Hello", request_id="r"))
+    two = await house.service.start("umbrella", Asked("Bye", request_id="r"))
+    assert one.id != two.id
+    assert await house.service.list("acme", Filter(), None, 10) == [one]
+    with pytest.raises(DomainError) as caught:
+        await house.service.get("acme", two.id)
+    assert reason(caught) == "EXECUTION_NOT_FOUND"
+
+
+@in_virtual_time
+async def test_many_starts_with_one_request_id_at_once_are_one_run() -> None:
+    house = House({"m": words("a")}, store=Slow())
+    started = await asyncio.gather(*(house.start("Hello", request_id="r") for _ in range(20)))
+    assert len({execution.id for execution in started}) == 1
+    assert len(await house.service.list(ORG, Filter(), None, 100)) == 1
+
+
+@in_virtual_time
+async def test_of_two_requests_with_one_id_at_once_one_is_refused() -> None:
+    house = House({"m": words("a")}, store=Slow())
+    answers = await asyncio.gather(
+        house.start("one", request_id="r"),
+        house.start("two", request_id="r"),
+        return_exceptions=True,
+    )
+    refused = [answer for answer in answers if isinstance(answer, DomainError)]
+    assert [error.reason for error in refused] == [Reason.REASON_REQUEST_ID_REUSED]
+
+
+@in_virtual_time
+async def test_a_repetition_is_answered_even_when_the_model_is_there_no_more() -> None:
+    house = House({"m": words("a")})
+    first = await house.start("Hello", request_id="r", model="m")
+    other = house.beside(says={"n": words("b")})
+    assert await other.start("Hello", request_id="r", model="m") == first
+
+
+@in_virtual_time
+async def test_a_deleted_run_is_gone_and_its_request_id_is_free() -> None:
+    async with house_at_work({"m": words("a")}) as house:
+        first = await house.end_of(await house.start(request_id="r"))
+        await house.service.delete(ORG, first.id)
+        for call in (
+            house.service.get(ORG, first.id),
+            house.service.version(ORG, first.id),
+            house.service.delete(ORG, first.id),
+            house.service.cancel(ORG, first.id, "call:1"),
+            house.service.answer(ORG, first.id),
+        ):
+            with pytest.raises(DomainError) as caught:
+                await call
+            assert reason(caught) == "EXECUTION_NOT_FOUND"
+        assert await house.log(first) == []
+        again = await house.start(request_id="r")
+        assert again.id != first.id
+
+
+@in_virtual_time
+async def test_a_run_that_has_not_ended_is_not_deleted() -> None:
+    house = House({"m": words("a")})
+    execution = await house.start()
+    with pytest.raises(DomainError) as caught:
+        await house.service.delete(ORG, execution.id)
+    assert reason(caught) == "EXECUTION_NOT_FINISHED"
+    assert len(await house.log(execution)) == 1
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "\u00a0\u3000"])
+@in_virtual_time
+async def test_a_request_without_text_is_refused(text: str) -> None:
+    house = House({"m": words("a")})
+    with pytest.raises(DomainError) as caught:
+        await house.start(text)
+    assert reason(caught) == "INVALID_REQUEST"
+    assert [one.field for one in caught.value.violations] == ["input"]
+
+
+@pytest.mark.parametrize("field", ["conversation_id", "instance_id"])
+@in_virtual_time
+async def test_what_cannot_be_honoured_yet_is_refused_and_not_ignored(field: str) -> None:
+    house = House({"m": words("a")})
+    with pytest.raises(DomainError) as caught:
+        await house.start(**{field: "x"})
+    assert reason(caught) == "FEATURE_UNAVAILABLE"
+    assert [one.field for one in caught.value.violations] == [field]
+    assert await house.service.list(ORG, Filter(), None, 10) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"agent_id": "nobody"}, "AGENT_NOT_FOUND"),
+        ({"model": "none"}, "MODEL_NOT_FOUND"),
+        ({"ai_provider": "none"}, "PROVIDER_NOT_FOUND"),
+        ({"ai_provider": "none", "model": "m"}, "PROVIDER_NOT_FOUND"),
+    ],
+)
+@in_virtual_time
+async def test_what_is_not_there_is_said(asked: dict[str, str], expected: str) -> None:
+    house = House({"m": words("a")})
+    with pytest.raises(DomainError) as caught:
+        await house.start(**asked)
+    assert reason(caught) == expected
+
+
+def catalogue() -> Catalogue:
+    one, two = Talker({"b": words(), "a": words()}), Talker({"d": words(), "c": words()})
+    two.name = "other"
+    two.models = {id_: type(model)(id_, "other", "") for id_, model in two.models.items()}
+    return Catalogue([one, two])
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "agent", "expected"),
+    [
+        ("", "", Agent("x"), "b"),
+        ("", "", Agent("x", model="c"), "c"),
+        ("", "", Agent("x", ai_provider="other"), "d"),
+        ("", "a", Agent("x", ai_provider="other", model="c"), "a"),
+        ("other", "", Agent("x"), "d"),
+        ("fake", "", Agent("x", ai_provider="other", model="c"), "b"),
+        ("other", "c", Agent("x"), "c"),
+    ],
+)
+def test_the_requests_model_comes_before_the_agents_and_that_before_the_default(
+    provider: str, model: str, agent: Agent, expected: str
+) -> None:
+    assert catalogue().choose(provider, model, agent).id == expected
+
+
+def test_models_are_in_the_order_of_their_ids() -> None:
+    assert [model.id for model in catalogue().models] == ["a", "b", "c", "d"]
+    assert catalogue().default.id == "b"
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "expected"),
+    [
+        ("nobody", "", "PROVIDER_NOT_FOUND"),
+        ("", "nothing", "MODEL_NOT_FOUND"),
+        ("other", "a", "PROVIDER_NOT_FOUND"),
+        ("other", "nothing", "MODEL_NOT_FOUND"),
+    ],
+)
+def test_a_model_that_is_not_there_or_elsewhere_is_refused(
+    provider: str, model: str, expected: str
+) -> None:
+    with pytest.raises(DomainError) as caught:
+        catalogue().choose(provider, model, Agent("x"))
+    assert reason(caught) == expected
+
+
+# Summaries that fell behind their logs
+
+
+@in_virtual_time
+async def test_a_start_cut_in_half_is_gone_on_with() -> None:
+    store = Halving()
+    house = House({"m": words("a")}, store=store)
+    store.power_fails = True
+    with pytest.raises(DomainError):
+        await house.start()
+    store.power_fails = False
+    (execution,) = await house.service.list(ORG, Filter(), None, 10)
+    assert await house.log(execution) == []
+    async with house.working():
+        ended_run = await house.end_of(execution)
+        is_sound(ended_run, await house.log(ended_run))
+
+
+@in_virtual_time
+async def test_a_start_cut_in_half_can_be_cancelled() -> None:
+    store = Halving()
+    house = House({"m": words("a")}, store=store)
+    store.power_fails = True
+    with pytest.raises(DomainError):
+        await house.start()
+    store.power_fails = False
+    (execution,) = await house.service.list(ORG, Filter(), None, 10)
+    cancelled = await house.service.cancel(ORG, execution.id, "call:1")
+    is_sound(cancelled, await house.log(cancelled))
+
+
+@in_virtual_time
+async def test_an_end_cut_in_half_is_repaired_by_whoever_needs_it() -> None:
+    for need in ("answer", "cancel", "worker"):
+        store = Halving()
+        house = House({"m": words("a", "b", every=0.1)}, store=store)
+        execution = await house.start()
+        async with house.working():
+            await asyncio.sleep(0.15)
+            store.power_fails = True
+            await asyncio.sleep(0.2)
+        store.power_fails = False
+        assert (await house.log(execution))[-1].kind == "result"
+        assert not (await house.service.get(ORG, execution.id)).finished
+        if need == "answer":
+            assert (await house.service.answer(ORG, execution.id)).result == "ab"
+        elif need == "cancel":
+            with pytest.raises(DomainError) as caught:
+                await house.service.cancel(ORG, execution.id, "call:1")
+            assert reason(caught) == "EXECUTION_FINISHED"
+        else:
+            async with house.beside().working():
+                await asyncio.sleep(10)
+        repaired = await house.service.get(ORG, execution.id)
+        is_sound(repaired, await house.log(repaired))
+
+
+@in_virtual_time
+async def test_a_cancel_cut_in_half_is_a_cancel() -> None:
+    store = Halving()
+    house = House({"m": words("a")}, store=store)
+    execution = await house.start()
+    store.power_fails = True
+    with pytest.raises(DomainError):
+        await house.service.cancel(ORG, execution.id, "call:1")
+    store.power_fails = False
+    cancelled = await house.service.cancel(ORG, execution.id, "call:2")
+    assert cancelled.state is State.CANCELLED
+    log = await house.log(cancelled)
+    is_sound(cancelled, log)
+    assert log[-1].writer == "call:1"
+
+
+@in_virtual_time
+async def test_a_cancel_that_loses_every_race_says_so() -> None:
+    class Rival(MemoryStore):
+        """Somebody else always changes the document first."""
+
+        async def write(self, *writes: Write) -> None:
+            if isinstance(writes[0], Append) and len(writes) == 2:
+                document = await self.get(EXECUTIONS, ORG, "exec_1_1")
+                assert document is not None
+                await super().write(Replace(EXECUTIONS, document))
+            await super().write(*writes)
+
+    house = House({"m": words("a")}, store=Rival(Memory(), COLLECTIONS))
+    execution = await house.start()
+    with pytest.raises(DomainError) as caught:
+        await house.service.cancel(ORG, execution.id, "call:1")
+    assert reason(caught) == "CONFLICT"
+    assert caught.value.retry_after is not None
+    assert len(await house.log(execution)) == 1
+
+
+# Health and retention
+
+
+@in_virtual_time
+async def test_a_mesh_that_works_is_healthy_part_by_part() -> None:
+    async with house_at_work({"m": words("a")}) as house:
+        parts = await Health(house.executions, house.worker).check()
+        assert [(part.name, part.trouble) for part in parts] == [("store", ""), ("worker", "")]
+
+
+@in_virtual_time
+async def test_every_part_that_is_down_is_named() -> None:
+    house = House({"m": words("a")})
+    async with house.working():
+        pass
+    await house.store.close()
+    with pytest.raises(DomainError) as caught:
+        await Health(house.executions, house.worker).check()
+    assert reason(caught) == "UNHEALTHY"
+    assert [(one.type, one.name) for one in caught.value.resources] == [
+        ("part", "store"),
+        ("part", "worker"),
+    ]
+
+
+@in_virtual_time
+async def test_finished_runs_are_deleted_once_they_are_old_enough() -> None:
+    async with house_at_work({"m": words("a"), "slow": words("a", every=500)}) as house:
+        old = await house.end_of(await house.start())
+        unfinished = await house.start(model="slow")
+        await asyncio.sleep(100)
+        young = await house.end_of(await house.start())
+        retention = Retention(house.executions, house.service, keep_seconds=60, clock=clock)
+        assert await retention.sweep() == 1
+        left = await house.service.list(ORG, Filter(), None, 10)
+        assert [execution.id for execution in left] == [young.id, unfinished.id]
+        assert await house.log(old) == []
+        assert await retention.sweep() == 0
