@@ -359,6 +359,13 @@ def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Pr
     return projected, progress
 
 
+def is_behind(execution: Execution, last: Event) -> bool:
+    """Tell whether a summary misses a change of state that its log, which ends so, has made."""
+    if execution.state is State.QUEUED:
+        return last.sequence > 1
+    return last.kind in TERMINAL_KINDS and not execution.finished
+
+
 def follow(events: Iterable[Event]) -> Progress:
     """Read from a whole log how far the run has come."""
     head = step = attempt = 0

@@ -163,10 +163,9 @@ class ExecutionService:
         for _ in range(_CANCEL_TRIES):
             execution = await self.get(org, execution_id)
             last = await self._executions.last_event(org, execution_id)
-            if last is not None and last.kind in domain.TERMINAL_KINDS and not execution.finished:
-                execution = await self._repaired(execution)
-                if not execution.finished:
-                    continue
+            if last is not None and domain.is_behind(execution, last):
+                await self._repaired(execution)
+                continue
             if execution.finished:
                 if execution.state is domain.State.CANCELLED:
                     return execution

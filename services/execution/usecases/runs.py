@@ -289,15 +289,16 @@ class Run:
         error = DomainError(Reason.REASON_INTERNAL, "The worker met an unexpected fault.")
         try:
             execution = await self._executions.get(self._org, self._id)
-            last = await self._executions.last_event(self._org, self._id)
-            if execution is None or execution.finished or last is None:
+            log = await whole_log(self._executions, self._org, self._id)
+            if execution is None or not log:
                 return
-            if last.kind in domain.TERMINAL_KINDS:
+            projected, progress = domain.repair(execution, log)
+            if projected.finished:
                 return
             failed, events = domain.fail(
-                execution, last.sequence, error, self._worker, self._clock()
+                projected, progress.head, error, self._worker, self._clock()
             )
-            await self._commit_end(failed, last.sequence, events)
+            await self._commit_end(failed, progress.head, events)
         except (FencedError, DomainError) as trouble:
             _LOG.warning("run %s could not be ended: %r", self._id, trouble)
 

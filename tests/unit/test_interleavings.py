@@ -1,0 +1,314 @@
+"""Whatever happens in whatever order, a run has one log, one end and one answer.
+
+Several processes work on one store in virtual time. Every call of the store takes a random time, so
+their steps fall between one another in any order; they crash, freeze, stop and start, lose their
+wake-ups and the store's answers, while others cancel and watch. The store is the one in memory that
+passes the contract suite, once with writes that are all or nothing (SQLite) and once with the first
+of several kept when the rest fails (MongoDB).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, TypeVar
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.execution import domain
+from services.execution.domain import Execution
+from services.execution.ports import ModelError, Prompt
+from services.execution.stores import COLLECTIONS
+from services.execution.usecases.worker import Pace
+from services.kit.errors import DomainError
+from services.kit.storage.inprocess import InProcessWakeups
+from services.kit.storage.ports import Collection, Document, Entry, Query, Write, store_unavailable
+from services.kit.tasks import ended
+from tests.fakes.house import ORG, House, is_sound
+from tests.fakes.memory import Memory, MemoryStore
+from tests.fakes.virtual import VirtualLoop
+
+T = TypeVar("T")
+ACTIONS = ("crash", "freeze", "stop", "start", "trouble", "cancel", "watch", "steal")
+
+
+class Line:
+    """The line from one process to the store: slow, and at times dead, frozen or cut."""
+
+    def __init__(self, memory: Memory, random: Random, *, keeps_prefix: bool) -> None:
+        self._store = MemoryStore(memory, COLLECTIONS)
+        self._random = random
+        self._keeps_prefix = keeps_prefix
+        self.dead = False
+        self.thaws_at = 0.0
+        self.cut_until = 0.0
+
+    async def _pass(self) -> None:
+        """Take a while; for ever, when the process is dead."""
+        await asyncio.sleep(self._random.choice((0, 0, 0.001, 0.01, 0.1, 0.4)))
+        while not self.dead and (wait := self.thaws_at - _now()) > 0:
+            await asyncio.sleep(wait)
+        if self.dead:
+            await asyncio.Event().wait()
+
+    def _break(self) -> None:
+        if _now() < self.cut_until:
+            raise store_unavailable()
+
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        await self._pass()
+        if self._random.random() < 0.5:
+            self._break()
+        answer = await call()
+        await self._pass()
+        # The answer may be lost where the call was not.
+        self._break()
+        return answer
+
+    async def write(self, *writes: Write) -> None:
+        if not self._keeps_prefix:
+            await self._call(lambda: self._store.write(*writes))
+            return
+        for write in writes:
+            await self._call(lambda write=write: self._store.write(write))  # type: ignore[misc]  # a default argument binds the loop's variable
+
+    async def get(self, collection: Collection, org: str, id_: str) -> Document | None:
+        return await self._call(lambda: self._store.get(collection, org, id_))
+
+    async def version(self, collection: Collection, org: str, id_: str) -> int | None:
+        return await self._call(lambda: self._store.version(collection, org, id_))
+
+    async def query(self, query: Query) -> list[Document]:
+        return await self._call(lambda: self._store.query(query))
+
+    async def read(
+        self, log: str, org: str, stream: str, after: int, *, limit: int, max_bytes: int
+    ) -> list[Entry]:
+        limit = self._random.choice((1, 2, 5, limit))
+        return await self._call(
+            lambda: self._store.read(log, org, stream, after, limit=limit, max_bytes=max_bytes)
+        )
+
+    async def last(self, log: str, org: str, stream: str) -> Entry | None:
+        return await self._call(lambda: self._store.last(log, org, stream))
+
+    async def close(self) -> None:
+        pass
+
+
+class Lossy(InProcessWakeups):
+    """Wake-ups of which some are lost."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__()
+        self._random = random
+
+    async def publish(self, channel: str) -> None:
+        if self._random.random() < 0.7:
+            await super().publish(channel)
+
+
+@dataclass
+class Process:
+    """A process with its line to the store."""
+
+    house: House
+    line: Line
+    serving: asyncio.Task[None] | None = None
+
+
+@dataclass
+class Watcher:
+    """Watches a run as a client does, from its cursor again when it was cut."""
+
+    after: int
+    sequences: list[int] = field(default_factory=list)
+    terminal: bool = False
+
+
+class World:
+    """Processes, runs and watchers over one store."""
+
+    def __init__(self, seed: int, *, keeps_prefix: bool, shared_wakeups: bool) -> None:
+        self.random = Random(seed)
+        self.memory = Memory()
+        self.keeps_prefix = keeps_prefix
+        self.wakeups = Lossy(self.random) if shared_wakeups else None
+        self.numbers = itertools.count(1)
+        self.processes: list[Process] = []
+        self.runs: list[Execution] = []
+        self.watchers: list[tuple[Watcher, asyncio.Task[None]]] = []
+        self.others: list[asyncio.Task[Any]] = []
+        self.calm = House({"m": self.says}, store=MemoryStore(self.memory, COLLECTIONS), prefix="0")
+
+    async def says(self, prompt: Prompt) -> AsyncGenerator[str, None]:
+        """Tokens that tell the attempts apart, at any pace; now and then no end."""
+        for number in range(self.random.randint(0, 12)):
+            if self.random.random() < 0.02:
+                await asyncio.Event().wait()
+            if self.random.random() < 0.01:
+                raise ModelError("The model had enough.")
+            await asyncio.sleep(self.random.choice((0, 0.001, 0.02, 0.3, 1)))
+            yield f"{prompt.attempt}.{number} "
+
+    def process(self) -> Process:
+        line = Line(self.memory, self.random, keeps_prefix=self.keeps_prefix)
+        house = House(
+            {"m": self.says},
+            store=line,
+            wakeups=self.wakeups or Lossy(self.random),
+            pace=Pace(concurrency=2),
+            heartbeat_seconds=3,
+            prefix=f"{next(self.numbers)}",
+        )
+        return Process(house, line)
+
+    async def start(self) -> None:
+        process = self.process()
+        self.processes.append(process)
+        try:
+            await process.house.worker.start()
+        except DomainError:
+            self.processes.remove(process)
+            return
+        process.serving = asyncio.create_task(process.house.worker.serve())
+
+    async def stop(self, process: Process) -> None:
+        if process.serving is not None:
+            await ended(process.serving)
+            await process.house.worker.stop()
+
+    async def cancel(self, run: Execution) -> None:
+        caller = self.process()
+        with suppress(DomainError):
+            cancelled = await caller.house.service.cancel(ORG, run.id, "caller")
+            # What was answered is stored.
+            assert (await self.calm.log(run))[-1].kind == domain.Kind.ERROR
+            assert cancelled.state is domain.State.CANCELLED
+
+    async def watch(self, run: Execution, watcher: Watcher) -> None:
+        reader = self.process()
+        while not watcher.terminal:
+            with suppress(DomainError):
+                after = watcher.sequences[-1] if watcher.sequences else watcher.after
+                watch = await reader.house.watches.open(ORG, run.id, after)
+                if watch.at_end:
+                    return
+                async with aclosing(watch.pages) as pages:
+                    async for page in pages:
+                        if page is not None:
+                            assert not watcher.terminal
+                            watcher.sequences += [event.sequence for event in page.events]
+                            watcher.terminal = page.terminal
+                        if self.random.random() < 0.05:
+                            break
+                        await asyncio.sleep(self.random.choice((0, 0, 0.1, 2)))
+
+    async def act(self, action: str) -> None:
+        process = self.random.choice(self.processes) if self.processes else None
+        run = self.random.choice(self.runs)
+        seconds = self.random.choice((0.5, 2.0, 5.0, 9.0, 20.0))
+        match action:
+            case "start":
+                self.others.append(asyncio.create_task(self.start()))
+            case "cancel":
+                self.others.append(asyncio.create_task(self.cancel(run)))
+            case "watch":
+                log = await self.calm.log(run)
+                watcher = Watcher(self.random.randint(0, len(log)))
+                watching = asyncio.create_task(self.watch(run, watcher))
+                self.watchers.append((watcher, watching))
+            case "steal":
+                # Every lease is lost, as when somebody judged it wrongly.
+                for lease in await self.calm.leases.all():
+                    await self.calm.leases.remove(lease)
+            case _ if process is None:
+                pass
+            case "crash":
+                process.line.dead = True
+                self.processes.remove(process)
+            case "freeze":
+                process.line.thaws_at = _now() + seconds
+            case "trouble":
+                process.line.cut_until = _now() + seconds
+            case "stop":
+                self.processes.remove(process)
+                self.others.append(asyncio.create_task(self.stop(process)))
+
+    async def play(self, actions: list[tuple[float, str]]) -> None:
+        for number in range(2):
+            self.runs.append(await self.calm.start(f"run {number}", timeout_ms=60_000))
+        for _ in range(2):
+            await self.start()
+        for run in self.runs:
+            watcher = Watcher(0)
+            self.watchers.append((watcher, asyncio.create_task(self.watch(run, watcher))))
+        for gap, action in actions:
+            await asyncio.sleep(gap)
+            await self.act(action)
+        # Somebody is always started in the end; then everything has to come to its end.
+        await self.start()
+        async with asyncio.timeout(300):
+            for run in self.runs:
+                await self.calm.watches.ended(ORG, run.id)
+            while not all(
+                [(await self.calm.service.get(ORG, run.id)).finished for run in self.runs]
+            ):
+                await asyncio.sleep(1)
+            await asyncio.gather(*(task for _, task in self.watchers))
+        logs = [await self.calm.log(run) for run in self.runs]
+        await asyncio.sleep(60)
+        for run, log in zip(self.runs, logs, strict=True):
+            # Nobody writes after the end, however late they wake up.
+            assert await self.calm.log(run) == log
+            is_sound(await self.calm.service.get(ORG, run.id), log)
+        lasts = {len(log) for log in logs}
+        for watcher, task in self.watchers:
+            assert task.exception() is None
+            last = watcher.sequences[-1] if watcher.sequences else watcher.after
+            assert last in lasts
+            assert watcher.sequences == list(range(watcher.after + 1, last + 1))
+        for other in self.others:
+            if other.done():
+                other.result()
+
+
+    async def end(self) -> None:
+        """Let everything end, also what waits for ever and then waits for ever again."""
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others, timeout=1)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    actions=st.lists(
+        st.tuples(st.sampled_from((0.0, 0.01, 0.2, 1.0, 3.0, 8.0)), st.sampled_from(ACTIONS)),
+        max_size=12,
+    ),
+    keeps_prefix=st.booleans(),
+    shared_wakeups=st.booleans(),
+)
+def test_any_interleaving_keeps_one_log_with_one_end(
+    seed: int, actions: list[tuple[float, str]], keeps_prefix: bool, shared_wakeups: bool
+) -> None:
+    async def story() -> None:
+        world = World(seed, keeps_prefix=keeps_prefix, shared_wakeups=shared_wakeups)
+        try:
+            await world.play(actions)
+        finally:
+            await world.end()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(story())
