@@ -34,6 +34,9 @@ OPTIONS = (
     # A port that two processes share splits traffic in silence.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024 + 64 * 1024),
+    # More than the 16 KiB of headers that Envoy lets through.
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.absolute_max_metadata_size", 64 * 1024),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
