@@ -234,7 +234,8 @@ def cursor(after_sequence: int, metadata: Mapping[str, str]) -> int:
     header = metadata.get("last-event-id", "").strip()
     if not header:
         return after_sequence
-    if not (header.isascii() and header.isdigit()) or int(header[:11]) > _MAX_SEQUENCE:
+    is_number = header.isascii() and header.isdigit() and len(header) <= len(str(_MAX_SEQUENCE))
+    if not is_number or int(header) > _MAX_SEQUENCE:
         raise invalid("Last-Event-ID", "must be the id of an event, a whole number such as 42")
     return int(header)
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from conductor.errors.v1 import reason_pb2
@@ -33,7 +35,13 @@ DOMAIN = "conductor"
 
 _PREFIX = "REASON_"
 _MAX_VIOLATIONS = 10
-_MAX_TEXT = 240
+_MAX_TEXT_BYTES = 256
+# Together with the rest these keep a status within 4 KiB.
+_VIOLATION_BYTES = 2200
+_RESOURCE_BYTES = 1000
+_WRAPPING_BYTES = 64
+D = TypeVar("D", bound=Message)
+
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -118,33 +126,33 @@ def code_of(reason: Reason.ValueType) -> grpc.StatusCode:
 
 
 def to_status(error: DomainError) -> status_pb2.Status:
-    """Turn an error into a status whose details fit in 4 KiB."""
+    """Turn an error into a status of at most 4 KiB; what does not fit is cut or left out."""
     status = status_pb2.Status(code=code_of(error.reason).value[0], message=_short(error.message))
     info = error_details_pb2.ErrorInfo(
-        reason=reason_name(error.reason), domain=DOMAIN, metadata=error.metadata
+        reason=reason_name(error.reason),
+        domain=DOMAIN,
+        metadata={key: _short(value) for key, value in error.metadata.items()},
     )
     _pack(status, info)
     if error.violations:
-        _pack(
-            status,
-            error_details_pb2.BadRequest(
-                field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(
-                        field=_short(violation.field), description=_short(violation.description)
-                    )
-                    for violation in error.violations[:_MAX_VIOLATIONS]
-                ]
-            ),
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(
+                field=_short(violation.field), description=_short(violation.description)
+            )
+            for violation in error.violations[:_MAX_VIOLATIONS]
+        ]
+        fitting = _fitting(violations, _VIOLATION_BYTES)
+        _pack(status, error_details_pb2.BadRequest(field_violations=fitting))
+    resources = [
+        error_details_pb2.ResourceInfo(
+            resource_type=_short(resource.type),
+            resource_name=_short(resource.name),
+            description=_short(resource.description),
         )
-    for resource in error.resources[:_MAX_VIOLATIONS]:
-        _pack(
-            status,
-            error_details_pb2.ResourceInfo(
-                resource_type=resource.type,
-                resource_name=_short(resource.name),
-                description=_short(resource.description),
-            ),
-        )
+        for resource in error.resources[:_MAX_VIOLATIONS]
+    ]
+    for resource_info in _fitting(resources, _RESOURCE_BYTES):
+        _pack(status, resource_info)
     if error.retry_after is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(error.retry_after * 1000))
@@ -152,17 +160,24 @@ def to_status(error: DomainError) -> status_pb2.Status:
     return status
 
 
-def _pack(
-    status: status_pb2.Status,
-    detail: error_details_pb2.ErrorInfo
-    | error_details_pb2.BadRequest
-    | error_details_pb2.ResourceInfo
-    | error_details_pb2.RetryInfo,
-) -> None:
+def _fitting(details: Sequence[D], room: int) -> list[D]:
+    """Take the first details that fit."""
+    taken: list[D] = []
+    for detail in details:
+        room -= detail.ByteSize() + _WRAPPING_BYTES
+        if room < 0:
+            break
+        taken.append(detail)
+    return taken
+
+
+def _pack(status: status_pb2.Status, detail: Message) -> None:
     packed = any_pb2.Any()
     packed.Pack(detail)
     status.details.append(packed)
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    if len(text) * 4 <= _MAX_TEXT_BYTES or len(text.encode()) <= _MAX_TEXT_BYTES:
+        return text
+    return text.encode()[: _MAX_TEXT_BYTES - len("…".encode())].decode(errors="ignore") + "…"

@@ -83,5 +83,5 @@ class CallLog:
         try:
             self._stream.write(b"\n".join(lines).decode() + "\n")
             self._stream.flush()
-        except OSError:
-            self._enabled = self._stream.writable()
+        except (OSError, ValueError):
+            self._enabled = not self._stream.closed

@@ -80,5 +80,5 @@ def load(kind: type[T]) -> T:
                 f"{problem['msg']}."
             )
         raise SettingsError(" ".join(sentences)) from None
-    except (YAMLError, SourceError) as error:
+    except (YAMLError, SourceError, OSError, ValueError) as error:
         raise SettingsError(f"The settings cannot be read: {error}") from None

@@ -290,7 +290,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=60, deadline=None, database=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     actions=st.lists(
