@@ -52,6 +52,7 @@ _UPSTREAM_CONNECTION_WINDOW = 1024 * _MIB
 _MANY = 1_000_000
 _CONNECTIONS = 50_000
 
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _LOCAL_ORIGINS = ("regex:http://(localhost|127[.]0[.]0[.]1)(:[0-9]{1,5})?",)
 _CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CORS_REQUEST_HEADERS = (
@@ -116,6 +117,12 @@ class Edge:
     None means any port of http://localhost and http://127.0.0.1.
     """
 
+    hosts: tuple[str, ...] = ()
+    """Host names callers use, next to those of the loopback; `*` allows any.
+
+    A page of another origin whose name was made to resolve to the loopback is refused by this.
+    """
+
     access_log: str = "/dev/stdout"
     """The file that gets one line of JSON for each request."""
 
@@ -177,7 +184,13 @@ def render(
         "admin": {"address": _address("127.0.0.1", edge.admin_port)},
         "overload_manager": _overload_manager(),
         "static_resources": {
-            "listeners": [_listener(edge, _transcoder(descriptors, services), routes)],
+            "listeners": [
+                _listener(
+                    edge,
+                    _transcoder(descriptors, services),
+                    _virtual_hosts(edge, routes, services[0].name),
+                )
+            ],
             "clusters": [
                 *(_grpc_cluster(service, endpoints) for service in services),
                 *(_cluster(name, [address], {}) for name, address in plain.items()),
@@ -205,7 +218,10 @@ def _rpc_routes(
                 if path in service.long_rpcs:
                     yield _rpc_route({"path": f"/{path}"}, service.name, "0s", "0s")
                 elif method.server_streaming or method.client_streaming:
-                    yield _rpc_route({"path": f"/{path}"}, service.name, "0s", STREAM_IDLE_TIMEOUT)
+                    route = _rpc_route(
+                        {"path": f"/{path}"}, service.name, "0s", STREAM_IDLE_TIMEOUT
+                    )
+                    yield {**route, "response_headers_to_add": _UNBUFFERED}
             yield _rpc_route({"prefix": f"/{name}/"}, service.name, UNARY_TIMEOUT, UNARY_TIMEOUT)
     for name in _SHARED_SERVICES:
         yield _rpc_route({"prefix": f"/{name}/"}, services[0].name, "0s", STREAM_IDLE_TIMEOUT)
@@ -275,6 +291,14 @@ def _trailing_slash_route(cluster: str) -> Config:
     }
 
 
+def _foreign_host_route(cluster: str) -> Config:
+    """Refuses requests for a host that is not ours."""
+    return {
+        **_rpc_route({"prefix": "/"}, cluster, UNARY_TIMEOUT, UNARY_TIMEOUT),
+        "typed_per_filter_config": {_REFUSAL: _refusal(HTTPStatus.MISDIRECTED_REQUEST, "")},
+    }
+
+
 def _rest_route(cluster: str) -> Config:
     """What is no rpc's path: REST, before the transcoder, and gRPC methods that do not exist.
 
@@ -321,7 +345,20 @@ def _off() -> Config:
     return {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
 
 
-def _listener(edge: Edge, transcoder: Config, routes: Sequence[Config]) -> Config:
+def _virtual_hosts(edge: Edge, routes: Sequence[Config], cluster: str) -> list[Config]:
+    ours = {
+        "name": "edge",
+        "domains": ["*"] if "*" in edge.hosts else [*_LOCAL_HOSTS, *edge.hosts],
+        "routes": list(routes),
+        "retry_policy": _retry_policy(),
+        "typed_per_filter_config": {_CORS: _cors_policy(edge.cors_origins)},
+    }
+    if "*" in edge.hosts:
+        return [ours]
+    return [ours, {"name": "foreign", "domains": ["*"], "routes": [_foreign_host_route(cluster)]}]
+
+
+def _listener(edge: Edge, transcoder: Config, virtual_hosts: Sequence[Config]) -> Config:
     manager = {
         "@type": (
             "type.googleapis.com/envoy.extensions.filters.network"
@@ -334,6 +371,7 @@ def _listener(edge: Edge, transcoder: Config, routes: Sequence[Config]) -> Confi
         "xff_num_trusted_hops": edge.trusted_hops,
         "always_set_request_id_in_response": True,
         "early_header_mutation_extensions": [_stripped_headers()],
+        "strip_any_host_port": True,
         "normalize_path": True,
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
@@ -358,15 +396,7 @@ def _listener(edge: Edge, transcoder: Config, routes: Sequence[Config]) -> Confi
         "local_reply_config": _local_replies(),
         "route_config": {
             "name": "edge",
-            "virtual_hosts": [
-                {
-                    "name": "edge",
-                    "domains": ["*"],
-                    "routes": list(routes),
-                    "retry_policy": _retry_policy(),
-                    "typed_per_filter_config": {_CORS: _cors_policy(edge.cors_origins)},
-                }
-            ],
+            "virtual_hosts": list(virtual_hosts),
         },
         "http_filters": [
             _filter(_CORS, "cors.v3.Cors"),
@@ -548,6 +578,10 @@ _OWN_ERRORS: Mapping[int, tuple[int, str]] = {
         code_pb2.INVALID_ARGUMENT,
         "The body must be JSON and say so: Content-Type: application/json.",
     ),
+    421: (
+        code_pb2.PERMISSION_DENIED,
+        "%REQ(:AUTHORITY)% is not a host of this mesh. CONDUCTOR_HOSTS names them.",
+    ),
     426: (code_pb2.INVALID_ARGUMENT, "HTTP/1.1 or HTTP/2 is needed."),
     431: (
         code_pb2.INVALID_ARGUMENT,
@@ -563,6 +597,13 @@ _OWN_ERRORS: Mapping[int, tuple[int, str]] = {
 
 _UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
 _RETRY_SOON = [{"header": {"key": "retry-after", "value": "1"}}]
+
+
+# What proxies between here and the browser have to know of a stream.
+_UNBUFFERED = [
+    {"header": {"key": "cache-control", "value": "no-cache"}},
+    {"header": {"key": "x-accel-buffering", "value": "no"}},
+]
 
 
 def _envelope(code: int, message: str) -> Config:

@@ -183,6 +183,7 @@ class Mesh:
                 http_port=self._settings.http_port,
                 admin_port=ports.admin,
                 cors_origins=self._settings.cors_origins,
+                hosts=self._settings.hosts,
                 access_log=str(self._data.log("access")),
             ),
         )

@@ -31,6 +31,12 @@ class MeshSettings(Settings):
     by commas.
     """
 
+    hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Host names callers use, next to localhost, 127.0.0.1 and [::1]; `*` allows any.
+
+    In the environment they are parted by commas.
+    """
+
     @field_validator("listen_host")
     @classmethod
     def _only_the_loopback(cls, host: str) -> str:
@@ -49,7 +55,7 @@ class MeshSettings(Settings):
             )
         return address
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

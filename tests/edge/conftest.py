@@ -21,7 +21,7 @@ from services.mesh.table import SERVICES, Service
 from tests.edge.stub import Stub, serve
 
 API = Path(__file__).parents[2] / "gen" / "api.binpb"
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,28 @@ async def test_the_client_is_known_by_trusted_hops(
     assert entry["client"] == client_address
 
 
+async def test_a_host_that_is_not_ours_is_refused(client: httpx.AsyncClient) -> None:
+    rebound = await client.get("/api/executions/one", headers={"host": "rebound.example:8080"})
+    local = await client.get("/api/executions/one", headers={"host": "localhost:1234"})
+
+    assert rebound.status_code == 421
+    assert rebound.json()["message"] == (
+        "rebound.example is not a host of this mesh. CONDUCTOR_HOSTS names them."
+    )
+    assert local.status_code == 200
+
+
+async def test_a_host_that_was_named_is_served(start_edge: StartEdge, upstream: int) -> None:
+    endpoints = {SERVICES[0].name: [("127.0.0.1", upstream)]}
+    edge = await start_edge(SERVICES, endpoints, hosts=("mesh.example",))
+
+    async with httpx.AsyncClient(base_url=edge.url, trust_env=False) as client:
+        named = await client.get("/api/executions/one", headers={"host": "mesh.example"})
+        other = await client.get("/api/executions/one", headers={"host": "other.example"})
+
+    assert (named.status_code, other.status_code) == (200, 421)
+
+
 async def test_the_admin_pages_are_not_on_the_public_port(client: httpx.AsyncClient) -> None:
     for path in ("/config_dump", "/quitquitquit", "/stats"):
         assert (await client.post(path)).status_code == httpx.codes.NOT_FOUND
