@@ -20,13 +20,13 @@ _FIRST_EVENT = b"id: 1\n"
 
 def get(path: str) -> bytes:
     """Write a GET request."""
-    return f"GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
 
 
 def post(path: str, body: bytes) -> bytes:
     """Write a POST request of JSON."""
     return (
-        f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n".encode()
         + body
     )
