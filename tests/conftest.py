@@ -1,0 +1,58 @@
+"""At the end of a run: which real parts it exercised, with their versions, and what was skipped."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from services.mesh import envoy
+
+ROOT = Path(__file__).parents[1]
+GRPCURL = ROOT / ".tools" / "bin" / "grpcurl"
+
+_passed: set[str] = set()
+
+
+def grpcurl() -> str | None:
+    """Where grpcurl is: built by `make tools`, else on PATH."""
+    return str(GRPCURL) if GRPCURL.exists() else shutil.which("grpcurl")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note the kind of each test that passed."""
+    if report.when == "call" and report.passed:
+        _passed.add(report.nodeid.split("/")[1])
+        if "grpcurl" in report.nodeid:
+            _passed.add("grpcurl")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the real parts that passing tests used."""
+    parts = [
+        (
+            {"contract", "rpc", "mesh"},
+            f"SQLite {sqlite3.sqlite_version} on disk, write-ahead log, synchronous=FULL",
+        ),
+        ({"rpc", "edge", "mesh"}, f"gRPC {importlib.metadata.version('grpcio')} on loopback"),
+        ({"edge", "mesh"}, f"Envoy {_version([str(envoy.binary()), '--version'])}"),
+        ({"mesh"}, "conductor up with processes of its own, killed and started again"),
+        ({"grpcurl"}, f"{_version([grpcurl() or 'grpcurl', '--version'])}"),
+    ]
+    terminalreporter.section("real parts exercised")
+    for kinds, name in parts:
+        used = sorted(kinds & _passed)
+        terminalreporter.write_line(f"{name}: {', '.join(used) if used else 'not exercised'}")
+
+
+def _version(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except OSError:
+        return "is not there"
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return lines[0].rpartition("version: ")[2] if lines else "does not say its version"
