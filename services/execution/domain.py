@@ -38,6 +38,10 @@ MAX_ERROR_BYTES = 4 * 1024
 
 PREVIEW_CHARACTERS = 200
 
+_KIND_AT = len(b'{"event":"')
+_PAYLOAD = b'","data":'
+_TIMESTAMP = b',"timestamp":'
+
 _RUNNING = "STATE_RUNNING"
 _CANCELLED = reason_name(Reason.REASON_EXECUTION_CANCELLED)
 
@@ -76,12 +80,30 @@ class Event(NamedTuple):
     """One stored event."""
 
     sequence: int
-    time: int
-    kind: str
-    payload: bytes
-    """The JSON form of the payload message."""
+    data: bytes
+    """`{"event": kind, "data": payload, "timestamp": seconds}`, in this order and without spaces.
+
+    This is what chat clients are shown, so that showing it costs nothing.
+    """
     writer: str
     """The worker or call that appended it."""
+
+    @property
+    def kind(self) -> str:
+        """What happened."""
+        return self.data[_KIND_AT : self.data.index(b'"', _KIND_AT)].decode()
+
+    @property
+    def payload(self) -> bytes:
+        """The JSON form of the payload message."""
+        begin = self.data.index(_PAYLOAD) + len(_PAYLOAD)
+        return self.data[begin : self.data.rindex(_TIMESTAMP)]
+
+    @property
+    def time(self) -> int:
+        """When it was appended, in microseconds since the epoch."""
+        begin = self.data.rindex(_TIMESTAMP) + len(_TIMESTAMP)
+        return int(self.data[begin:-1].replace(b".", b""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,4 +508,10 @@ def _numbered(
 
 
 def _event(sequence: int, now: int, kind: Kind, payload: Mapping[str, Any], writer: str) -> Event:
-    return Event(sequence, now, kind.value, orjson.dumps(payload), writer)
+    time = divmod(now, 1_000_000)
+    data = b'{"event":"%b","data":%b,"timestamp":%d.%06d}' % (
+        kind.value.encode(),
+        orjson.dumps(payload),
+        *time,
+    )
+    return Event(sequence, data, writer)

@@ -15,7 +15,6 @@ from services.kit.storage.ports import (
     Delete,
     Document,
     DuplicateError,
-    Entry,
     Erase,
     Insert,
     Query,
@@ -199,8 +198,7 @@ class StoredLeases:
 
 
 def _append(execution: Execution, after: int, events: Sequence[Event]) -> Append:
-    entries = [Entry._make(event) for event in events]
-    return Append(EVENTS, execution.org, execution.id, after, entries)
+    return Append(EVENTS, execution.org, execution.id, after, events)
 
 
 def _request_key(org: str, request_id: str) -> str:

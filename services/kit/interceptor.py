@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, TypeVar, cast
 
 import grpc
+import orjson
 import protovalidate
 from google.protobuf.message import DecodeError, Message
 
@@ -159,7 +160,7 @@ def _violation(violation: Any) -> Violation:
         path += f".{element.field_name}" if path else element.field_name
         subscript = element.subscript
         if subscript is not None:
-            path += f"[{subscript.value!r}]"
+            path += f"[{orjson.dumps(subscript.value).decode()}]"
     return Violation(path, violation.message or violation.rule_id)
 
 

@@ -100,7 +100,7 @@ class MemoryStore:
         page: list[Entry] = []
         for entry in self._memory.logs.get((log, org, stream), [])[after : after + limit]:
             page.append(entry)
-            if sum(len(one.payload) for one in page) >= max_bytes:
+            if sum(len(one[1]) for one in page) >= max_bytes:
                 break
         return page
 

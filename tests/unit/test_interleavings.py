@@ -126,6 +126,7 @@ class Process:
 class Watcher:
     """Watches a run as a client does, from its cursor again when it was cut."""
 
+    run: Execution
     after: int
     sequences: list[int] = field(default_factory=list)
     terminal: bool = False
@@ -191,12 +192,12 @@ class World:
             assert (await self.calm.log(run))[-1].kind == domain.Kind.ERROR
             assert cancelled.state is domain.State.CANCELLED
 
-    async def watch(self, run: Execution, watcher: Watcher) -> None:
+    async def watch(self, watcher: Watcher) -> None:
         reader = self.process()
         while not watcher.terminal:
             with suppress(DomainError):
                 after = watcher.sequences[-1] if watcher.sequences else watcher.after
-                watch = await reader.house.watches.open(ORG, run.id, after)
+                watch = await reader.house.watches.open(ORG, watcher.run.id, after)
                 if watch.at_end:
                     return
                 async with aclosing(watch.pages) as pages:
@@ -209,10 +210,12 @@ class World:
                             break
                         await asyncio.sleep(self.random.choice((0, 0, 0.1, 2)))
 
+    def begin_to_watch(self, run: Execution, after: int) -> None:
+        watcher = Watcher(run, after)
+        self.watchers.append((watcher, asyncio.create_task(self.watch(watcher))))
+
     async def act(self, action: str) -> None:
-        process = self.random.choice(self.processes) if self.processes else None
         run = self.random.choice(self.runs)
-        seconds = self.random.choice((0.5, 2.0, 5.0, 9.0, 20.0))
         match action:
             case "start":
                 self.others.append(asyncio.create_task(self.start()))
@@ -220,15 +223,17 @@ class World:
                 self.others.append(asyncio.create_task(self.cancel(run)))
             case "watch":
                 log = await self.calm.log(run)
-                watcher = Watcher(self.random.randint(0, len(log)))
-                watching = asyncio.create_task(self.watch(run, watcher))
-                self.watchers.append((watcher, watching))
+                self.begin_to_watch(run, self.random.randint(0, len(log)))
             case "steal":
                 # Every lease is lost, as when somebody judged it wrongly.
                 for lease in await self.calm.leases.all():
                     await self.calm.leases.remove(lease)
-            case _ if process is None:
-                pass
+            case _ if self.processes:
+                self.harm(self.random.choice(self.processes), action)
+
+    def harm(self, process: Process, action: str) -> None:
+        seconds = self.random.choice((0.5, 2.0, 5.0, 9.0, 20.0))
+        match action:
             case "crash":
                 process.line.dead = True
                 self.processes.remove(process)
@@ -246,8 +251,7 @@ class World:
         for _ in range(2):
             await self.start()
         for run in self.runs:
-            watcher = Watcher(0)
-            self.watchers.append((watcher, asyncio.create_task(self.watch(run, watcher))))
+            self.begin_to_watch(run, 0)
         for gap, action in actions:
             await asyncio.sleep(gap)
             await self.act(action)
@@ -256,27 +260,24 @@ class World:
         async with asyncio.timeout(300):
             for run in self.runs:
                 await self.calm.watches.ended(ORG, run.id)
-            while not all(
-                [(await self.calm.service.get(ORG, run.id)).finished for run in self.runs]
-            ):
-                await asyncio.sleep(1)
+                while not (await self.calm.service.get(ORG, run.id)).finished:
+                    await asyncio.sleep(1)
             await asyncio.gather(*(task for _, task in self.watchers))
-        logs = [await self.calm.log(run) for run in self.runs]
+        await self.judge()
+
+    async def judge(self) -> None:
+        logs = {run.id: await self.calm.log(run) for run in self.runs}
         await asyncio.sleep(60)
-        for run, log in zip(self.runs, logs, strict=True):
+        for run in self.runs:
             # Nobody writes after the end, however late they wake up.
-            assert await self.calm.log(run) == log
-            is_sound(await self.calm.service.get(ORG, run.id), log)
-        lasts = {len(log) for log in logs}
-        for watcher, task in self.watchers:
-            assert task.exception() is None
-            last = watcher.sequences[-1] if watcher.sequences else watcher.after
-            assert last in lasts
+            assert await self.calm.log(run) == logs[run.id]
+            is_sound(await self.calm.service.get(ORG, run.id), logs[run.id])
+        for watcher, _ in self.watchers:
+            last = len(logs[watcher.run.id])
             assert watcher.sequences == list(range(watcher.after + 1, last + 1))
         for other in self.others:
             if other.done():
                 other.result()
-
 
     async def end(self) -> None:
         """Let everything end, also what waits for ever and then waits for ever again."""

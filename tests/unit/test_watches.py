@@ -348,7 +348,7 @@ async def test_a_form_of_a_page_is_made_once() -> None:
         made.append(execution_id)
         return [event.sequence for event in events]
 
-    page = Page("exec_1", [Event(7, 0, Kind.LLM_END, b"{}", "w")])
+    page = Page("exec_1", [Event(7, b'{"event":"on_llm_end","data":{},"timestamp":0.000001}', "w")])
     assert page.form(encode) == page.form(encode) == [7]
     assert made == ["exec_1"]
 

@@ -231,9 +231,9 @@ class SqliteStore:
         size = 0
         try:
             cursor = self._reader.execute(self._logs[log].select_after, (org, stream, after, limit))
-            for entry in map(Entry._make, cursor):
+            for entry in cursor:
                 entries.append(entry)
-                size += len(entry.payload)
+                size += len(entry[1])
                 if size >= max_bytes:
                     cursor.close()
                     break
@@ -243,8 +243,8 @@ class SqliteStore:
 
     async def last(self, log: str, org: str, stream: str) -> Entry | None:
         """Read the newest entry of a stream."""
-        row = self._fetch_one(self._logs[log].select_last, (org, stream))
-        return None if row is None else Entry._make(row)
+        entry: Entry | None = self._fetch_one(self._logs[log].select_last, (org, stream))
+        return entry
 
     def _fetch_one(self, statement: str, values: Sequence[Any]) -> Any:
         try:
@@ -378,15 +378,14 @@ class _LogSql:
         self.create = [
             (
                 f"CREATE TABLE IF NOT EXISTS {name} (org TEXT NOT NULL, stream TEXT NOT NULL, "
-                "sequence INTEGER NOT NULL, time INTEGER NOT NULL, kind TEXT NOT NULL, "
-                "payload BLOB NOT NULL, writer TEXT NOT NULL, "
+                "sequence INTEGER NOT NULL, data BLOB NOT NULL, writer TEXT NOT NULL, "
                 f"schema_version INTEGER NOT NULL DEFAULT {_LOG_SCHEMA_VERSION}, "
                 "PRIMARY KEY (org, stream, sequence)) WITHOUT ROWID"
             )
         ]
-        columns = "sequence, time, kind, payload, writer"
+        columns = "sequence, data, writer"
         key = "WHERE org=? AND stream=?"
-        self._insert = f"INSERT INTO {name} (org, stream, {columns}) VALUES (?,?,?,?,?,?,?)"
+        self._insert = f"INSERT INTO {name} (org, stream, {columns}) VALUES (?,?,?,?,?)"
         self._exists = f"SELECT 1 FROM {name} {key} AND sequence=?"
         self.erase = f"DELETE FROM {name} {key}"
         self.select_after = (
