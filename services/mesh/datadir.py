@@ -67,6 +67,8 @@ class DataDir:
             self._prepare()
             yield
         finally:
+            # Said aloud: a child between fork and exec still has the descriptor.
+            fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
 
     @property
