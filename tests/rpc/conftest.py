@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_asyncio
+
+from tests.rpc.serving import Mesh, served
+
+
+@pytest_asyncio.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    """A mesh as it comes, and a model `brisk` that says 30 words, one each 10 ms."""
+    models = {"brisk": {"tokens": 30, "delay_ms": 10}}
+    async with served(tmp_path, execution_mock_models=models) as mesh:
+        yield mesh
+
+
+@pytest_asyncio.fixture
+async def waiting_mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    """A mesh that accepts runs and begins none."""
+    async with served(tmp_path, execution_concurrency=0) as mesh:
+        yield mesh
