@@ -91,12 +91,14 @@ class Figures:
         return rows
 
     async def replay(self) -> list[Row]:
-        """Replays of finished runs: many runs in turn, then one that was read just before."""
+        """Replays of finished runs: more runs in turn than are kept, then the same one again."""
         others, same = list(self.runs), [self.runs[0]]
         return [
-            await self._replays("replay of 10,000 events, runs in turn", others, Target(0.4)),
-            await self._replays("replay of 10,000 events, one run again", same, Target(0.4)),
-            await self._replays("replay of 10,000 events, 8 readers", others, None, readers=8),
+            await self._replays("replay of 10,000 events, from the store", others, Target(0.4)),
+            await self._replays("replay of 10,000 events, the same again", same, Target(0.4)),
+            await self._replays(
+                "replay of 10,000 events, store, 8 readers", others, None, readers=8
+            ),
         ]
 
     async def replay_cold(self) -> list[Row]:
@@ -122,7 +124,7 @@ class Figures:
         """From the request that starts a run to its first event, beside callers of the echo."""
         rows: list[Row] = []
         for figure, callers, starters, target in (
-            ("first frame / echo, alone", 1, 1, None),
+            ("first frame / echo, 1 starter + 1 caller", 1, 1, None),
             (
                 f"first frame / echo, {_MIXED_STARTERS} starters + {_MIXED_CALLERS} callers",
                 _MIXED_CALLERS,
