@@ -75,7 +75,7 @@ async def test_a_job_is_started_and_streamed_where_it_says(mesh: Mesh) -> None:
     ],
 )
 async def test_the_text_is_taken_from_three_forms_in_their_order(
-    waiting_mesh: Mesh, mesh: Mesh, route: Any, fields: dict[str, Any], expected: str
+    mesh: Mesh, route: Any, fields: dict[str, Any], expected: str
 ) -> None:
     answer = await route(mesh, **fields)
     assert (await mesh.get(answer.job_id)).input == expected
