@@ -75,6 +75,8 @@ class House:
     heartbeat_seconds: float = 15.0
     providers: Sequence[Provider] = ()
     prefix: str = "1"
+    slept: float = 0.0
+    """Seconds for which the process was stopped, as its own monotonic clock knows."""
 
     def __post_init__(self) -> None:
         self.executions = StoredExecutions(self.store)
@@ -103,7 +105,7 @@ class House:
             self.queue,
             self.wakeups,
             clock=clock,
-            monotonic=monotonic,
+            monotonic=lambda: monotonic() + self.slept,
             new_id=lambda: f"worker_{self.prefix}_{next(worker_numbers)}",
             pace=self.pace,
         )

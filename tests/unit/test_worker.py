@@ -204,6 +204,24 @@ async def test_a_frozen_worker_that_wakes_stops_writing_although_nobody_took_ove
         assert ended_run.result == "abcdefghijklmnopqrstuvwxyz"
 
 
+@pytest.mark.parametrize("tokens", [4, 40], ids=["at its end", "in between"])
+@in_virtual_time
+async def test_a_stopped_process_that_goes_on_writes_nothing_under_its_old_lease(
+    tokens: int,
+) -> None:
+    """Its next token comes before the next renewal finds that the lease has run out."""
+    async with house_at_work({"m": words(*["a"] * tokens, every=0.1)}) as house:
+        execution = await house.start()
+        await asyncio.sleep(0.35)
+        house.slept = TTL
+        stopped = EPOCH + round(monotonic() * 1e6)
+        ended_run = await house.end_of(execution)
+        log = await house.log(ended_run)
+        is_sound(ended_run, log)
+        late = [event.writer for event in log if event.time > stopped]
+        assert set(late) == {"worker_1_2"}
+
+
 @in_virtual_time
 async def test_a_worker_whose_lease_was_taken_away_gives_its_runs_up() -> None:
     async with house_at_work({"m": words(*"abcdefgh", every=1)}) as house:

@@ -168,6 +168,8 @@ class Run:
     async def _commit_claim(
         self, claimed: Execution, after: int, events: Sequence[Event], step: int, attempt: int
     ) -> _Claim | None:
+        if not self._may_write():
+            raise FencedError
         self._execution = await self._executions.commit(claimed, after, events)
         await self._wakeups.publish(events_channel(self._org, self._id))
         if self._execution.finished:

@@ -217,7 +217,7 @@ class Worker:
         while True:
             await self._slots.acquire()
             item = await self._queue.take()
-            if item in self._active or self._lease is None:
+            if item in self._active or self._lease is None or not self._lease_is_fresh():
                 # It is being worked on, or nothing may be: the next sweep finds it if it is due.
                 self._slots.release()
                 continue
