@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from time import perf_counter
 from typing import Any, TypeVar, cast
@@ -38,33 +38,31 @@ def serialized(kind: type[M], message: bytes) -> M:  # noqa: ARG001 it is there 
     return cast("M", message)
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
+class Interceptor:
     """Wraps every method that takes one request.
 
-    Methods with a stream of requests (reflection) pass through untouched.
+    Methods with a stream of requests (reflection) pass through untouched. Methods are wrapped when
+    they are registered: as a grpc.aio interceptor the same work costs a chain of coroutines a call.
     """
 
     def __init__(self, call_log: CallLog) -> None:
         self._log = call_log
         self._validator = protovalidate.Validator()
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
-        ],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Find the wrapper of a method, making it at its first call."""
-        method = handler_call_details.method
-        wrapped = self._wrapped.get(method)
-        if wrapped is None:
-            handler = await continuation(handler_call_details)
-            if handler is None or handler.request_streaming:
-                return handler
-            wrapped = self._wrapped[method] = self._wrap(method, handler)
-        return wrapped
+    def around(self, server: grpc.aio.Server) -> grpc.aio.Server:
+        """Return what generated code registers a servicer on, so that its methods get wrapped."""
+        return cast("grpc.aio.Server", _Registration(self, server))
+
+    def wrapped(
+        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """Wrap the methods of a proto service."""
+        return {
+            name: handler
+            if handler.request_streaming
+            else self._wrap(f"/{service}/{name}", handler)
+            for name, handler in handlers.items()
+        }
 
     def _wrap(
         self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
@@ -147,6 +145,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 violations=broken,
             )
         return request
+
+
+class _Registration:
+    """The part of a server that generated code calls to register a servicer."""
+
+    def __init__(self, interceptor: Interceptor, server: grpc.aio.Server) -> None:
+        self._interceptor = interceptor
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Pass over what older runtimes need: the same methods come registered by name."""
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Register the wrapped methods."""
+        wrapped = self._interceptor.wrapped(service, handlers)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, wrapped),)
+        )
 
 
 def _metadata(context: Context) -> dict[str, str]:

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.kit import logs
 from services.kit.errors import DomainError
-from services.kit.interceptor import CallInterceptor
+from services.kit.interceptor import Interceptor
 from services.kit.settings import Settings, SettingsError, load
 from services.kit.storage.ports import NewerDataError
 from services.kit.tasks import ended
@@ -107,18 +107,17 @@ class serving:  # noqa: N801 used as a context manager, like a function
         self._app = app
         self._grace_seconds = grace_seconds
         self._call_log = logs.CallLog()
-        self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(self._call_log)], options=OPTIONS
-        )
+        self._server = grpc.aio.server(options=OPTIONS)
         self._health = health.aio.HealthServicer()
         self.port = 0
 
     async def __aenter__(self) -> Self:
         """Bind, serve, and say SERVING."""
         names = [name for name, _ in self._app.services]
+        registration = Interceptor(self._call_log).around(self._server)
         for _, register in self._app.services:
-            register(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+            register(registration)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registration)
         reflection.enable_server_reflection(
             [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
         )

@@ -154,7 +154,7 @@ class Worker:
         """Queue what the store says is due: waiting runs, and runs whose worker is gone."""
         # Owners are read before leases: a worker has its lease before it has a run, so an owner
         # without a lease is gone and not just new.
-        running = [found async for found in self._due(State.RUNNING)]
+        running = [found async for found in self._running()]
         owners = {owner for _, owner in running} | self._doubted
         self._doubted = set()
         began = self._monotonic()
@@ -168,7 +168,9 @@ class Worker:
             needed.add(owner)
             if item not in self._active:
                 await self._queue.put(item)
-        async for item, _ in self._due(State.QUEUED):
+        # One page is enough: these are the oldest, and what comes after them has its turn after them.
+        for _, due in await self._executions.due(State.QUEUED, None):
+            item = work_item(due.org, due.id)
             if item not in self._active:
                 await self._queue.put(item)
         for lease in still:
@@ -203,10 +205,10 @@ class Worker:
         self._doubted.add(worker)
         return False
 
-    async def _due(self, state: State) -> AsyncIterator[tuple[str, str]]:
-        """Yield work item and owner of every run in a state."""
+    async def _running(self) -> AsyncIterator[tuple[str, str]]:
+        """Yield work item and owner of every running run."""
         after = None
-        while page := await self._executions.due(state, after):
+        while page := await self._executions.due(State.RUNNING, after):
             for place, due in page:
                 after = place
                 yield work_item(due.org, due.id), due.owner

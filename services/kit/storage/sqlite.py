@@ -144,11 +144,13 @@ class SqliteStore:
         db.close()
 
     def _commit(self, db: sqlite3.Connection, batch: Sequence[_Request]) -> list[_Outcome]:
-        outcomes: list[_Outcome] = []
+        """Commit the batch; a request that has to be undone is parted from the others first.
+
+        That is rare, and so no request pays for a savepoint.
+        """
         try:
             db.execute("BEGIN IMMEDIATE")
-            for writes, future in batch:
-                outcomes.append((future, self._apply(db, writes)))
+            outcomes = [(future, self._apply(db, writes)) for writes, future in batch]
             db.execute("COMMIT")
         except sqlite3.Error as error:
             if db.in_transaction:
@@ -157,28 +159,27 @@ class SqliteStore:
             return [(future, _translate(error)) for _, future in batch]
         except Exception as error:  # noqa: BLE001 one impossible write must not end the writer
             db.execute("ROLLBACK")
-            if len(batch) > 1:
-                return [done for request in batch for done in self._commit(db, [request])]
-            return [(batch[0][1], error)]
+            if len(batch) == 1:
+                return [(batch[0][1], error)]
+            middle = len(batch) // 2
+            return self._commit(db, batch[:middle]) + self._commit(db, batch[middle:])
         return outcomes
 
     def _apply(self, db: sqlite3.Connection, writes: Sequence[Write]) -> Exception | None:
-        """Do one request's writes; what the caller got wrong is returned and undone."""
-        nested = len(writes) > 1
-        if nested:
-            db.execute("SAVEPOINT request")
-        failure: Exception | None = None
-        for write in writes:
+        """Do one request's writes; what the caller got wrong is returned if nothing was done yet.
+
+        Raises:
+            ConflictError: as the caller shall get it, with something done that has to be undone.
+            DuplicateError: the same.
+        """
+        for done, write in enumerate(writes):
             try:
                 self._do(db, write)
             except (ConflictError, DuplicateError) as error:
-                failure = error
-                break
-        if nested:
-            if failure is not None:
-                db.execute("ROLLBACK TO request")
-            db.execute("RELEASE request")
-        return failure
+                if done:
+                    raise
+                return error
+        return None
 
     def _do(self, db: sqlite3.Connection, write: Write) -> None:
         match write:
