@@ -63,4 +63,4 @@ def findings() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit("\n".join(findings()))
+    sys.exit("\n".join(findings()) or 0)

@@ -256,7 +256,7 @@ class _Follower:
                     return
                 if not answer.HasField("event"):
                     yield None
-                elif answer.event.sequence == self.sequence + 1:
+                elif self._is_next(answer.event):
                     self.sequence = answer.event.sequence
                     self.execution_id = answer.event.execution_id
                     yield answer.event
@@ -265,6 +265,12 @@ class _Follower:
                     return
         finally:
             call.cancel()
+
+    def _is_next(self, event: ExecutionEvent) -> bool:
+        """Whether it follows the cursor, or is the end of a run whose end the cursor is at."""
+        if event.sequence == self.sequence:
+            return is_terminal(event)
+        return event.sequence == self.sequence + 1
 
     def _is_passing(self, failure: ConductorError, *, reached: bool) -> bool:
         """Whether it is worth another try: the mesh is there, or was."""

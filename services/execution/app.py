@@ -21,6 +21,7 @@ from services.execution.usecases.retention import Retention
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
 from services.kit import ids
+from services.kit.errors import DomainError
 from services.kit.server import App, main
 from services.kit.settings import SettingsError
 from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
@@ -43,13 +44,17 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
         id_: Script(**row.model_dump()) for id_, row in settings.execution_mock_models.items()
     }
     catalogue = Catalogue([MockProvider(scripts)])
-    agents = SettingsAgents(
-        {"default": Agent("default")}
-        | {
-            id_: Agent(id_, row.ai_provider, row.model)
-            for id_, row in settings.execution_agents.items()
-        }
-    )
+    configured = {"default": Agent("default")} | {
+        id_: Agent(id_, row.ai_provider, row.model)
+        for id_, row in settings.execution_agents.items()
+    }
+    for agent in configured.values():
+        try:
+            catalogue.choose("", "", agent)
+        except DomainError as error:
+            raise SettingsError(
+                f"CONDUCTOR_EXECUTION_AGENTS: agent {agent.id}: {error.message}"
+            ) from None
     worker = Worker(
         executions,
         leases,
@@ -68,7 +73,7 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
     )
     service = ExecutionService(
         executions,
-        agents,
+        SettingsAgents(configured),
         catalogue,
         queue,
         wakeups,

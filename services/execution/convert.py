@@ -130,10 +130,12 @@ def responses(
     execution_id: str, events: Sequence[Event]
 ) -> list[execution_service_pb2.WatchExecutionResponse]:
     """Print a page of events as steps of a typed watch."""
-    return [
-        execution_service_pb2.WatchExecutionResponse(event=event_to_proto(execution_id, event))
-        for event in events
-    ]
+    return [response(execution_id, event) for event in events]
+
+
+def response(execution_id: str, event: Event) -> execution_service_pb2.WatchExecutionResponse:
+    """Print an event as a step of a typed watch."""
+    return execution_service_pb2.WatchExecutionResponse(event=event_to_proto(execution_id, event))
 
 
 def event_to_proto(execution_id: str, event: Event) -> event_pb2.ExecutionEvent:

@@ -123,6 +123,8 @@ class ExecutionHandlers(ExecutionServiceServicer):
         self, execution_id: str, after: int
     ) -> AsyncIterator[pb.WatchExecutionResponse]:
         watch = await self._watches.open(call.org(), execution_id, after)
+        if watch.end is not None:
+            yield convert.response(execution_id, watch.end)
         async with aclosing(watch.pages) as pages:
             async for page in pages:
                 if page is None:
@@ -180,8 +182,8 @@ async def _server_sent_events(
     """Stream a run as server-sent events; when the server stops, the stream just ends."""
     watch = await watches.open(call.org(), execution_id, after)
     content = convert.opening_frame(execution_id)
-    if watch.at_end:
-        content += end_frame(execution_id, ids.now())
+    if watch.end is not None:
+        content += end_frame(execution_id, watch.end.time)
     if watch.caught_up:
         yield next(convert.http_bodies(content))
         content = b""

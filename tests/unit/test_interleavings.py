@@ -198,7 +198,7 @@ class World:
             with suppress(DomainError):
                 after = watcher.sequences[-1] if watcher.sequences else watcher.after
                 watch = await reader.house.watches.open(ORG, watcher.run.id, after)
-                if watch.at_end:
+                if watch.end is not None:
                     return
                 async with aclosing(watch.pages) as pages:
                     async for page in pages:

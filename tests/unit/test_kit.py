@@ -294,8 +294,8 @@ class TestLogs:
         assert len(served.trace_id) == 32
         assert served.trace_id != call.begin("/m", {}).trace_id
 
-    def test_calls_are_written_together(self) -> None:
-        logging.getLogger("call").setLevel(logging.INFO)
+    def test_at_debug_every_call_is_written_and_all_together(self) -> None:
+        logging.getLogger("call").setLevel(logging.DEBUG)
         stream = io.StringIO()
         log = CallLog(stream)
         served = call.begin("/m", {"x-request-id": "π"})
@@ -309,6 +309,17 @@ class TestLogs:
         assert lines[0]["ms"] == 1.5
         assert lines[0]["call_id"] == "π"
 
+    def test_at_info_a_call_that_went_well_is_left_to_the_access_log(self) -> None:
+        logging.getLogger("call").setLevel(logging.INFO)
+        stream = io.StringIO()
+        log = CallLog(stream)
+        log.write(call.begin("/m", {}), "OK", 0.001)
+        log.write(call.begin("/m", {}), "NOT_FOUND", 0.001)
+        log.flush()
+        assert [json.loads(line)["code"] for line in stream.getvalue().splitlines()] == [
+            "NOT_FOUND"
+        ]
+
     def test_a_closed_stream_loses_lines_and_nothing_else(self) -> None:
         logging.getLogger("call").setLevel(logging.INFO)
         stream = io.StringIO()
@@ -316,7 +327,7 @@ class TestLogs:
         served = call.begin("/m", {})
         stream.close()
         for _ in range(1000):
-            log.write(served, "OK", 0.001)
+            log.write(served, "INTERNAL", 0.001)
         log.flush()
 
     def test_a_full_disk_loses_lines_and_nothing_else(self) -> None:
@@ -333,7 +344,7 @@ class TestLogs:
         stream = Full()
         log = CallLog(stream)
         served = call.begin("/m", {})
-        log.write(served, "OK", 0.001)
+        log.write(served, "INTERNAL", 0.001)
         log.flush()
         stream.full = False
         log.write(served, "ABORTED", 0.001)

@@ -250,11 +250,11 @@ async def test_a_cursor_at_the_end_of_a_finished_run_has_nothing_to_come() -> No
         execution = await finished(house)
         last = len(await house.log(execution))
         watch = await house.watches.open(ORG, execution.id, last)
-        assert watch.at_end
+        assert watch.end is not None
         assert watch.caught_up
         assert [page async for page in watch.pages] == []
         watch = await house.watches.open(ORG, execution.id, last - 1)
-        assert not watch.at_end
+        assert watch.end is None
         assert [page.last async for page in watch.pages if page] == [last]
 
 

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable
 
 from services.execution.domain import TERMINAL_STATES
-from services.execution.ports import Executions
+from services.execution.ports import Due, Executions
 from services.execution.usecases.executions import ExecutionService
-from services.kit.errors import DomainError
+from services.kit.errors import DomainError, Reason
 
 _LOG = logging.getLogger(__name__)
 _SWEEP_SECONDS = 60.0
@@ -54,8 +54,16 @@ class Retention:
             while page := await self._executions.due(state, None):
                 old = [due for (time, _), due in page if time < oldest_kept]
                 for due in old:
-                    await self._service.delete(due.org, due.id)
+                    await self._delete(due)
                 deleted += len(old)
                 if len(old) < len(page):
                     break
         return deleted
+
+    async def _delete(self, due: Due) -> None:
+        try:
+            await self._service.delete(due.org, due.id)
+        except DomainError as error:
+            # Somebody else deleted it at the same time.
+            if error.reason != Reason.REASON_EXECUTION_NOT_FOUND:
+                raise

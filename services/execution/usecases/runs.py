@@ -100,6 +100,11 @@ class Run:
             self._end = why
             self._task.cancel()
 
+    @property
+    def claimed(self) -> bool:
+        """Whether it was begun or taken over, so that the store knows it as running."""
+        return self._execution is not None
+
     async def ended(self) -> None:
         """Wait until nothing is written any more."""
         if self._task is not None:
@@ -156,7 +161,7 @@ class Run:
                 return None
             if projected.state is State.QUEUED:
                 continue
-            if projected.owner not in ("", self._worker) and not self._is_gone(projected.owner):
+            if self._is_another_s(projected):
                 return None
             taken, events = domain.take_over(projected, progress, self._worker, self._clock())
             with suppress(FencedError):
@@ -164,6 +169,10 @@ class Run:
                     taken, progress.head, events, max(progress.step, 1), progress.attempt + 1
                 )
         raise FencedError
+
+    def _is_another_s(self, execution: Execution) -> bool:
+        """Tell whether another worker has the run, and is not gone."""
+        return execution.owner not in ("", self._worker) and not self._is_gone(execution.owner)
 
     async def _commit_claim(
         self, claimed: Execution, after: int, events: Sequence[Event], step: int, attempt: int
@@ -295,7 +304,7 @@ class Run:
             if execution is None or not log:
                 return
             projected, progress = domain.repair(execution, log)
-            if projected.finished:
+            if projected.finished or self._is_another_s(projected):
                 return
             failed, events = domain.fail(
                 projected, progress.head, error, self._worker, self._clock()

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -68,8 +68,8 @@ class Watch:
     """Pages of events, or None as a sign of life; to be closed by who asked for it."""
     caught_up: bool
     """Whether the cursor is at the last event, so that the first page may take a while."""
-    at_end: bool
-    """Whether the cursor is at the terminal event, so that there are no pages."""
+    end: Event | None
+    """The terminal event, when the cursor is already there, so that there are no pages."""
 
 
 class Watches:
@@ -96,8 +96,13 @@ class Watches:
         Raises:
             DomainError: EXECUTION_NOT_FOUND, CURSOR_OUT_OF_RANGE; while watching also SHUTTING_DOWN.
         """
-        if await self._executions.version(org, execution_id) is None:
+        known = (org, execution_id, after) in self._kept
+        first = await self._replay(org, execution_id, after)
+        # What was read just now exists; what was kept or is not there may be of a deleted run.
+        if (known or first is None) and await self._executions.version(org, execution_id) is None:
             raise domain.not_found(execution_id)
+        if first is not None:
+            return Watch(self._watch(org, execution_id, first), caught_up=False, end=None)
         last = await self._executions.last_event(org, execution_id)
         head = last.sequence if last is not None else 0
         if after > head:
@@ -106,10 +111,9 @@ class Watches:
                 f"after_sequence: {after} is beyond the last event, {head}.",
                 metadata={"last_sequence": str(head)},
             )
-        caught_up = after == head
-        at_end = caught_up and last is not None and last.kind in domain.TERMINAL_KINDS
-        pages = self._watch(org, execution_id, after, at_end=at_end)
-        return Watch(pages, caught_up=caught_up, at_end=at_end)
+        if after == head and last is not None and last.kind in domain.TERMINAL_KINDS:
+            return Watch(_nothing(), caught_up=True, end=last)
+        return Watch(self._follow(org, execution_id, after), caught_up=True, end=None)
 
     async def ended(self, org: str, execution_id: str) -> None:
         """Wait for the terminal event of a run."""
@@ -127,34 +131,40 @@ class Watches:
             feed.wake_watchers()
 
     async def _watch(
-        self, org: str, execution_id: str, after: int, *, at_end: bool
+        self, org: str, execution_id: str, first: Page
     ) -> AsyncGenerator[Page | None, None]:
-        if at_end:
-            return
-        self._watchers += 1
-        try:
-            while page := await self._replay(org, execution_id, after):
+        """Yield the pages there are, then live ones."""
+        page: Page | None = first
+        after = 0
+        while page is not None:
+            yield page
+            if page.terminal:
+                return
+            after = page.last
+            page = await self._replay(org, execution_id, after)
+        async with aclosing(self._follow(org, execution_id, after)) as live:
+            async for page in live:
                 yield page
-                if page.terminal:
-                    return
-                after = page.last
-            with self._join(org, execution_id, after) as feed:
-                beats = feed.beats
-                while True:
-                    page = await self._next(feed, org, execution_id, after)
-                    if page is not None:
-                        yield page
-                        if page.terminal:
-                            return
-                        after, beats = page.last, feed.beats
-                    elif beats != feed.beats:
-                        beats = feed.beats
-                        yield None
-                    else:
-                        self._check_open()
-                        await feed.changed()
-        finally:
-            self._watchers -= 1
+
+    async def _follow(
+        self, org: str, execution_id: str, after: int
+    ) -> AsyncGenerator[Page | None, None]:
+        """Yield live pages, and None as a sign of life."""
+        with self._join(org, execution_id, after) as feed:
+            beats = feed.beats
+            while True:
+                page = await self._next(feed, org, execution_id, after)
+                if page is not None:
+                    yield page
+                    if page.terminal:
+                        return
+                    after, beats = page.last, feed.beats
+                elif beats != feed.beats:
+                    beats = feed.beats
+                    yield None
+                else:
+                    self._check_open()
+                    await feed.changed()
 
     async def _next(self, feed: _Feed, org: str, execution_id: str, after: int) -> Page | None:
         """Find the page after a cursor; None when there is nothing new."""
@@ -199,10 +209,12 @@ class Watches:
         if feed is None:
             feed = self._feeds[key] = _Feed(self, org, execution_id, after)
         feed.watchers += 1
+        self._watchers += 1
         try:
             yield feed
         finally:
             feed.watchers -= 1
+            self._watchers -= 1
             if not feed.watchers:
                 del self._feeds[key]
                 feed.close()
@@ -214,6 +226,13 @@ class Watches:
     def coalescing(self) -> float:
         """Say how long appends are gathered before watchers are told, in seconds."""
         return min(_MAX_COALESCING, self._watchers * _SECONDS_PER_WATCHER)
+
+
+async def _nothing() -> AsyncGenerator[Page | None, None]:
+    """Yield no page: the cursor is at the end."""
+    pages: tuple[Page, ...] = ()
+    for page in pages:
+        yield page
 
 
 class _Feed:
@@ -264,32 +283,36 @@ class _Feed:
         heard = loop.time()
         while True:
             self._woken.clear()
-            try:
-                events = await self._executions.events(self._org, self._id, self.head)
-                if not events and await self._executions.version(self._org, self._id) is None:
-                    self.gone = True
-                    self.wake_watchers()
-                    return
-            except DomainError as error:
-                _LOG.warning("the feed of %s waits for the store: %s", self._id, error)
-                await asyncio.sleep(_POLL_SECONDS)
-                continue
-            if events:
+            page = await self._read()
+            if page is not None:
                 heard = loop.time()
-                page = Page(self._id, events)
-                self._recent.append((self.head, page))
-                self.head = page.last
                 self.wake_watchers()
                 if page.terminal:
                     return
                 await asyncio.sleep(self._watches.coalescing())
                 continue
+            if self.gone:
+                self.wake_watchers()
+                return
             if loop.time() - heard >= self._heartbeat_seconds:
                 heard = loop.time()
                 self.beats += 1
                 self.wake_watchers()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(min(_POLL_SECONDS, self._heartbeat_seconds)):
                     await self._woken.wait()
-            except TimeoutError:
-                continue
+
+    async def _read(self) -> Page | None:
+        """Read the next page, if there is one and the store answers."""
+        try:
+            events = await self._executions.events(self._org, self._id, self.head)
+            if not events:
+                self.gone = await self._executions.version(self._org, self._id) is None
+                return None
+        except DomainError as error:
+            _LOG.warning("the feed of %s waits for the store: %s", self._id, error)
+            return None
+        page = Page(self._id, events)
+        self._recent.append((self.head, page))
+        self.head = page.last
+        return page

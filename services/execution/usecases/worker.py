@@ -80,6 +80,7 @@ class Worker:
         self._seen: dict[str, tuple[int, float]] = {}
         self._gone: set[str] = set()
         self._doubted: set[str] = set()
+        self._missing: set[str] = set()
 
     @property
     def healthy(self) -> bool:
@@ -154,7 +155,9 @@ class Worker:
         """Queue what the store says is due: waiting runs, and runs whose worker is gone."""
         # Owners are read before leases: a worker has its lease before it has a run, so an owner
         # without a lease is gone and not just new.
+        claimed = {item for item, run in self._active.items() if run.claimed}
         running = [found async for found in self._running()]
+        self._stop_what_others_ended(claimed - {item for item, _ in running})
         owners = {owner for _, owner in running} | self._doubted
         self._doubted = set()
         began = self._monotonic()
@@ -176,6 +179,16 @@ class Worker:
         for lease in still:
             if lease.worker not in needed:
                 await self._leases.remove(lease)
+
+    def _stop_what_others_ended(self, missing: set[str]) -> None:
+        """Stop runs that are not running any more, if this was so before too.
+
+        Whoever ends a run tells its worker; this is for when that was lost.
+        """
+        for item in missing & self._missing:
+            if item in self._active:
+                self._active[item].end(End.STOPPED)
+        self._missing = missing
 
     def _judge(self, leases: Sequence[Renewal], began: float) -> tuple[set[str], list[Renewal]]:
         """Tell living workers from those whose lease stood still for its time to live.

@@ -166,8 +166,9 @@ class ExecutionServiceServicer:
     def WatchExecution(self, request, context):
         """Streams the events of an execution: those after a cursor, then live ones, to the terminal event.
 
-        A stream that ends without a terminal event asks to be called again with the cursor. Fails with
-        EXECUTION_NOT_FOUND, CURSOR_OUT_OF_RANGE.
+        A stream that ends without a terminal event asks to be called again with the cursor. A cursor at
+        the terminal event is answered with that event again. Fails with EXECUTION_NOT_FOUND,
+        CURSOR_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,8 +63,9 @@ class ExecutionServiceStub:
     WatchExecution: aio.UnaryStreamMultiCallable[execution_service_pb2.WatchExecutionRequest, execution_service_pb2.WatchExecutionResponse]
     """Streams the events of an execution: those after a cursor, then live ones, to the terminal event.
 
-    A stream that ends without a terminal event asks to be called again with the cursor. Fails with
-    EXECUTION_NOT_FOUND, CURSOR_OUT_OF_RANGE.
+    A stream that ends without a terminal event asks to be called again with the cursor. A cursor at
+    the terminal event is answered with that event again. Fails with EXECUTION_NOT_FOUND,
+    CURSOR_OUT_OF_RANGE.
     """
     WatchExecutionSse: aio.UnaryStreamMultiCallable[execution_service_pb2.WatchExecutionRequest, httpbody_pb2.HttpBody]
     """Streams the events of an execution as server-sent events.
@@ -170,8 +171,9 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.AsyncIterator[execution_service_pb2.WatchExecutionResponse]:
         """Streams the events of an execution: those after a cursor, then live ones, to the terminal event.
 
-        A stream that ends without a terminal event asks to be called again with the cursor. Fails with
-        EXECUTION_NOT_FOUND, CURSOR_OUT_OF_RANGE.
+        A stream that ends without a terminal event asks to be called again with the cursor. A cursor at
+        the terminal event is answered with that event again. Fails with EXECUTION_NOT_FOUND,
+        CURSOR_OUT_OF_RANGE.
         """
 
     @abc_1.abstractmethod
