@@ -22,7 +22,7 @@ from services.kit import logs
 from services.kit.errors import DomainError
 from services.kit.interceptor import Interceptor
 from services.kit.settings import Settings, SettingsError, load
-from services.kit.storage.ports import NewerDataError
+from services.kit.storage.ports import UnreadableStoreError
 from services.kit.tasks import ended
 
 _LOG = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def main(settings_type: type[S], compose: Compose[S]) -> None:
             )
         logs.configure(settings.log_level)
         uvloop.run(_run(settings, compose))
-    except (SettingsError, NewerDataError, DomainError) as error:
+    except (SettingsError, UnreadableStoreError, DomainError) as error:
         sys.exit(str(error))
 
 

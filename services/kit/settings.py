@@ -77,7 +77,7 @@ def load(kind: type[T]) -> T:
             name = ".".join(str(part) for part in problem["loc"])
             sentences.append(
                 f"The setting {PREFIX}{name.upper()} ({name} in config.yaml) is wrong: "
-                f"{problem['msg']}."
+                f"{problem['msg'].removeprefix('Value error, ')}."
             )
         raise SettingsError(" ".join(sentences)) from None
     except (YAMLError, SourceError, OSError, ValueError) as error:

@@ -7,7 +7,6 @@ import re
 from typing import Annotated
 
 from pydantic import Field, field_validator
-from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
 from services.kit.settings import Settings
@@ -44,11 +43,11 @@ class MeshSettings(Settings):
         try:
             loopback = ipaddress.ip_address(address).is_loopback
         except ValueError:
-            raise _wrong(
+            raise ValueError(
                 f"{host!r} is not an IP address; use 127.0.0.1, ::1 or localhost"
             ) from None
         if not loopback:
-            raise _wrong(
+            raise ValueError(
                 f"{host} can be reached from other machines, and without authentication anyone "
                 "there could run agents here; this release has no authentication yet, so use "
                 "127.0.0.1"
@@ -69,7 +68,7 @@ class MeshSettings(Settings):
             if origin.startswith("regex:") and _is_expression(origin.removeprefix("regex:")):
                 continue
             if not _ORIGIN.fullmatch(origin):
-                raise _wrong(
+                raise ValueError(
                     f"{origin!r} is not an origin; write scheme and host, and a port where it is "
                     "not the scheme's own, like https://app.example.org or http://localhost:3000"
                 )
@@ -82,8 +81,3 @@ def _is_expression(text: str) -> bool:
     except re.error:
         return False
     return True
-
-
-def _wrong(sentence: str) -> PydanticCustomError:
-    # A ValueError would be reported with the words "Value error" in front.
-    return PydanticCustomError("wrong", "{sentence}", {"sentence": sentence})

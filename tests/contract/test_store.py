@@ -21,10 +21,10 @@ from services.kit.storage.ports import (
     Entry,
     Erase,
     Insert,
-    NewerDataError,
     Query,
     Replace,
     Store,
+    UnreadableStoreError,
 )
 from tests.contract.conftest import COLLECTIONS, OpenStore
 
@@ -480,7 +480,7 @@ class TestOpening:
         newer = await open_store([replace(RUNS, schema_version=7), LEASES])
         await newer.write(Insert(RUNS, run()))
         await newer.close()
-        with pytest.raises(NewerDataError, match=r"runs .*newer release") as caught:
+        with pytest.raises(UnreadableStoreError, match=r"runs .*newer release") as caught:
             await open_store()
         assert str(caught.value).endswith(".")
         again = await open_store([replace(RUNS, schema_version=7), LEASES])

@@ -18,9 +18,9 @@ from services.kit.storage.ports import (
     Entry,
     Erase,
     Insert,
-    NewerDataError,
     Query,
     Replace,
+    UnreadableStoreError,
     Write,
     store_unavailable,
 )
@@ -44,7 +44,7 @@ class MemoryStore:
     def __init__(self, memory: Memory, collections: Iterable[Collection]) -> None:
         for collection in collections:
             if memory.versions.get(collection.name, 0) > collection.schema_version:
-                raise NewerDataError(f"{collection.name} was written by a newer release.")
+                raise UnreadableStoreError(f"{collection.name} was written by a newer release.")
             memory.versions[collection.name] = collection.schema_version
         self._memory = memory
         self._closed = False

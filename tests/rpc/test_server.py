@@ -29,7 +29,7 @@ from services.execution.settings import ExecutionSettings
 from services.kit.errors import DomainError, Resource
 from services.kit.server import App, serving
 from services.kit.settings import SettingsError
-from services.kit.storage.ports import NewerDataError
+from services.kit.storage.ports import UnreadableStoreError
 from services.kit.storage.sqlite import SqliteStore
 from tests.rpc.serving import PATIENCE, Mesh, refusal, served, stream_refusal
 
@@ -195,7 +195,7 @@ async def test_data_of_a_newer_release_is_not_touched(tmp_path: Path) -> None:
     newer.commit()
     newer.close()
     async with AsyncExitStack() as stack:
-        with pytest.raises(NewerDataError, match="newer release"):
+        with pytest.raises(UnreadableStoreError, match="newer release"):
             await compose(ExecutionSettings(data_dir=tmp_path), stack)
     older = sqlite3.connect(path)
     older.execute("UPDATE schema_versions SET version=1 WHERE name='executions'")

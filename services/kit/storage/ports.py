@@ -29,8 +29,8 @@ class DuplicateError(Exception):
         self.field = field
 
 
-class NewerDataError(Exception):
-    """The store was written by a newer release; the message says which and what to do."""
+class UnreadableStoreError(Exception):
+    """A newer release wrote the store, or it is damaged; the message says what to do."""
 
 
 def store_unavailable() -> DomainError:

@@ -31,9 +31,9 @@ from services.kit.storage.ports import (
     Entry,
     Erase,
     Insert,
-    NewerDataError,
     Query,
     Replace,
+    UnreadableStoreError,
     Write,
     store_full,
     store_unavailable,
@@ -44,6 +44,7 @@ _LOG_SCHEMA_VERSION = 1
 _MAX_BATCH = 512
 _BUSY_SECONDS = 5.0
 _FULL = {sqlite3.SQLITE_FULL}
+_DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 
 _Request = tuple[Sequence[Write], "asyncio.Future[None]"]
 _Outcome = tuple["asyncio.Future[None]", Exception | None]
@@ -80,12 +81,17 @@ class SqliteStore:
         """Open the file, making it and its tables when they are missing.
 
         Raises:
-            NewerDataError: a newer release wrote it.
+            UnreadableStoreError: a newer release wrote it, or it is no database.
             DomainError: STORE_UNAVAILABLE or STORE_FULL.
         """
         try:
             return cls(path, collections, logs)
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) in _DAMAGED:
+                raise UnreadableStoreError(
+                    f"{path} cannot be read ({error}). Put a backup in its place, or move it away "
+                    "to begin with an empty store."
+                ) from error
             raise _translate(error) from error
 
     def _prepare(self, db: sqlite3.Connection) -> None:
@@ -101,7 +107,7 @@ class SqliteStore:
             row = db.execute("SELECT version FROM schema_versions WHERE name=?", (name,)).fetchone()
             if row is not None and row[0] > version:
                 db.execute("ROLLBACK")
-                raise NewerDataError(
+                raise UnreadableStoreError(
                     f"{self._path} holds {name} of schema version {row[0]}, written by a newer "
                     f"release; this one knows versions up to {version}. Run the newer release."
                 )
