@@ -16,6 +16,6 @@ async def test_a_file_that_is_no_database_is_refused_with_a_sentence_and_left_al
 ) -> None:
     path = tmp_path / "execution.db"
     path.write_text("this is a letter, not a database\n" * 100)
-    with pytest.raises(UnreadableStoreError, match="execution.db cannot be read"):
+    with pytest.raises(UnreadableStoreError, match=r"execution\.db cannot be read"):
         await SqliteStore.open(path, COLLECTIONS, LOGS)
     assert path.read_text().startswith("this is a letter")

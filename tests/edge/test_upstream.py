@@ -113,7 +113,7 @@ async def test_a_request_that_never_ends_is_given_up(start_edge: StartEdge, upst
     edge = await start_edge(
         SERVICES, {"execution": [("127.0.0.1", upstream)]}, adjust=_shorten_arrivals
     )
-    head = b"POST /api/executions HTTP/1.1\r\nhost: edge\r\n"
+    head = b"POST /api/executions HTTP/1.1\r\nhost: localhost\r\n"
     for beginning in (
         head,
         head + b'content-type: application/json\r\ncontent-length: 100\r\n\r\n{"input',
