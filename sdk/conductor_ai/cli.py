@@ -40,6 +40,7 @@ class Exit(IntEnum):
     FAILED = 1
     REFUSED = 2
     UNREACHABLE = 3
+    LEFT = 4
     CANCELLED = 130
     BROKEN_PIPE = 141
 
@@ -137,7 +138,7 @@ def run(
     """Run an agent and follow it: its answer on stdout as it comes, the outcome as exit status.
 
     0 succeeded, 1 failed, 130 cancelled, 2 refused as asked for, 3 no mesh answers. Ctrl-C cancels
-    the run; a second one leaves at once.
+    the run; a second one leaves at once, with 4, and the run may go on. 141: nobody reads stdout.
     """
     options: RunOptions = {}
     if agent:
@@ -274,6 +275,7 @@ class _Run:
         self._printer = printer
         self._interrupted = asyncio.Event()
         self._leave = asyncio.Event()
+        self._execution_id = ""
 
     async def follow(self, text: str, options: RunOptions) -> Exit:
         """Start the run and show its events; answers the outcome."""
@@ -291,7 +293,8 @@ class _Run:
                 await asyncio.wait({following, leaving}, return_when=asyncio.FIRST_COMPLETED)
                 if not following.done():
                     self._printer.end_line()
-                    return Exit.CANCELLED
+                    _tell(f"left; {self._execution_id or 'the run'} may still be running")
+                    return Exit.LEFT
                 return following.result()
             except ConductorError as error:
                 self._printer.end_line()
@@ -310,6 +313,7 @@ class _Run:
                     if cancelling is None:
                         # The first event names the run; before it there is nothing to cancel.
                         cancelling = asyncio.create_task(self._cancel(client, event.execution_id))
+                    self._execution_id = event.execution_id
                     self._printer.event(event)
                     if event.HasField("result"):
                         outcome = Exit.SUCCEEDED

@@ -300,7 +300,12 @@ def _request(text: str, options: RunOptions) -> pb.StartExecutionRequest:
 
 def _duration(value: float | timedelta) -> Duration:
     duration = Duration()
-    duration.FromTimedelta(value if isinstance(value, timedelta) else timedelta(seconds=value))
+    try:
+        duration.FromTimedelta(value if isinstance(value, timedelta) else timedelta(seconds=value))
+    except (OverflowError, ValueError):
+        raise ConductorError(
+            grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", f"timeout: {value} is no duration"
+        ) from None
     return duration
 
 

@@ -32,7 +32,7 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
     """Build the service; what it opens is closed by the stack."""
     directory = settings.data_dir / "execution"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"CONDUCTOR_DATA_DIR cannot be used: {error}") from error
     store = await SqliteStore.open(directory / "execution.db", COLLECTIONS, LOGS)

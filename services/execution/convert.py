@@ -26,6 +26,7 @@ from services.execution.domain import (
 from services.kit.errors import DomainError, Reason, Violation, invalid
 
 _MAX_INPUT_BYTES = 1024 * 1024
+_MAX_PAGE_BYTES = 2 * 1024 * 1024
 _BODY_BYTES = 128 * 1024
 _MAX_SEQUENCE = 2**32 - 1
 _STATE = "STATE_"
@@ -97,6 +98,19 @@ def summary_to_proto(execution: Execution) -> execution_pb2.Execution:
     if execution.end_time is not None:
         message.end_time.CopyFrom(_timestamp(execution.end_time))
     return message
+
+
+def page_of_summaries(executions: Sequence[Execution]) -> list[execution_pb2.Execution]:
+    """Print runs as in lists, as many as fit a message that any client takes."""
+    page: list[execution_pb2.Execution] = []
+    room = _MAX_PAGE_BYTES
+    for execution in executions:
+        message = summary_to_proto(execution)
+        room -= message.ByteSize()
+        if room < 0 and page:
+            break
+        page.append(message)
+    return page
 
 
 def filter_of_list(request: execution_service_pb2.ListExecutionsRequest) -> Filter:

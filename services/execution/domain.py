@@ -432,6 +432,20 @@ def unavailable_feature(field_name: str, why: str) -> DomainError:
     )
 
 
+def about(error: DomainError, execution_id: str) -> DomainError:
+    """Name the run that an error met after its start is about, so that nobody starts it again."""
+    if error.resources:
+        return error
+    return DomainError(
+        error.reason,
+        f"{error.message} Execution {execution_id} goes on; watch it rather than start another.",
+        violations=error.violations,
+        resources=[Resource("execution", execution_id)],
+        retry_after=error.retry_after,
+        metadata={**error.metadata, "execution_id": execution_id},
+    )
+
+
 def not_found(execution_id: str) -> DomainError:
     """Make the error for an id nothing in the organisation has."""
     return DomainError(

@@ -78,11 +78,11 @@ class ExecutionHandlers(ExecutionServiceServicer):
         after = paging.decode_token(request.page_token, filters)
         size = paging.page_size(request.page_size)
         found = await self._executions.list(call.org(), where, after, size + 1)
-        page = found[:size]
-        response = pb.ListExecutionsResponse(executions=map(convert.summary_to_proto, page))
-        if len(found) > size:
-            position = (page[-1].create_time, page[-1].id)
-            response.next_page_token = paging.encode_token(position, filters)
+        page = convert.page_of_summaries(found[:size])
+        response = pb.ListExecutionsResponse(executions=page)
+        if len(found) > len(page):
+            last = found[len(page) - 1]
+            response.next_page_token = paging.encode_token((last.create_time, last.id), filters)
         return response
 
     async def CancelExecution(
@@ -152,8 +152,8 @@ class GatewayHandlers(GatewayServiceServicer):
     ) -> gateway_pb.ExecuteResponse:
         org = call.org()
         started = await self._executions.start(org, convert.asked_of_execute(request))
-        await self._watches.ended(org, started.id)
-        return convert.answer_to_proto(await self._executions.answer(org, started.id))
+        ended = self._watches.ended(org, started.id)
+        return convert.answer_to_proto(await self._executions.answer(org, started.id, ended))
 
     async def StreamExecute(
         self, request: gateway_pb.ExecuteRequest, context: Context

@@ -51,7 +51,10 @@ class Executions(Protocol):
     async def list(
         self, org: str, where: Filter, after: tuple[int, str] | None, limit: int
     ) -> Sequence[Execution]:
-        """Read a page of runs, newest first, beyond a (create_time, id)."""
+        """Read a page of runs, newest first, beyond a (create_time, id).
+
+        Of their inputs they have the beginning, and no results.
+        """
         ...
 
     async def due(
@@ -138,10 +141,6 @@ class WorkQueue(Protocol):
 
     async def take(self) -> str:
         """Wait for the oldest item and take it."""
-        ...
-
-    async def done(self, item: str) -> None:
-        """Say that a taken item needs no second delivery."""
         ...
 
 

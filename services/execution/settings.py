@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from services.kit.settings import Settings
+from services.kit.settings import Settings, only_loopback
+
+_MAX_PORT = 65535
 
 
 class AgentSettings(BaseModel):
@@ -34,7 +36,7 @@ class ExecutionSettings(Settings):
     """What the execution service is told."""
 
     execution_address: str = "127.0.0.1:0"
-    """Where it listens; port 0 is any free one."""
+    """Where it listens; port 0 is any free one. Envoy is what callers reach, this is loopback."""
 
     execution_concurrency: int = Field(default=100, ge=0, le=10_000)
     """Runs at a time; 0 accepts runs and begins none."""
@@ -52,10 +54,19 @@ class ExecutionSettings(Settings):
     """How long a stream may be silent."""
 
     execution_retention_seconds: float = Field(default=0.0, ge=0)
-    """How long after its creation a finished run is kept; 0 keeps everything."""
+    """How long a run is kept after its end; 0 keeps everything."""
 
     execution_agents: dict[str, AgentSettings] = Field(default_factory=dict)
     """Agents by id, next to `default`."""
+
+    @field_validator("execution_address")
+    @classmethod
+    def _only_loopback(cls, address: str) -> str:
+        host, _, port = address.rpartition(":")
+        if not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
+            raise ValueError(f"{address!r} is not an address like 127.0.0.1:9000")
+        only_loopback(host)
+        return address
 
     execution_mock_models: dict[str, MockSettings] = Field(default_factory=dict)
     """Mock models by id, next to those there are."""

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from services.execution.domain import Event, Execution, Failure, Filter, Order, State
+from services.execution.domain import (
+    PREVIEW_CHARACTERS,
+    Event,
+    Execution,
+    Failure,
+    Filter,
+    Order,
+    State,
+)
 from services.execution.ports import Due, FencedError, Renewal, RequestIdTakenError
 from services.kit.storage.ports import (
     Append,
@@ -70,8 +78,8 @@ class StoredExecutions:
     async def by_request_id(self, org: str, request_id: str) -> Execution | None:
         """Read the run a request_id started."""
         key = _request_key(org, request_id)
-        found = await self._store.query(Query(EXECUTIONS, org, equal={"request_key": key}, limit=1))
-        return _execution(found[0]) if found else None
+        found = await self._store.find(EXECUTIONS, "request_key", key)
+        return None if found is None else _execution(found)
 
     async def list(
         self, org: str, where: Filter, after: tuple[int, str] | None, limit: int
@@ -209,6 +217,7 @@ def _document(execution: Execution) -> Document:
     order = execution.order
     body: dict[str, Any] = {
         "order": {name: value for name, value in _order_body(order).items() if value},
+        "preview": order.input[:PREVIEW_CHARACTERS],
         "digest": execution.digest,
         "update_time": execution.update_time,
     }
@@ -216,10 +225,11 @@ def _document(execution: Execution) -> Document:
         body["start_time"] = execution.start_time
     if execution.end_time is not None:
         body["end_time"] = execution.end_time
-    if execution.result:
-        body["result"] = execution.result
     if execution.failure is not None:
         body["failure"] = asdict(execution.failure)
+    content = {"input": order.input}
+    if execution.result:
+        content["result"] = execution.result
     return Document(
         org=execution.org,
         id=execution.id,
@@ -237,12 +247,12 @@ def _document(execution: Execution) -> Document:
             else execution.id,
         },
         body=body,
+        content=content,
     )
 
 
 def _order_body(order: Order) -> dict[str, Any]:
     return {
-        "input": order.input,
         "ai_provider": order.ai_provider,
         "model": order.model,
         "timeout_ms": order.timeout_ms,
@@ -253,12 +263,14 @@ def _order_body(order: Order) -> dict[str, Any]:
 
 
 def _execution(document: Document) -> Execution:
+    """Read a run; from a query it has a preview in place of its input, and no result."""
     body: Mapping[str, Any] = document.body
     failure = body.get("failure")
     return Execution(
         org=document.org,
         id=document.id,
         order=Order(
+            input=document.content.get("input", body["preview"]),
             agent_id=document.fields["agent_id"],
             conversation_id=document.fields["conversation_id"],
             instance_id=document.fields["instance_id"],
@@ -269,7 +281,7 @@ def _execution(document: Document) -> Execution:
         update_time=body["update_time"],
         state=State(document.fields["state"]),
         owner=document.fields["owner"],
-        result=body.get("result", ""),
+        result=document.content.get("result", ""),
         failure=None if failure is None else Failure(**failure),
         start_time=body.get("start_time"),
         end_time=body.get("end_time"),

@@ -1,6 +1,6 @@
 """What happens around every rpc, in one fixed order.
 
-Telemetry, call id and log, errors, principal, validation, then the handler. One wrapper is made for
+Trace and call id, log, errors, principal, validation, then the handler. One wrapper is made for
 each method, once; a chain of six interceptors would cost as much as the work they guard. Requests are
 parsed here rather than by grpc, so that one that cannot be parsed is an error of ours.
 """
@@ -25,6 +25,7 @@ from services.kit.errors import DomainError, Violation, code_of, to_status
 from services.kit.logs import CallLog
 
 _LOG = logging.getLogger(__name__)
+_SMALL_REQUEST = 64 * 1024
 _DETAILS = "grpc-status-details-bin"
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -136,8 +137,11 @@ class Interceptor:
                 Reason.REASON_MALFORMED_REQUEST,
                 "The request cannot be read: it is damaged, or text in it is not UTF-8.",
             ) from None
-        violations = self._validator.collect_violations(request)
+        violations = self._validator.collect_violations(request, fail_fast=True)
         if violations:
+            if len(raw) <= _SMALL_REQUEST:
+                # All of them at once; in a large request there may be too many to look for.
+                violations = self._validator.collect_violations(request)
             broken = [_violation(violation.proto) for violation in violations]
             raise DomainError(
                 Reason.REASON_INVALID_REQUEST,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -68,6 +69,8 @@ def main(settings_type: type[S], compose: Compose[S]) -> None:
 
     A start that cannot succeed ends the process with status 1 and one sentence on standard error.
     """
+    # What is said to agents and by them is nobody else's on this machine.
+    os.umask(0o077)
     try:
         settings = load(settings_type)
         if api_implementation.Type() != "upb":

@@ -7,6 +7,7 @@ or whatever `CONDUCTOR_CONFIG` names. This module alone reads either.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -40,7 +41,7 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    shutdown_seconds: float = Field(default=6.0, ge=0, le=60)
+    shutdown_seconds: float = Field(default=6.0, ge=0, le=7)
     """How long open calls may take to end after SIGTERM."""
 
     @classmethod
@@ -55,6 +56,28 @@ class Settings(BaseSettings):
         """Order the sources: arguments, environment, file."""
         file = os.environ.get(f"{PREFIX}CONFIG", "config.yaml")
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, file)
+
+
+def only_loopback(host: str) -> str:
+    """Check that an address to listen on cannot be reached from other machines.
+
+    Raises:
+        ValueError: it can, or it is no address; one sentence with the fix.
+    """
+    address = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    try:
+        loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        raise ValueError(
+            f"{host!r} is not an IP address; use 127.0.0.1, ::1 or localhost"
+        ) from None
+    if not loopback:
+        raise ValueError(
+            f"{host} can be reached from other machines, and without authentication anyone "
+            "there could run agents here; this release has no authentication yet, so use "
+            "127.0.0.1"
+        )
+    return address
 
 
 T = TypeVar("T", bound=Settings)

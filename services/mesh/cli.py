@@ -21,6 +21,8 @@ def up() -> None:
     CONDUCTOR_HTTP_PORT (8080) is the one port, CONDUCTOR_DATA_DIR (.conductor) keeps the data;
     the README names the other settings.
     """
+    # Logs and configuration are nobody else's on this machine.
+    os.umask(0o077)
     try:
         asyncio.run(_run(load(MeshSettings)))
     except (SettingsError, CannotStart) as error:

@@ -348,7 +348,9 @@ def _off() -> Config:
 def _virtual_hosts(edge: Edge, routes: Sequence[Config], cluster: str) -> list[Config]:
     ours = {
         "name": "edge",
-        "domains": ["*"] if "*" in edge.hosts else [*_LOCAL_HOSTS, *edge.hosts],
+        "domains": ["*"]
+        if "*" in edge.hosts
+        else list(dict.fromkeys([*_LOCAL_HOSTS, *edge.hosts])),
         "routes": list(routes),
         "retry_policy": _retry_policy(),
         "typed_per_filter_config": {_CORS: _cors_policy(edge.cors_origins)},

@@ -21,16 +21,24 @@ def bound(path: Path, limit: int = LIMIT) -> bool:
     """Copy a log that has grown beyond `limit` bytes to its `.1` and empty it.
 
     Copied and emptied, not renamed: the process that writes it holds it open. Lines written while
-    it is copied are lost. Answers whether it was.
+    it is copied are lost; where there is no room for the copy, all of them are. Answers whether it
+    was emptied.
     """
     try:
         if path.stat().st_size <= limit:
             return False
-        shutil.copyfile(path, path.with_name(path.name + ".1"))
+        _copy(path, path.with_name(path.name + ".1"))
         os.truncate(path, 0)
-    except FileNotFoundError:
+    except OSError:
         return False
     return True
+
+
+def _copy(path: Path, copy: Path) -> None:
+    try:
+        shutil.copyfile(path, copy)
+    except OSError:
+        copy.unlink(missing_ok=True)
 
 
 def size(path: Path) -> int:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -213,7 +214,9 @@ class Mesh:
             "admin": f"{_LOOPBACK}:{ports.admin}",
             "pid": pids.get(_ENVOY),
         }
-        self._data.record({"pid": os.getpid(), "processes": processes})
+        with suppress(OSError):
+            # For people and tools only; a full disk must not end what runs.
+            self._data.record({"pid": os.getpid(), "processes": processes})
 
     async def _bound_logs(self) -> None:
         while True:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from services.kit.settings import Settings
+from services.kit.settings import Settings, only_loopback
 
+_HOST = re.compile(r"\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
 
 
@@ -39,20 +39,18 @@ class MeshSettings(Settings):
     @field_validator("listen_host")
     @classmethod
     def _only_the_loopback(cls, host: str) -> str:
-        address = "127.0.0.1" if host == "localhost" else host.strip("[]")
-        try:
-            loopback = ipaddress.ip_address(address).is_loopback
-        except ValueError:
-            raise ValueError(
-                f"{host!r} is not an IP address; use 127.0.0.1, ::1 or localhost"
-            ) from None
-        if not loopback:
-            raise ValueError(
-                f"{host} can be reached from other machines, and without authentication anyone "
-                "there could run agents here; this release has no authentication yet, so use "
-                "127.0.0.1"
-            )
-        return address
+        return only_loopback(host)
+
+    @field_validator("hosts")
+    @classmethod
+    def _only_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if host != "*" and not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"{host!r} is not a host name; write it without scheme and port, like "
+                    "mesh.example.org, or * for any"
+                )
+        return tuple(dict.fromkeys(host.lower() for host in hosts))
 
     @field_validator("cors_origins", "hosts", mode="before")
     @classmethod

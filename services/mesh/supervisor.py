@@ -105,12 +105,12 @@ class Keeper:
             self.program.command, self.program.env, self.program.log, self._lifeline
         )
         self._process, self.pid = process, process.pid
-        self._changed()
         end = asyncio.create_task(process.wait())
         health = asyncio.create_task(self._become_healthy())
         stop = asyncio.create_task(self._stopping.wait())
         hung = False
         try:
+            self._changed()
             await asyncio.wait({end, health, stop}, return_when=asyncio.FIRST_COMPLETED)
             hung = health.done() and not health.result() and not end.done()
             if not hung:

@@ -190,6 +190,21 @@ class TestDocuments:
         assert await store.get(RUNS, "acme", UNICODE) == document
         assert await page(store, equal={"agent": UNICODE}) == [UNICODE]
 
+    async def test_a_document_is_found_by_its_unique_key(self, store: Store) -> None:
+        await store.write(Insert(RUNS, run("a")), Insert(RUNS, run("a", org="other")))
+        assert await store.find(RUNS, "request_key", "other/a") == run("a", org="other")
+        assert await store.find(RUNS, "request_key", "nobody/a") is None
+
+    async def test_content_is_read_by_key_and_left_out_of_queries(self, store: Store) -> None:
+        large = run(content={"text": UNICODE * 1000})
+        await store.write(Insert(RUNS, large))
+        assert await store.get(RUNS, "acme", "a") == large
+        assert [one.content for one in await store.query(Query(RUNS, "acme"))] == [{}]
+        await store.write(Replace(RUNS, replace(large, content={"text": "less"})))
+        changed = await store.get(RUNS, "acme", "a")
+        assert changed is not None
+        assert changed.content == {"text": "less"}
+
     async def test_a_write_the_store_cannot_take_fails_alone(self, store: Store) -> None:
         """A body that is no JSON is a fault of the caller; others must not pay for it."""
         async with asyncio.timeout(5):

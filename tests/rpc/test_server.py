@@ -209,5 +209,5 @@ async def test_a_file_that_is_no_store_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "execution").mkdir()
     (tmp_path / "execution" / "execution.db").write_bytes(b"this is not a database at all" * 100)
     async with AsyncExitStack() as stack:
-        with pytest.raises(DomainError):
+        with pytest.raises(UnreadableStoreError, match="cannot be read"):
             await compose(ExecutionSettings(data_dir=tmp_path), stack)

@@ -133,7 +133,7 @@ async def test_a_deleted_run_is_gone_and_its_request_id_is_free() -> None:
             house.service.version(ORG, first.id),
             house.service.delete(ORG, first.id),
             house.service.cancel(ORG, first.id, "call:1"),
-            house.service.answer(ORG, first.id),
+            house.service.answer(ORG, first.id, asyncio.sleep(0)),
         ):
             with pytest.raises(DomainError) as caught:
                 await call
@@ -283,7 +283,7 @@ async def test_an_end_cut_in_half_is_repaired_by_whoever_needs_it() -> None:
         assert (await house.log(execution))[-1].kind == "result"
         assert not (await house.service.get(ORG, execution.id)).finished
         if need == "answer":
-            assert (await house.service.answer(ORG, execution.id)).result == "ab"
+            assert (await house.service.answer(ORG, execution.id, asyncio.sleep(0))).result == "ab"
         elif need == "cancel":
             with pytest.raises(DomainError) as caught:
                 await house.service.cancel(ORG, execution.id, "call:1")

@@ -323,7 +323,9 @@ async def test_a_worker_that_is_new_is_not_taken_for_one_that_is_gone() -> None:
 
 @pytest.mark.parametrize("trouble", [store_unavailable(), store_full()], ids=["away", "full"])
 @in_virtual_time
-async def test_a_run_goes_on_when_the_store_is_back(trouble: DomainError) -> None:
+async def test_a_model_is_not_asked_again_for_a_store_that_comes_back_in_time(
+    trouble: DomainError,
+) -> None:
     store = Troubled()
     async with house_at_work({"m": words(*"abcdefgh", every=0.5)}, store=store) as house:
         execution = await house.start()
@@ -334,6 +336,21 @@ async def test_a_run_goes_on_when_the_store_is_back(trouble: DomainError) -> Non
         ended_run = await house.end_of(execution, within=15)
         log = await house.log(ended_run)
         is_sound(ended_run, log)
+        assert ended_run.result == "abcdefgh"
+        assert await payloads(house, ended_run, Kind.JOB_RESUMED) == []
+
+
+@in_virtual_time
+async def test_a_run_is_resumed_when_the_store_was_away_for_longer_than_a_lease() -> None:
+    store = Troubled()
+    async with house_at_work({"m": words(*"abcdefgh", every=0.5)}, store=store) as house:
+        execution = await house.start()
+        await house.until(execution, Kind.LLM_NEW_TOKEN)
+        store.trouble = store_unavailable()
+        await asyncio.sleep(3 * TTL)
+        store.trouble = None
+        ended_run = await house.end_of(execution, within=30)
+        is_sound(ended_run, await house.log(ended_run))
         assert ended_run.result == "abcdefgh"
         assert len(await payloads(house, ended_run, Kind.JOB_RESUMED)) >= 1
 

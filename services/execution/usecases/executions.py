@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from services.execution import domain
@@ -120,18 +120,22 @@ class ExecutionService:
             raise domain.not_found(execution_id)
         return execution
 
-    async def answer(self, org: str, execution_id: str) -> Execution:
-        """Read a run whose terminal event was seen, even if its projection fell behind.
+    async def answer(self, org: str, execution_id: str, ended: Awaitable[None]) -> Execution:
+        """Wait for the end of a run and read it, even if its projection fell behind.
 
         Raises:
-            DomainError: what the run ended with, unless it succeeded; EXECUTION_NOT_FOUND.
+            DomainError: what the run ended with, unless it succeeded; what kept us from waiting.
         """
-        execution = await self.get(org, execution_id)
-        if not execution.finished:
-            execution = await self._repaired(execution)
-        error = domain.outcome(execution)
-        if error is not None:
-            raise error
+        try:
+            await ended
+            execution = await self.get(org, execution_id)
+            if not execution.finished:
+                execution = await self._repaired(execution)
+        except DomainError as error:
+            raise domain.about(error, execution_id) from error
+        failed = domain.outcome(execution)
+        if failed is not None:
+            raise failed
         return execution
 
     async def version(self, org: str, execution_id: str) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
-from services.execution.domain import TERMINAL_STATES
+from services.execution.domain import TERMINAL_STATES, State
 from services.execution.ports import Due, Executions
 from services.execution.usecases.executions import ExecutionService
 from services.kit.errors import DomainError, Reason
@@ -51,14 +51,22 @@ class Retention:
         oldest_kept = self._clock() - round(self._keep_seconds * _MICROSECONDS)
         deleted = 0
         for state in sorted(TERMINAL_STATES):
-            while page := await self._executions.due(state, None):
-                old = [due for (time, _), due in page if time < oldest_kept]
-                for due in old:
+            async for due in self._created_before(state, oldest_kept):
+                execution = await self._executions.get(due.org, due.id)
+                if execution is not None and (execution.end_time or oldest_kept) < oldest_kept:
                     await self._delete(due)
-                deleted += len(old)
-                if len(old) < len(page):
-                    break
+                    deleted += 1
         return deleted
+
+    async def _created_before(self, state: State, time: int) -> AsyncIterator[Due]:
+        """Yield runs that are old enough to have ended long ago."""
+        after = None
+        while page := await self._executions.due(state, after):
+            for place, due in page:
+                if place[0] >= time:
+                    return
+                after = place
+                yield due
 
     async def _delete(self, due: Due) -> None:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 
 from services.execution import domain
 from services.execution.domain import Event, Execution, State
@@ -19,6 +20,8 @@ from services.kit.errors import DomainError, Reason
 
 _LOG = logging.getLogger(__name__)
 _TRIES = 20
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 1.0
 _MAX_PENDING = 1024 * 1024
 """Characters of unrecorded answer at which the model has to wait for the store."""
 
@@ -236,11 +239,37 @@ class Run:
 
     async def _record(self, claim: _Claim, text: str) -> None:
         events = self._tokens(claim, text, self._clock())
-        if not self._may_write():
-            raise FencedError
-        await self._executions.append(claim.execution, self._head, events)
+        head = self._head
+        await self._insist(events, partial(self._executions.append, claim.execution, head, events))
         self._head += len(events)
         await self._wakeups.publish(events_channel(self._org, self._id))
+
+    async def _insist(
+        self, events: Sequence[Event], write: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Write while this worker may, however often the store is away meanwhile.
+
+        What a model said is dear: it is not asked again for a store that comes back in time.
+        """
+        pause = _FIRST_PAUSE
+        while True:
+            if not self._may_write():
+                raise FencedError
+            try:
+                await write()
+            except DomainError as error:
+                if error.retry_after is None:
+                    raise
+                _LOG.info("run %s waits for the store: %s", self._id, error)
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            with suppress(DomainError):
+                last = await self._executions.last_event(self._org, self._id)
+                if last == events[-1]:
+                    # It was written; only the answer was lost.
+                    return
 
     def _tokens(self, claim: _Claim, text: str, now: int) -> list[Event]:
         return domain.tokens(self._head, claim.step, claim.attempt, text, self._worker, now)
@@ -269,10 +298,8 @@ class Run:
 
     async def _commit_end(self, finished: Execution, head: int, events: Sequence[Event]) -> None:
         for _ in range(_TRIES):
-            if not self._may_write():
-                raise FencedError
             try:
-                await self._executions.commit(finished, head, events)
+                await self._insist(events, partial(self._executions.commit, finished, head, events))
             except FencedError:
                 # Only the document may have moved, by somebody who repaired it.
                 last = await self._executions.last_event(self._org, self._id)

@@ -171,6 +171,8 @@ class Watches:
         page = feed.after(after)
         if page is None and feed.head > after:
             page = await self._replay(org, execution_id, after)
+        if feed.broken:
+            raise DomainError(Reason.REASON_INTERNAL, "The events of the run cannot be read.")
         if page is None and (feed.gone or feed.head > after):
             # What the feed has read is there no more: the run was deleted.
             raise domain.not_found(execution_id)
@@ -246,12 +248,13 @@ class _Feed:
         self.head = after
         self.beats = 0
         self.gone = False
+        self.broken = False
         self.watchers = 0
         self._recent: deque[tuple[int, Page]] = deque(maxlen=_RECENT_PAGES)
         self._waiting: list[asyncio.Future[None]] = []
         self._woken = asyncio.Event()
         self._unsubscribe = wakeups.subscribe(events_channel(org, execution_id), self._woken.set)
-        self._task = asyncio.create_task(self._follow(), name=f"feed {execution_id}")
+        self._task = asyncio.create_task(self._serve(), name=f"feed {execution_id}")
 
     def after(self, sequence: int) -> Page | None:
         """Find a recent page that begins after a sequence."""
@@ -277,6 +280,14 @@ class _Feed:
         """Stop reading."""
         self._unsubscribe()
         self._task.cancel()
+
+    async def _serve(self) -> None:
+        try:
+            await self._follow()
+        except Exception:  # noqa: BLE001 its watchers have to hear of whatever it is
+            _LOG.exception("the feed of %s met a fault", self._id)
+            self.broken = True
+            self.wake_watchers()
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()

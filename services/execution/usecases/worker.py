@@ -28,6 +28,7 @@ from services.execution.usecases.runs import End, Run
 from services.kit.errors import DomainError
 
 _LOG = logging.getLogger(__name__)
+_HAND_BACK_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,12 @@ class Worker:
         runs = list(self._active.values())
         for run in runs:
             run.end(End.HAND_BACK)
-        await asyncio.gather(*(run.ended() for run in runs))
+        # A model that does not let go must not keep the lease: its run is taken over without it.
+        if runs:
+            ending = [asyncio.create_task(run.ended()) for run in runs]
+            await asyncio.wait(ending, timeout=_HAND_BACK_SECONDS)
+            for task in ending:
+                task.cancel()
         if self._lease is not None:
             try:
                 await self._leases.remove(self._lease)
@@ -162,7 +168,7 @@ class Worker:
         self._doubted = set()
         began = self._monotonic()
         alive, still = self._judge(await self._leases.all(), began)
-        self._gone = (self._gone | owners) - alive
+        self._gone = owners - alive
         needed: set[str] = set()
         for item, owner in running:
             mine = self._lease is not None and owner == self._lease.worker

@@ -53,6 +53,3 @@ class InProcessQueue:
         item = await self._queue.get()
         self._waiting.discard(item)
         return item
-
-    async def done(self, item: str) -> None:
-        """Do nothing: a process that dies takes its queue with it, and the sweep fills the next."""

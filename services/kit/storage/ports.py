@@ -78,6 +78,8 @@ class Document:
     body: Mapping[str, Any] = field(default_factory=dict)
     version: int = 1
     """1 when inserted, one more with each replace."""
+    content: Mapping[str, Any] = field(default_factory=dict)
+    """The part of the body that may be large. Queries leave it out."""
 
 
 Entry: TypeAlias = tuple[int, bytes, str]
@@ -190,8 +192,12 @@ class Store(Protocol):
         """Read only the version of a document."""
         ...
 
+    async def find(self, collection: Collection, unique: str, value: str) -> Document | None:
+        """Read a document by one of its unique keys."""
+        ...
+
     async def query(self, query: Query) -> list[Document]:
-        """Read a page of documents."""
+        """Read a page of documents, without their content."""
         ...
 
     async def read(
@@ -234,8 +240,4 @@ class WorkQueue(Protocol):
 
     async def take(self) -> str:
         """Wait for the oldest item and take it."""
-        ...
-
-    async def done(self, item: str) -> None:
-        """Say that a taken item needs no second delivery."""
         ...

@@ -145,9 +145,23 @@ class SqliteStore:
                 except queue.Empty:
                     break
             if batch:
-                outcomes = self._commit(db, batch)
+                try:
+                    outcomes = self._commit(db, batch)
+                except Exception:  # noqa: BLE001 the writer must outlive whatever happens
+                    # Not even the rollback went well. Nothing was committed; begin anew.
+                    _LOG.exception("the connection that writes to %s is lost", self._path)
+                    outcomes = [(future, store_unavailable()) for _, future in batch]
+                    db = self._reconnected(db)
                 self._loop.call_soon_threadsafe(_resolve, outcomes)
         db.close()
+
+    def _reconnected(self, db: sqlite3.Connection) -> sqlite3.Connection:
+        try:
+            db.close()
+            return _connect(self._path)
+        except sqlite3.Error as error:
+            _LOG.warning("%s cannot be opened again yet: %s", self._path, error)
+            return db
 
     def _commit(self, db: sqlite3.Connection, batch: Sequence[_Request]) -> list[_Outcome]:
         """Commit the batch; a request that has to be undone is parted from the others first.
@@ -161,8 +175,8 @@ class SqliteStore:
         except sqlite3.Error as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            _LOG.warning("a write to %s failed: %s", self._path, error)
-            return [(future, _translate(error)) for _, future in batch]
+            failure = _translate(error)
+            return [(future, failure) for _, future in batch]
         except Exception as error:  # noqa: BLE001 one impossible write must not end the writer
             db.execute("ROLLBACK")
             if len(batch) == 1:
@@ -208,6 +222,12 @@ class SqliteStore:
         """Read a document by key."""
         sql = self._sql[collection.name]
         row = self._fetch_one(sql.select_one, (org, id_))
+        return None if row is None else sql.document(row)
+
+    async def find(self, collection: Collection, unique: str, value: str) -> Document | None:
+        """Read a document by one of its unique keys."""
+        sql = self._sql[collection.name]
+        row = self._fetch_one(sql.select_unique[unique], (value,))
         return None if row is None else sql.document(row)
 
     async def version(self, collection: Collection, org: str, id_: str) -> int | None:
@@ -286,7 +306,7 @@ class _CollectionSql:
             (
                 f"CREATE TABLE IF NOT EXISTS {table} (org TEXT NOT NULL, id TEXT NOT NULL, "
                 f"version INTEGER NOT NULL, create_time INTEGER NOT NULL{text_columns}, "
-                "body TEXT NOT NULL)"
+                "body TEXT NOT NULL, content TEXT NOT NULL)"
             ),
             f"CREATE UNIQUE INDEX IF NOT EXISTS {table}_key ON {table} (org, id)",
             f"CREATE INDEX IF NOT EXISTS {table}_time ON {table} (org, create_time, id)",
@@ -300,22 +320,24 @@ class _CollectionSql:
             ),
         ]
         names = ", ".join(("org", "id", "version", "create_time", *self._columns))
-        marks = ", ".join("?" * (5 + len(self._columns)))
-        self._insert = f"INSERT INTO {table} ({names}, body) VALUES ({marks})"
+        marks = ", ".join("?" * (6 + len(self._columns)))
+        self._insert = f"INSERT INTO {table} ({names}, body, content) VALUES ({marks})"
         sets = "".join(f", {column}=?" for column in self._columns)
-        self._replace = (
-            f"UPDATE {table} SET version=version+1, body=?{sets} WHERE org=? AND id=? AND version=?"
-        )
+        self._replace = f"UPDATE {table} SET version=version+1, body=?, content=?{sets} WHERE org=? AND id=? AND version=?"
         self.delete = f"DELETE FROM {table} WHERE org=? AND id=? AND version=?"
-        self._select = f"SELECT {names}, body FROM {table}"
-        self._select_keys = f"SELECT {names}, '{{}}' FROM {table}"
-        self.select_one = f"{self._select} WHERE org=? AND id=?"
+        self._select = f"SELECT {names}, body, '{{}}' FROM {table}"
+        self._select_keys = f"SELECT {names}, '{{}}', '{{}}' FROM {table}"
+        whole = f"SELECT {names}, body, content FROM {table}"
+        self.select_one = f"{whole} WHERE org=? AND id=?"
+        self.select_unique = {field: f"{whole} WHERE {field}=?" for field in collection.unique}
         self.select_version = f"SELECT version FROM {table} WHERE org=? AND id=?"
 
     def insert(self, db: sqlite3.Connection, document: Document) -> None:
         fields = [document.fields[column] for column in self._columns]
         body = orjson.dumps(document.body).decode()
-        row = (document.org, document.id, document.version, document.create_time, *fields, body)
+        content = orjson.dumps(document.content).decode()
+        key = (document.org, document.id, document.version, document.create_time)
+        row = (*key, *fields, body, content)
         try:
             db.execute(self._insert, row)
         except sqlite3.IntegrityError as error:
@@ -324,10 +346,10 @@ class _CollectionSql:
     def replace(self, db: sqlite3.Connection, document: Document) -> None:
         fields = [document.fields[column] for column in self._columns]
         body = orjson.dumps(document.body).decode()
+        content = orjson.dumps(document.content).decode()
+        key = (document.org, document.id, document.version)
         try:
-            cursor = db.execute(
-                self._replace, (body, *fields, document.org, document.id, document.version)
-            )
+            cursor = db.execute(self._replace, (body, content, *fields, *key))
         except sqlite3.IntegrityError as error:
             raise self._duplicate(error) from None
         if cursor.rowcount == 0:
@@ -367,7 +389,7 @@ class _CollectionSql:
         return f"{select}{where}{order}", values
 
     def document(self, row: Sequence[Any]) -> Document:
-        org, id_, version, create_time, *fields, body = row
+        org, id_, version, create_time, *fields, body, content = row
         return Document(
             org=org,
             id=id_,
@@ -375,6 +397,7 @@ class _CollectionSql:
             create_time=create_time,
             fields=dict(zip(self._columns, fields, strict=True)),
             body=orjson.loads(body),
+            content=orjson.loads(content),
         )
 
 
@@ -430,6 +453,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _translate(error: sqlite3.Error) -> DomainError:
+    _LOG.warning("the store failed: %s", error)
     if getattr(error, "sqlite_errorcode", None) in _FULL:
         return store_full()
     return store_unavailable()
