@@ -26,14 +26,14 @@ def create(database: str) -> FastAPI:
     @app.get(PREFIX + "/executions/{execution_id}")
     async def get_execution(execution_id: str) -> dict[str, Any]:
         row = connection.execute(
-            "SELECT id, state, agent_id, conversation_id, instance_id, create_time, body "
+            "SELECT id, state, agent_id, conversation_id, instance_id, create_time, body, content "
             "FROM executions WHERE org=? AND id=?",
             ("default", execution_id),
         ).fetchone()
         if row is None:
             raise HTTPException(404, f"No execution has the id {execution_id}.")
-        id_, state, agent_id, conversation_id, instance_id, create_time, text = row
-        body = orjson.loads(text)
+        id_, state, agent_id, conversation_id, instance_id, create_time, text, content = row
+        body, whole = orjson.loads(text), orjson.loads(content)
         order = body["order"]
         answer: dict[str, Any] = {
             "id": id_,
@@ -41,9 +41,9 @@ def create(database: str) -> FastAPI:
             "agent_id": agent_id,
             "ai_provider": order.get("ai_provider", ""),
             "model": order.get("model", ""),
-            "input": order["input"],
-            "input_preview": order["input"][:200],
-            "result": body.get("result", ""),
+            "input": whole["input"],
+            "input_preview": whole["input"][:200],
+            "result": whole.get("result", ""),
             "cwd": order.get("cwd", ""),
             "metadata": order.get("metadata", {}),
             "request_id": order.get("request_id", ""),
