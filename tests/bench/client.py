@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from time import perf_counter, time
 from typing import cast
@@ -102,7 +103,7 @@ class Load:
     more: bool = True
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, ABC):
     """One connection that begins anew after each answer, as long as there is to be more."""
 
     def __init__(self, load: Load) -> None:
@@ -112,9 +113,9 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @abstractmethod
     def begin(self) -> None:
         """Send the first request."""
-        raise NotImplementedError
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is a class of its own

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from services.execution.stores import COLLECTIONS, LOGS
-from services.kit.storage.ports import UnreadableStoreError
+from services.execution.stores import COLLECTIONS, EVENTS, LOGS
+from services.kit.errors import DomainError, Reason
+from services.kit.storage import sqlite
+from services.kit.storage.ports import Append, UnreadableStoreError
 from services.kit.storage.sqlite import SqliteStore
 
 
@@ -19,3 +23,39 @@ async def test_a_file_that_is_no_database_is_refused_with_a_sentence_and_left_al
     with pytest.raises(UnreadableStoreError, match=r"execution\.db cannot be read"):
         await SqliteStore.open(path, COLLECTIONS, LOGS)
     assert path.read_text().startswith("this is a letter")
+
+
+class Lost(sqlite3.Connection):
+    """A connection that can lose its disk in the middle of a transaction, and then not go back."""
+
+    disk = True
+
+    def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
+        if not self.disk and sql in {"COMMIT", "ROLLBACK"}:
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().execute(sql, parameters)  # type: ignore[arg-type]  # as it was given
+
+
+async def test_a_writer_that_cannot_even_go_back_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Lost] = []
+
+    def connect(path: Path) -> sqlite3.Connection:
+        made.append(
+            sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Lost)
+        )
+        return made[-1]
+
+    monkeypatch.setattr(sqlite, "_connect", connect)
+    store = await SqliteStore.open(tmp_path / "execution.db", COLLECTIONS, LOGS)
+    try:
+        made[0].disk = False
+        async with asyncio.timeout(5):
+            with pytest.raises(DomainError) as caught:
+                await store.write(Append(EVENTS, "acme", "a", 0, [(1, b"lost", "w")]))
+            assert caught.value.reason == Reason.REASON_STORE_UNAVAILABLE
+            await store.write(Append(EVENTS, "acme", "a", 0, [(1, b"kept", "w")]))
+        assert await store.last(EVENTS, "acme", "a") == (1, b"kept", "w")
+    finally:
+        await store.close()

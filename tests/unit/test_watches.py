@@ -34,7 +34,7 @@ class Counting(MemoryStore):
     """Counts how often logs are read, and fails while in trouble."""
 
     reads = 0
-    trouble: DomainError | None = None
+    trouble: Exception | None = None
 
     def __init__(self) -> None:
         super().__init__(Memory(), COLLECTIONS)
@@ -372,3 +372,24 @@ async def test_watchers_are_told_together_when_there_are_many() -> None:
             assert len({tuple(watcher.sequences) for watcher in watchers}) == 1
             counts[number] = len(set(watchers[0].times))
     assert counts[1000] < counts[1] * 0.6
+
+
+@in_virtual_time
+async def test_a_feed_that_meets_a_fault_tells_its_watchers() -> None:
+    store = Counting()
+    async with house_at_work({"m": words(*"abcdefgh", every=1)}, store=store) as house:
+        execution = await house.start()
+        await house.until(execution, Kind.LLM_NEW_TOKEN)
+        watch = await house.watches.open(ORG, execution.id, 0)
+
+        async def to_the_end() -> None:
+            async with aclosing(watch.pages) as pages:
+                async for _ in pages:
+                    pass
+
+        watching = asyncio.create_task(to_the_end())
+        await asyncio.sleep(0.1)
+        store.trouble = ValueError("a row that is no event")
+        with pytest.raises(DomainError) as caught:
+            await asyncio.wait_for(watching, 60)
+        assert caught.value.reason == Reason.REASON_INTERNAL
