@@ -6,7 +6,16 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.execution.domain import Agent, Event, Execution, Filter, Model, State
+from services.execution.domain import (
+    Agent,
+    Event,
+    Execution,
+    Filter,
+    Model,
+    Price,
+    State,
+    Usage,
+)
 
 
 class FencedError(Exception):
@@ -152,6 +161,14 @@ class Agents(Protocol):
         ...
 
 
+class Prices(Protocol):
+    """What models cost."""
+
+    def price(self, ai_provider: str, model: str) -> Price | None:
+        """Look up what a model costs now; None when nobody knows."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One call of a model."""
@@ -159,10 +176,18 @@ class Prompt:
     text: str
     step: int
     attempt: int
+    max_output_tokens: int | None = None
+    """The most tokens it may make; None leaves it to the model."""
 
 
-class ModelError(Exception):
-    """A model failed; the message is one sentence that is safe to show to the caller."""
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a provider says about a call; of several, a later one adds to and corrects the earlier."""
+
+    usage: Usage | None = None
+    """Of this call so far, not since the last report."""
+    finish_reason: str = ""
+    """`stop` when the model was done, `length` when it was cut at a limit, else the provider's word."""
 
 
 class Provider(Protocol):
@@ -175,9 +200,26 @@ class Provider(Protocol):
 
     @property
     def models(self) -> Mapping[str, Model]:
-        """Its models by id; the first is its default."""
+        """The models it is known to serve, by id; the first is its default."""
         ...
 
-    def stream(self, model: str, prompt: Prompt) -> AsyncGenerator[str, None]:
-        """Call a model and yield its answer as it comes. Raises ModelError."""
+    @property
+    def serves_any(self) -> bool:
+        """Whether it may be asked for models that are not in `models`."""
+        ...
+
+    def stream(self, model: str, prompt: Prompt) -> AsyncGenerator[str | Report, None]:
+        """Call a model once and yield its answer as it comes.
+
+        Yields text; an empty text as a sign of life while the model thinks; and reports. Ends when
+        the model's answer is whole, and never otherwise.
+
+        Raises:
+            ModelError: nothing else, whatever the provider does. One that is cut short closes its
+                connection.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
         ...

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from services.execution import domain
 from services.execution.domain import Agent, Asked, Event, Execution, Kind, Model
-from services.execution.ports import Prompt, Provider, Wakeups
+from services.execution.ports import Prompt, Provider, Report, Wakeups
 from services.execution.stores import COLLECTIONS, StoredExecutions, StoredLeases
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.executions import ExecutionService, whole_log
@@ -24,20 +24,24 @@ from tests.fakes.virtual import clock, monotonic
 
 ORG = "acme"
 
-Says = Callable[[Prompt], AsyncGenerator[str, None]]
+Says = Callable[[Prompt], AsyncGenerator[str | Report, None]]
 
 
 class Talker:
     """A provider whose models say what a test wants."""
 
     name = "fake"
+    serves_any = False
 
     def __init__(self, says: Mapping[str, Says]) -> None:
         self._says = says
         self.models = {id_: Model(id_, self.name, "A fake.") for id_ in says}
 
-    def stream(self, model: str, prompt: Prompt) -> AsyncGenerator[str, None]:
+    def stream(self, model: str, prompt: Prompt) -> AsyncGenerator[str | Report, None]:
         return self._says[model](prompt)
+
+    async def close(self) -> None:
+        pass
 
 
 class Agents:

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.execution import domain
-from services.execution.domain import Execution
-from services.execution.ports import ModelError, Prompt
+from services.execution.domain import Execution, ModelError
+from services.execution.ports import Prompt
 from services.execution.stores import COLLECTIONS
 from services.execution.usecases.worker import Pace
 from services.kit.errors import DomainError

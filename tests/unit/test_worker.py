@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from services.execution import domain
-from services.execution.domain import Kind, State
-from services.execution.ports import ModelError, Prompt
+from services.execution.domain import Kind, ModelError, State
+from services.execution.ports import Prompt
 from services.execution.stores import COLLECTIONS
 from services.execution.usecases.worker import Pace
 from services.kit.errors import DomainError, Reason

@@ -7,8 +7,8 @@ import itertools
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 
-from services.execution.domain import Model
-from services.execution.ports import ModelError, Prompt
+from services.execution.domain import Model, ModelError
+from services.execution.ports import Prompt
 
 _ECHO_CHARACTERS = 2000
 _YIELD_EVERY = 64
@@ -55,6 +55,7 @@ class MockProvider:
     """
 
     name = "mock"
+    serves_any = False
 
     def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
         self._scripts = {**SCRIPTS, **(scripts or {})}
@@ -77,6 +78,9 @@ class MockProvider:
             elif number % _YIELD_EVERY == _YIELD_EVERY - 1:
                 await asyncio.sleep(0)
             yield token
+
+    async def close(self) -> None:
+        """Do nothing: there is no connection."""
 
 
 def _tokens(script: Script, text: str) -> Iterator[str]:

@@ -11,8 +11,8 @@ from enum import Enum, auto
 from functools import partial
 
 from services.execution import domain
-from services.execution.domain import Event, Execution, State
-from services.execution.ports import Executions, FencedError, ModelError, Prompt, Wakeups
+from services.execution.domain import Event, Execution, ModelError, State
+from services.execution.ports import Executions, FencedError, Prompt, Wakeups
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.channels import events_channel, stop_channel
 from services.execution.usecases.executions import whole_log
@@ -229,7 +229,7 @@ class Run:
         size = 0
         async with aclosing(provider.stream(order.model, prompt)) as answer:
             async for token in answer:
-                if not token:
+                if not token or not isinstance(token, str):
                     continue
                 size += len(token.encode())
                 if size > domain.MAX_RESULT_BYTES:

@@ -26,7 +26,7 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.rpc import code_pb2 as google_dot_rpc_dot_code__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n conductor/errors/v1/reason.proto\x12\x13\x63onductor.errors.v1\x1a google/protobuf/descriptor.proto\x1a\x15google/rpc/code.proto*\xb8\x06\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12 \n\x16REASON_INVALID_REQUEST\x10\x01\x1a\x04\xa8\xbb\x18\x03\x12\"\n\x18REASON_MALFORMED_REQUEST\x10\x02\x1a\x04\xa8\xbb\x18\x03\x12#\n\x19REASON_PAGE_TOKEN_INVALID\x10\x03\x1a\x04\xa8\xbb\x18\x03\x12\"\n\x18REASON_REQUEST_ID_REUSED\x10\x04\x1a\x04\xa8\xbb\x18\x06\x12$\n\x1aREASON_FEATURE_UNAVAILABLE\x10\x05\x1a\x04\xa8\xbb\x18\t\x12\x19\n\x0fREASON_INTERNAL\x10\x06\x1a\x04\xa8\xbb\x18\r\x12\x1f\n\x15REASON_UNKNOWN_METHOD\x10\x07\x1a\x04\xa8\xbb\x18\x0c\x12\x1e\n\x14REASON_SHUTTING_DOWN\x10\x08\x1a\x04\xa8\xbb\x18\x0e\x12\x1a\n\x10REASON_UNHEALTHY\x10\t\x1a\x04\xa8\xbb\x18\x0e\x12\"\n\x18REASON_STORE_UNAVAILABLE\x10\n\x1a\x04\xa8\xbb\x18\x0e\x12\x1b\n\x11REASON_STORE_FULL\x10\x0b\x1a\x04\xa8\xbb\x18\x08\x12\x19\n\x0fREASON_CONFLICT\x10\x0c\x1a\x04\xa8\xbb\x18\n\x12$\n\x1aREASON_EXECUTION_NOT_FOUND\x10\x14\x1a\x04\xa8\xbb\x18\x05\x12\'\n\x1dREASON_EXECUTION_NOT_FINISHED\x10\x15\x1a\x04\xa8\xbb\x18\t\x12#\n\x19REASON_EXECUTION_FINISHED\x10\x16\x1a\x04\xa8\xbb\x18\t\x12$\n\x1aREASON_CURSOR_OUT_OF_RANGE\x10\x17\x1a\x04\xa8\xbb\x18\x0b\x12 \n\x16REASON_AGENT_NOT_FOUND\x10\x18\x1a\x04\xa8\xbb\x18\x05\x12 \n\x16REASON_MODEL_NOT_FOUND\x10\x19\x1a\x04\xa8\xbb\x18\x05\x12#\n\x19REASON_PROVIDER_NOT_FOUND\x10\x1a\x1a\x04\xa8\xbb\x18\x05\x12\"\n\x18REASON_EXECUTION_TIMEOUT\x10\x1b\x1a\x04\xa8\xbb\x18\x04\x12$\n\x1aREASON_EXECUTION_CANCELLED\x10\x1c\x1a\x04\xa8\xbb\x18\n\x12\x1d\n\x13REASON_MODEL_FAILED\x10\x1d\x1a\x04\xa8\xbb\x18\r\x12!\n\x17REASON_RESULT_TOO_LARGE\x10\x1e\x1a\x04\xa8\xbb\x18\x08:C\n\x04\x63ode\x12!.google.protobuf.EnumValueOptions\x18\xb5\x87\x03 \x01(\x0e\x32\x10.google.rpc.Codeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n conductor/errors/v1/reason.proto\x12\x13\x63onductor.errors.v1\x1a google/protobuf/descriptor.proto\x1a\x15google/rpc/code.proto*\x89\x0b\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12 \n\x16REASON_INVALID_REQUEST\x10\x01\x1a\x04\xa8\xbb\x18\x03\x12\"\n\x18REASON_MALFORMED_REQUEST\x10\x02\x1a\x04\xa8\xbb\x18\x03\x12#\n\x19REASON_PAGE_TOKEN_INVALID\x10\x03\x1a\x04\xa8\xbb\x18\x03\x12\"\n\x18REASON_REQUEST_ID_REUSED\x10\x04\x1a\x04\xa8\xbb\x18\x06\x12$\n\x1aREASON_FEATURE_UNAVAILABLE\x10\x05\x1a\x04\xa8\xbb\x18\t\x12\x19\n\x0fREASON_INTERNAL\x10\x06\x1a\x04\xa8\xbb\x18\r\x12\x1f\n\x15REASON_UNKNOWN_METHOD\x10\x07\x1a\x04\xa8\xbb\x18\x0c\x12\x1e\n\x14REASON_SHUTTING_DOWN\x10\x08\x1a\x04\xa8\xbb\x18\x0e\x12\x1a\n\x10REASON_UNHEALTHY\x10\t\x1a\x04\xa8\xbb\x18\x0e\x12\"\n\x18REASON_STORE_UNAVAILABLE\x10\n\x1a\x04\xa8\xbb\x18\x0e\x12\x1b\n\x11REASON_STORE_FULL\x10\x0b\x1a\x04\xa8\xbb\x18\x08\x12\x19\n\x0fREASON_CONFLICT\x10\x0c\x1a\x04\xa8\xbb\x18\n\x12$\n\x1aREASON_EXECUTION_NOT_FOUND\x10\x14\x1a\x04\xa8\xbb\x18\x05\x12\'\n\x1dREASON_EXECUTION_NOT_FINISHED\x10\x15\x1a\x04\xa8\xbb\x18\t\x12#\n\x19REASON_EXECUTION_FINISHED\x10\x16\x1a\x04\xa8\xbb\x18\t\x12$\n\x1aREASON_CURSOR_OUT_OF_RANGE\x10\x17\x1a\x04\xa8\xbb\x18\x0b\x12 \n\x16REASON_AGENT_NOT_FOUND\x10\x18\x1a\x04\xa8\xbb\x18\x05\x12 \n\x16REASON_MODEL_NOT_FOUND\x10\x19\x1a\x04\xa8\xbb\x18\x05\x12#\n\x19REASON_PROVIDER_NOT_FOUND\x10\x1a\x1a\x04\xa8\xbb\x18\x05\x12\"\n\x18REASON_EXECUTION_TIMEOUT\x10\x1b\x1a\x04\xa8\xbb\x18\x04\x12$\n\x1aREASON_EXECUTION_CANCELLED\x10\x1c\x1a\x04\xa8\xbb\x18\n\x12\x1d\n\x13REASON_MODEL_FAILED\x10\x1d\x1a\x04\xa8\xbb\x18\r\x12!\n\x17REASON_RESULT_TOO_LARGE\x10\x1e\x1a\x04\xa8\xbb\x18\x08\x12(\n\x1eREASON_PROVIDER_NOT_CONFIGURED\x10\x1f\x1a\x04\xa8\xbb\x18\t\x12\x1e\n\x14REASON_PRICE_UNKNOWN\x10 \x1a\x04\xa8\xbb\x18\t\x12\x1b\n\x11REASON_QUEUE_FULL\x10!\x1a\x04\xa8\xbb\x18\x08\x12%\n\x1bREASON_OUTPUT_LIMIT_REACHED\x10\"\x1a\x04\xa8\xbb\x18\x08\x12#\n\x19REASON_COST_LIMIT_REACHED\x10#\x1a\x04\xa8\xbb\x18\x08\x12#\n\x19REASON_MODEL_KEY_REJECTED\x10$\x1a\x04\xa8\xbb\x18\t\x12&\n\x1cREASON_MODEL_QUOTA_EXHAUSTED\x10%\x1a\x04\xa8\xbb\x18\x08\x12#\n\x19REASON_MODEL_RATE_LIMITED\x10&\x1a\x04\xa8\xbb\x18\x08\x12\'\n\x1dREASON_MODEL_CONTEXT_TOO_LONG\x10\'\x1a\x04\xa8\xbb\x18\x03\x12&\n\x1cREASON_MODEL_CONTENT_REFUSED\x10(\x1a\x04\xa8\xbb\x18\t\x12$\n\x1aREASON_MODEL_CALL_REJECTED\x10)\x1a\x04\xa8\xbb\x18\t\x12!\n\x17REASON_MODEL_OVERLOADED\x10*\x1a\x04\xa8\xbb\x18\x0e\x12\"\n\x18REASON_MODEL_UNREACHABLE\x10+\x1a\x04\xa8\xbb\x18\x0e\x12\x1e\n\x14REASON_MODEL_TIMEOUT\x10,\x1a\x04\xa8\xbb\x18\x04\x12\'\n\x1dREASON_MODEL_RESPONSE_INVALID\x10-\x1a\x04\xa8\xbb\x18\r\x12#\n\x19REASON_MODEL_CIRCUIT_OPEN\x10.\x1a\x04\xa8\xbb\x18\x0e:C\n\x04\x63ode\x12!.google.protobuf.EnumValueOptions\x18\xb5\x87\x03 \x01(\x0e\x32\x10.google.rpc.Codeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -79,6 +79,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REASON'].values_by_name["REASON_MODEL_FAILED"]._serialized_options = b'\250\273\030\r'
   _globals['_REASON'].values_by_name["REASON_RESULT_TOO_LARGE"]._loaded_options = None
   _globals['_REASON'].values_by_name["REASON_RESULT_TOO_LARGE"]._serialized_options = b'\250\273\030\010'
+  _globals['_REASON'].values_by_name["REASON_PROVIDER_NOT_CONFIGURED"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_PROVIDER_NOT_CONFIGURED"]._serialized_options = b'\250\273\030\t'
+  _globals['_REASON'].values_by_name["REASON_PRICE_UNKNOWN"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_PRICE_UNKNOWN"]._serialized_options = b'\250\273\030\t'
+  _globals['_REASON'].values_by_name["REASON_QUEUE_FULL"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_QUEUE_FULL"]._serialized_options = b'\250\273\030\010'
+  _globals['_REASON'].values_by_name["REASON_OUTPUT_LIMIT_REACHED"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_OUTPUT_LIMIT_REACHED"]._serialized_options = b'\250\273\030\010'
+  _globals['_REASON'].values_by_name["REASON_COST_LIMIT_REACHED"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_COST_LIMIT_REACHED"]._serialized_options = b'\250\273\030\010'
+  _globals['_REASON'].values_by_name["REASON_MODEL_KEY_REJECTED"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_MODEL_KEY_REJECTED"]._serialized_options = b'\250\273\030\t'
+  _globals['_REASON'].values_by_name["REASON_MODEL_QUOTA_EXHAUSTED"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_MODEL_QUOTA_EXHAUSTED"]._serialized_options = b'\250\273\030\010'
+  _globals['_REASON'].values_by_name["REASON_MODEL_RATE_LIMITED"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_MODEL_RATE_LIMITED"]._serialized_options = b'\250\273\030\010'
+  _globals['_REASON'].values_by_name["REASON_MODEL_CONTEXT_TOO_LONG"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_MODEL_CONTEXT_TOO_LONG"]._serialized_options = b'\250\273\030\003'
+  _globals['_REASON'].values_by_name["REASON_MODEL_CONTENT_REFUSED"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_MODEL_CONTENT_REFUSED"]._serialized_options = b'\250\273\030\t'
+  _globals['_REASON'].values_by_name["REASON_MODEL_CALL_REJECTED"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_MODEL_CALL_REJECTED"]._serialized_options = b'\250\273\030\t'
+  _globals['_REASON'].values_by_name["REASON_MODEL_OVERLOADED"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_MODEL_OVERLOADED"]._serialized_options = b'\250\273\030\016'
+  _globals['_REASON'].values_by_name["REASON_MODEL_UNREACHABLE"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_MODEL_UNREACHABLE"]._serialized_options = b'\250\273\030\016'
+  _globals['_REASON'].values_by_name["REASON_MODEL_TIMEOUT"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_MODEL_TIMEOUT"]._serialized_options = b'\250\273\030\004'
+  _globals['_REASON'].values_by_name["REASON_MODEL_RESPONSE_INVALID"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_MODEL_RESPONSE_INVALID"]._serialized_options = b'\250\273\030\r'
+  _globals['_REASON'].values_by_name["REASON_MODEL_CIRCUIT_OPEN"]._loaded_options = None
+  _globals['_REASON'].values_by_name["REASON_MODEL_CIRCUIT_OPEN"]._serialized_options = b'\250\273\030\016'
   _globals['_REASON']._serialized_start=115
-  _globals['_REASON']._serialized_end=939
+  _globals['_REASON']._serialized_end=1532
 # @@protoc_insertion_point(module_scope)

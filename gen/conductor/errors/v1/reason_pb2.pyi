@@ -83,6 +83,41 @@ class _ReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTyp
     """The model failed and the run ended with it."""
     REASON_RESULT_TOO_LARGE: _Reason.ValueType  # 30
     """The answer grew beyond the largest result the mesh keeps."""
+    REASON_PROVIDER_NOT_CONFIGURED: _Reason.ValueType  # 31
+    """The provider has no key, or is not switched on; the message says which setting to set."""
+    REASON_PRICE_UNKNOWN: _Reason.ValueType  # 32
+    """The run has a cost limit and the model has no price. Add one to the price file, or set no limit."""
+    REASON_QUEUE_FULL: _Reason.ValueType  # 33
+    """As many runs wait as may. RetryInfo says when to try again."""
+    REASON_OUTPUT_LIMIT_REACHED: _Reason.ValueType  # 34
+    """The models said more tokens than the run may have."""
+    REASON_COST_LIMIT_REACHED: _Reason.ValueType  # 35
+    """The model calls cost more than the run may."""
+    REASON_MODEL_KEY_REJECTED: _Reason.ValueType  # 36
+    """The provider does not accept its key, or the key may not use the model."""
+    REASON_MODEL_QUOTA_EXHAUSTED: _Reason.ValueType  # 37
+    """The account at the provider has no credit or quota left."""
+    REASON_MODEL_RATE_LIMITED: _Reason.ValueType  # 38
+    """The provider asks to be called less often, and still did after every try."""
+    REASON_MODEL_CONTEXT_TOO_LONG: _Reason.ValueType  # 39
+    """The input, or input and answer together, are longer than the model takes."""
+    REASON_MODEL_CONTENT_REFUSED: _Reason.ValueType  # 40
+    """The model or its provider refuses to answer this input."""
+    REASON_MODEL_CALL_REJECTED: _Reason.ValueType  # 41
+    """The provider refuses the call for another reason, and would refuse it again.
+
+    Example: it does not serve the model.
+    """
+    REASON_MODEL_OVERLOADED: _Reason.ValueType  # 42
+    """The provider has too much to do, and still had after every try."""
+    REASON_MODEL_UNREACHABLE: _Reason.ValueType  # 43
+    """The provider cannot be reached, or the connection was cut."""
+    REASON_MODEL_TIMEOUT: _Reason.ValueType  # 44
+    """The model said nothing for too long."""
+    REASON_MODEL_RESPONSE_INVALID: _Reason.ValueType  # 45
+    """The provider answered something that cannot be read."""
+    REASON_MODEL_CIRCUIT_OPEN: _Reason.ValueType  # 46
+    """Calls of the model failed one after the other, so none is made for a while."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """A machine-readable cause of an error. Add values; never renumber or reuse one."""
@@ -141,6 +176,41 @@ REASON_MODEL_FAILED: Reason.ValueType  # 29
 """The model failed and the run ended with it."""
 REASON_RESULT_TOO_LARGE: Reason.ValueType  # 30
 """The answer grew beyond the largest result the mesh keeps."""
+REASON_PROVIDER_NOT_CONFIGURED: Reason.ValueType  # 31
+"""The provider has no key, or is not switched on; the message says which setting to set."""
+REASON_PRICE_UNKNOWN: Reason.ValueType  # 32
+"""The run has a cost limit and the model has no price. Add one to the price file, or set no limit."""
+REASON_QUEUE_FULL: Reason.ValueType  # 33
+"""As many runs wait as may. RetryInfo says when to try again."""
+REASON_OUTPUT_LIMIT_REACHED: Reason.ValueType  # 34
+"""The models said more tokens than the run may have."""
+REASON_COST_LIMIT_REACHED: Reason.ValueType  # 35
+"""The model calls cost more than the run may."""
+REASON_MODEL_KEY_REJECTED: Reason.ValueType  # 36
+"""The provider does not accept its key, or the key may not use the model."""
+REASON_MODEL_QUOTA_EXHAUSTED: Reason.ValueType  # 37
+"""The account at the provider has no credit or quota left."""
+REASON_MODEL_RATE_LIMITED: Reason.ValueType  # 38
+"""The provider asks to be called less often, and still did after every try."""
+REASON_MODEL_CONTEXT_TOO_LONG: Reason.ValueType  # 39
+"""The input, or input and answer together, are longer than the model takes."""
+REASON_MODEL_CONTENT_REFUSED: Reason.ValueType  # 40
+"""The model or its provider refuses to answer this input."""
+REASON_MODEL_CALL_REJECTED: Reason.ValueType  # 41
+"""The provider refuses the call for another reason, and would refuse it again.
+
+Example: it does not serve the model.
+"""
+REASON_MODEL_OVERLOADED: Reason.ValueType  # 42
+"""The provider has too much to do, and still had after every try."""
+REASON_MODEL_UNREACHABLE: Reason.ValueType  # 43
+"""The provider cannot be reached, or the connection was cut."""
+REASON_MODEL_TIMEOUT: Reason.ValueType  # 44
+"""The model said nothing for too long."""
+REASON_MODEL_RESPONSE_INVALID: Reason.ValueType  # 45
+"""The provider answered something that cannot be read."""
+REASON_MODEL_CIRCUIT_OPEN: Reason.ValueType  # 46
+"""Calls of the model failed one after the other, so none is made for a while."""
 
 CODE_FIELD_NUMBER: builtins.int
 code: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.EnumValueOptions, code_pb2.Code.ValueType]

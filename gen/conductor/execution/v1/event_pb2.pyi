@@ -4,7 +4,9 @@ isort:skip_file
 What happens during a run, one event at a time."""
 
 from conductor.execution.v1 import execution_pb2 as execution_pb2
+from conductor.execution.v1 import usage_pb2 as usage_pb2
 from google.protobuf import descriptor as descriptor
+from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
 import builtins as builtins
@@ -39,6 +41,8 @@ class ExecutionEvent(message.Message):
     ON_LLM_END_FIELD_NUMBER: builtins.int
     RESULT_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    JOB_QUEUED_FIELD_NUMBER: builtins.int
+    ON_LLM_FAILED_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The execution it belongs to."""
     sequence: builtins.int
@@ -79,6 +83,14 @@ class ExecutionEvent(message.Message):
     def error(self) -> Error:
         """Terminal: the run failed or was cancelled."""
 
+    @builtins.property
+    def job_queued(self) -> JobQueued:
+        """The run waits, and its place in the queue changed notably."""
+
+    @builtins.property
+    def on_llm_failed(self) -> LlmFailed:
+        """A model call failed. Another call follows unless the run ends."""
+
     def __init__(
         self,
         *,
@@ -93,12 +105,14 @@ class ExecutionEvent(message.Message):
         on_llm_end: LlmEnd | None = ...,
         result: Result | None = ...,
         error: Error | None = ...,
+        job_queued: JobQueued | None = ...,
+        on_llm_failed: LlmFailed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "error", b"error", "job_resumed", b"job_resumed", "job_started", b"job_started", "on_llm_end", b"on_llm_end", "on_llm_new_token", b"on_llm_new_token", "on_llm_start", b"on_llm_start", "payload", b"payload", "result", b"result", "status_update", b"status_update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "error", b"error", "job_queued", b"job_queued", "job_resumed", b"job_resumed", "job_started", b"job_started", "on_llm_end", b"on_llm_end", "on_llm_failed", b"on_llm_failed", "on_llm_new_token", b"on_llm_new_token", "on_llm_start", b"on_llm_start", "payload", b"payload", "result", b"result", "status_update", b"status_update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "error", b"error", "execution_id", b"execution_id", "job_resumed", b"job_resumed", "job_started", b"job_started", "on_llm_end", b"on_llm_end", "on_llm_new_token", b"on_llm_new_token", "on_llm_start", b"on_llm_start", "payload", b"payload", "result", b"result", "sequence", b"sequence", "status_update", b"status_update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "error", b"error", "execution_id", b"execution_id", "job_queued", b"job_queued", "job_resumed", b"job_resumed", "job_started", b"job_started", "on_llm_end", b"on_llm_end", "on_llm_failed", b"on_llm_failed", "on_llm_new_token", b"on_llm_new_token", "on_llm_start", b"on_llm_start", "payload", b"payload", "result", b"result", "sequence", b"sequence", "status_update", b"status_update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["job_started", "status_update", "job_resumed", "on_llm_start", "on_llm_new_token", "on_llm_end", "result", "error"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["job_started", "status_update", "job_resumed", "on_llm_start", "on_llm_new_token", "on_llm_end", "result", "error", "job_queued", "on_llm_failed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -165,16 +179,47 @@ class JobResumed(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     MESSAGE_FIELD_NUMBER: builtins.int
+    CALL_LOST_FIELD_NUMBER: builtins.int
     message: builtins.str
     """One sentence for people."""
+    call_lost: builtins.bool
+    """Whether a model call was under way, of which nobody knows what it cost."""
     def __init__(
         self,
         *,
         message: builtins.str = ...,
+        call_lost: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["call_lost", b"call_lost", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class JobQueued(message.Message):
+    """The run waits for its turn.
+
+    Told when the run is accepted and has to wait, and again each time its place has halved.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
+    message: builtins.str
+    """One sentence for people."""
+    position: builtins.int
+    """Its place among the waiting runs of its organisation, from 1."""
+    def __init__(
+        self,
+        *,
+        message: builtins.str = ...,
+        position: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["message", b"message", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -186,19 +231,27 @@ class LlmStart(message.Message):
 
     STEP_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
+    AI_PROVIDER_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
     step: builtins.int
     """The number of the model call within the run, from 1."""
     attempt: builtins.int
     """The number of this try of the step, from 1. A higher attempt voids the tokens of the lower ones."""
+    ai_provider: builtins.str
+    """The provider of the model that is asked."""
+    model: builtins.str
+    """The model that is asked."""
     def __init__(
         self,
         *,
         step: builtins.int = ...,
         attempt: builtins.int = ...,
+        ai_provider: builtins.str = ...,
+        model: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ai_provider", b"ai_provider", "attempt", b"attempt", "model", b"model", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -238,19 +291,79 @@ class LlmEnd(message.Message):
 
     STEP_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
+    FINISH_REASON_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
     step: builtins.int
     """The model call."""
     attempt: builtins.int
     """The try of that call."""
+    finish_reason: builtins.str
+    """Why the model stopped: `stop` (it was done), `length` (it was cut at its own limit), or what the
+    provider said; empty when it said nothing.
+    """
+    @builtins.property
+    def usage(self) -> usage_pb2.Usage:
+        """What this call used and cost."""
+
     def __init__(
         self,
         *,
         step: builtins.int = ...,
         attempt: builtins.int = ...,
+        finish_reason: builtins.str = ...,
+        usage: usage_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "finish_reason", b"finish_reason", "step", b"step", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class LlmFailed(message.Message):
+    """A model call failed."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    RETRY_DELAY_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
+    FALLS_BACK_FIELD_NUMBER: builtins.int
+    message: builtins.str
+    """One sentence for people."""
+    step: builtins.int
+    """The model call."""
+    attempt: builtins.int
+    """The try of that call."""
+    reason: builtins.str
+    """The name of a value of conductor.errors.v1.Reason without its prefix."""
+    falls_back: builtins.bool
+    """When another call follows: whether it goes to the next fallback, and not to the same model."""
+    @builtins.property
+    def retry_delay(self) -> duration_pb2.Duration:
+        """When another call follows: how long after this event."""
+
+    @builtins.property
+    def usage(self) -> usage_pb2.Usage:
+        """What this call used and cost, as far as it was reported."""
+
+    def __init__(
+        self,
+        *,
+        message: builtins.str = ...,
+        step: builtins.int = ...,
+        attempt: builtins.int = ...,
+        reason: builtins.str = ...,
+        retry_delay: duration_pb2.Duration | None = ...,
+        usage: usage_pb2.Usage | None = ...,
+        falls_back: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["retry_delay", b"retry_delay", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "falls_back", b"falls_back", "message", b"message", "reason", b"reason", "retry_delay", b"retry_delay", "step", b"step", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -263,22 +376,32 @@ class Result(message.Message):
     RESULT_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     TRUNCATED_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
+    FINISH_REASON_FIELD_NUMBER: builtins.int
     result: builtins.str
     """The answer, cut at 64 KiB when `truncated` is set; GetExecution has the whole."""
     message: builtins.str
     """One sentence for people."""
     truncated: builtins.bool
     """Set when `result` is not the whole answer."""
+    finish_reason: builtins.str
+    """Why the last model call ended; see LlmEnd."""
+    @builtins.property
+    def usage(self) -> usage_pb2.Usage:
+        """What the whole run used and cost."""
+
     def __init__(
         self,
         *,
         result: builtins.str = ...,
         message: builtins.str = ...,
         truncated: builtins.bool = ...,
+        usage: usage_pb2.Usage | None = ...,
+        finish_reason: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["message", b"message", "result", b"result", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["finish_reason", b"finish_reason", "message", b"message", "result", b"result", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,18 +413,24 @@ class Error(message.Message):
 
     ERROR_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
     error: builtins.str
     """One sentence for people."""
     reason: builtins.str
     """The name of a value of conductor.errors.v1.Reason without its prefix."""
+    @builtins.property
+    def usage(self) -> usage_pb2.Usage:
+        """What the whole run used and cost."""
+
     def __init__(
         self,
         *,
         error: builtins.str = ...,
         reason: builtins.str = ...,
+        usage: usage_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["error", b"error", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["error", b"error", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -22,12 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from conductor.execution.v1 import model_pb2 as conductor_dot_execution_dot_v1_dot_model__pb2
+from conductor.execution.v1 import usage_pb2 as conductor_dot_execution_dot_v1_dot_usage__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&conductor/execution/v1/execution.proto\x12\x16\x63onductor.execution.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x06\n\tExecution\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12<\n\x05state\x18\x02 \x01(\x0e\x32\'.conductor.execution.v1.Execution.StateB\x04\xe2\x41\x01\x03\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x13\n\x0b\x61i_provider\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\r\n\x05input\x18\x06 \x01(\t\x12\x1b\n\rinput_preview\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06result\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12;\n\x05\x65rror\x18\t \x01(\x0b\x32&.conductor.execution.v1.ExecutionErrorB\x04\xe2\x41\x01\x03\x12\x0b\n\x03\x63wd\x18\n \x01(\t\x12\x41\n\x08metadata\x18\x0b \x03(\x0b\x32/.conductor.execution.v1.Execution.MetadataEntry\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\r \x01(\t\x12\x13\n\x0binstance_id\x18\x0e \x01(\t\x12*\n\x07timeout\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9b\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x1a\n\x16STATE_WAITING_APPROVAL\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06\"1\n\x0e\x45xecutionError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&conductor/execution/v1/execution.proto\x12\x16\x63onductor.execution.v1\x1a\"conductor/execution/v1/model.proto\x1a\"conductor/execution/v1/usage.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\t\n\tExecution\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12<\n\x05state\x18\x02 \x01(\x0e\x32\'.conductor.execution.v1.Execution.StateB\x04\xe2\x41\x01\x03\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x13\n\x0b\x61i_provider\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\r\n\x05input\x18\x06 \x01(\t\x12\x1b\n\rinput_preview\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06result\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12;\n\x05\x65rror\x18\t \x01(\x0b\x32&.conductor.execution.v1.ExecutionErrorB\x04\xe2\x41\x01\x03\x12\x0b\n\x03\x63wd\x18\n \x01(\t\x12\x41\n\x08metadata\x18\x0b \x03(\x0b\x32/.conductor.execution.v1.Execution.MetadataEntry\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\r \x01(\t\x12\x13\n\x0binstance_id\x18\x0e \x01(\t\x12*\n\x07timeout\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x10\n\x08priority\x18\x14 \x01(\r\x12!\n\x0equeue_position\x18\x15 \x01(\rB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x19\n\x11max_output_tokens\x18\x16 \x01(\r\x12\x19\n\x0cmax_cost_usd\x18\x17 \x01(\x01H\x01\x88\x01\x01\x12\x36\n\tfallbacks\x18\x18 \x03(\x0b\x32#.conductor.execution.v1.ModelChoice\x12\x32\n\x05usage\x18\x19 \x01(\x0b\x32\x1d.conductor.execution.v1.UsageB\x04\xe2\x41\x01\x03\x12<\n\tserved_by\x18\x1a \x01(\x0b\x32#.conductor.execution.v1.ModelChoiceB\x04\xe2\x41\x01\x03\x12\x1b\n\rfinish_reason\x18\x1b \x01(\tB\x04\xe2\x41\x01\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9b\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x1a\n\x16STATE_WAITING_APPROVAL\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06\x42\x11\n\x0f_queue_positionB\x0f\n\r_max_cost_usd\"1\n\x0e\x45xecutionError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,12 +56,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTION'].fields_by_name['end_time']._serialized_options = b'\342A\001\003'
   _globals['_EXECUTION'].fields_by_name['update_time']._loaded_options = None
   _globals['_EXECUTION'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
-  _globals['_EXECUTION']._serialized_start=165
-  _globals['_EXECUTION']._serialized_end=1050
-  _globals['_EXECUTION_METADATAENTRY']._serialized_start=845
-  _globals['_EXECUTION_METADATAENTRY']._serialized_end=892
-  _globals['_EXECUTION_STATE']._serialized_start=895
-  _globals['_EXECUTION_STATE']._serialized_end=1050
-  _globals['_EXECUTIONERROR']._serialized_start=1052
-  _globals['_EXECUTIONERROR']._serialized_end=1101
+  _globals['_EXECUTION'].fields_by_name['queue_position']._loaded_options = None
+  _globals['_EXECUTION'].fields_by_name['queue_position']._serialized_options = b'\342A\001\003'
+  _globals['_EXECUTION'].fields_by_name['usage']._loaded_options = None
+  _globals['_EXECUTION'].fields_by_name['usage']._serialized_options = b'\342A\001\003'
+  _globals['_EXECUTION'].fields_by_name['served_by']._loaded_options = None
+  _globals['_EXECUTION'].fields_by_name['served_by']._serialized_options = b'\342A\001\003'
+  _globals['_EXECUTION'].fields_by_name['finish_reason']._loaded_options = None
+  _globals['_EXECUTION'].fields_by_name['finish_reason']._serialized_options = b'\342A\001\003'
+  _globals['_EXECUTION']._serialized_start=237
+  _globals['_EXECUTION']._serialized_end=1464
+  _globals['_EXECUTION_METADATAENTRY']._serialized_start=1223
+  _globals['_EXECUTION_METADATAENTRY']._serialized_end=1270
+  _globals['_EXECUTION_STATE']._serialized_start=1273
+  _globals['_EXECUTION_STATE']._serialized_end=1428
+  _globals['_EXECUTIONERROR']._serialized_start=1466
+  _globals['_EXECUTIONERROR']._serialized_end=1515
 # @@protoc_insertion_point(module_scope)

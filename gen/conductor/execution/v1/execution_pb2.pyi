@@ -4,6 +4,8 @@ isort:skip_file
 One run of one agent, as it is stored and answered."""
 
 from collections import abc as abc
+from conductor.execution.v1 import model_pb2 as model_pb2
+from conductor.execution.v1 import usage_pb2 as usage_pb2
 from google.protobuf import descriptor as descriptor
 from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
@@ -112,6 +114,14 @@ class Execution(message.Message):
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    MAX_COST_USD_FIELD_NUMBER: builtins.int
+    FALLBACKS_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
+    SERVED_BY_FIELD_NUMBER: builtins.int
+    FINISH_REASON_FIELD_NUMBER: builtins.int
     id: builtins.str
     """The id: `exec_` and a UUIDv7, so ids sort by creation."""
     state: Execution.State.ValueType
@@ -136,6 +146,19 @@ class Execution(message.Message):
     """The conversation this run belongs to, if any."""
     instance_id: builtins.str
     """The agent instance that runs, if any."""
+    priority: builtins.int
+    """How urgent it is among the waiting runs of its organisation: 1 to 5, 1 the most."""
+    queue_position: builtins.int
+    """The place among the waiting runs of its organisation, from 1; only while it waits.
+
+    Organisations take turns, so the runs of others are not counted.
+    """
+    max_output_tokens: builtins.int
+    """The most tokens the models may say in all; 0 when nothing but the model limits it."""
+    max_cost_usd: builtins.float
+    """The most the run may cost in US dollars; absent when nothing limits it."""
+    finish_reason: builtins.str
+    """Why the newest finished model call ended; see LlmEnd. Empty before."""
     @builtins.property
     def error(self) -> ExecutionError:
         """Why the run ended, once the state is FAILED or CANCELLED."""
@@ -164,6 +187,18 @@ class Execution(message.Message):
     def update_time(self) -> timestamp_pb2.Timestamp:
         """When this summary last changed."""
 
+    @builtins.property
+    def fallbacks(self) -> containers.RepeatedCompositeFieldContainer[model_pb2.ModelChoice]:
+        """The models that are asked in this order when `model` fails before it said anything."""
+
+    @builtins.property
+    def usage(self) -> usage_pb2.Usage:
+        """What the model calls have used and cost so far."""
+
+    @builtins.property
+    def served_by(self) -> model_pb2.ModelChoice:
+        """The model of the newest call, another than `model` after a fallback; absent before the first."""
+
     def __init__(
         self,
         *,
@@ -186,12 +221,27 @@ class Execution(message.Message):
         start_time: timestamp_pb2.Timestamp | None = ...,
         end_time: timestamp_pb2.Timestamp | None = ...,
         update_time: timestamp_pb2.Timestamp | None = ...,
+        priority: builtins.int = ...,
+        queue_position: builtins.int | None = ...,
+        max_output_tokens: builtins.int = ...,
+        max_cost_usd: builtins.float | None = ...,
+        fallbacks: abc.Iterable[model_pb2.ModelChoice] | None = ...,
+        usage: usage_pb2.Usage | None = ...,
+        served_by: model_pb2.ModelChoice | None = ...,
+        finish_reason: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "start_time", b"start_time", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "_queue_position", b"_queue_position", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "max_cost_usd", b"max_cost_usd", "queue_position", b"queue_position", "served_by", b"served_by", "start_time", b"start_time", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "ai_provider", b"ai_provider", "conversation_id", b"conversation_id", "create_time", b"create_time", "cwd", b"cwd", "end_time", b"end_time", "error", b"error", "id", b"id", "input", b"input", "input_preview", b"input_preview", "instance_id", b"instance_id", "metadata", b"metadata", "model", b"model", "request_id", b"request_id", "result", b"result", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "_queue_position", b"_queue_position", "agent_id", b"agent_id", "ai_provider", b"ai_provider", "conversation_id", b"conversation_id", "create_time", b"create_time", "cwd", b"cwd", "end_time", b"end_time", "error", b"error", "fallbacks", b"fallbacks", "finish_reason", b"finish_reason", "id", b"id", "input", b"input", "input_preview", b"input_preview", "instance_id", b"instance_id", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "metadata", b"metadata", "model", b"model", "priority", b"priority", "queue_position", b"queue_position", "request_id", b"request_id", "result", b"result", "served_by", b"served_by", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_cost_usd: _TypeAlias = typing.Literal["max_cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__max_cost_usd: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd"]  # noqa: Y015
+    _WhichOneofReturnType__queue_position: _TypeAlias = typing.Literal["queue_position"]  # noqa: Y015
+    _WhichOneofArgType__queue_position: _TypeAlias = typing.Literal["_queue_position", b"_queue_position"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_usd) -> _WhichOneofReturnType__max_cost_usd | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_position) -> _WhichOneofReturnType__queue_position | None: ...
 
 @typing.final
 class ExecutionError(message.Message):

@@ -59,14 +59,20 @@ class StartExecutionRequest(message.Message):
     TIMEOUT_FIELD_NUMBER: builtins.int
     CONVERSATION_ID_FIELD_NUMBER: builtins.int
     INSTANCE_ID_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    MAX_COST_USD_FIELD_NUMBER: builtins.int
+    FALLBACKS_FIELD_NUMBER: builtins.int
     input: builtins.str
     """The text for the agent: 1 byte to 1 MiB, not only white space."""
     agent_id: builtins.str
     """The agent to run. Default: `default`."""
     ai_provider: builtins.str
-    """The provider of the model. Default: the model's own, else the agent's."""
+    """The provider of the model. Default: the first that serves the model, else the agent's, else that
+    of the settings, else the first with a key, else `mock`.
+    """
     model: builtins.str
-    """The model. Default: the agent's, else the first of the provider."""
+    """The model. Default: the agent's, else that of the settings, else the first of the provider."""
     cwd: builtins.str
     """The working directory handed to tools."""
     request_id: builtins.str
@@ -79,13 +85,36 @@ class StartExecutionRequest(message.Message):
     """The conversation to run in. Refused until conversations exist."""
     instance_id: builtins.str
     """The agent instance to run as. Refused until instances exist."""
+    priority: builtins.int
+    """How urgent it is among the waiting runs of the organisation: 1 (most) to 5. Default: 3."""
+    max_output_tokens: builtins.int
+    """The most tokens the models may say in all; more ends the run with OUTPUT_LIMIT_REACHED.
+
+    Default: that of the settings, which also hold the most that may be asked for.
+    """
+    max_cost_usd: builtins.float
+    """The most the run may cost in US dollars; more ends the run with COST_LIMIT_REACHED.
+
+    Default: that of the settings, which also hold the most that may be asked for. Refused with
+    PRICE_UNKNOWN when the model or a fallback has no price.
+    """
     @builtins.property
     def metadata(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Free labels: at most 64, keys of 1 to 64 and values of up to 1,024 characters."""
 
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
-        """How long the run may take once a worker picks it up: 1 ms to 24 h. Default: 600 s."""
+        """How long the run may take once a worker picks it up: 1 ms to 24 h, or the most the settings
+        allow. Default: that of the settings, 600 s.
+        """
+
+    @builtins.property
+    def fallbacks(self) -> containers.RepeatedCompositeFieldContainer[model_pb2.ModelChoice]:
+        """Models to ask in this order when the one before failed and nothing was said yet.
+
+        Default: when the request names no model, those of the agent or the settings, whichever chose
+        the model.
+        """
 
     def __init__(
         self,
@@ -100,12 +129,18 @@ class StartExecutionRequest(message.Message):
         timeout: duration_pb2.Duration | None = ...,
         conversation_id: builtins.str = ...,
         instance_id: builtins.str = ...,
+        priority: builtins.int = ...,
+        max_output_tokens: builtins.int = ...,
+        max_cost_usd: builtins.float | None = ...,
+        fallbacks: abc.Iterable[model_pb2.ModelChoice] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "max_cost_usd", b"max_cost_usd", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "ai_provider", b"ai_provider", "conversation_id", b"conversation_id", "cwd", b"cwd", "input", b"input", "instance_id", b"instance_id", "metadata", b"metadata", "model", b"model", "request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "agent_id", b"agent_id", "ai_provider", b"ai_provider", "conversation_id", b"conversation_id", "cwd", b"cwd", "fallbacks", b"fallbacks", "input", b"input", "instance_id", b"instance_id", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "metadata", b"metadata", "model", b"model", "priority", b"priority", "request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_cost_usd: _TypeAlias = typing.Literal["max_cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__max_cost_usd: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_usd) -> _WhichOneofReturnType__max_cost_usd | None: ...
 
 @typing.final
 class GetExecutionRequest(message.Message):

@@ -23,7 +23,8 @@ class ExecutionServiceStub:
     """Starts an execution and answers once it is stored.
 
     From then on the run ends in a terminal state whatever process dies. Fails with AGENT_NOT_FOUND,
-    MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, FEATURE_UNAVAILABLE, REQUEST_ID_REUSED.
+    MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, FEATURE_UNAVAILABLE,
+    REQUEST_ID_REUSED, QUEUE_FULL.
     """
     RunExecution: aio.UnaryStreamMultiCallable[execution_service_pb2.StartExecutionRequest, execution_service_pb2.WatchExecutionResponse]
     """Starts an execution and streams its events to the end.
@@ -89,7 +90,8 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         """Starts an execution and answers once it is stored.
 
         From then on the run ends in a terminal state whatever process dies. Fails with AGENT_NOT_FOUND,
-        MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, FEATURE_UNAVAILABLE, REQUEST_ID_REUSED.
+        MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, FEATURE_UNAVAILABLE,
+        REQUEST_ID_REUSED, QUEUE_FULL.
         """
 
     @abc_1.abstractmethod

@@ -22,15 +22,29 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"conductor/execution/v1/model.proto\x12\x16\x63onductor.execution.v1\"Q\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x61i_provider\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x12\n\nis_default\x18\x04 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"conductor/execution/v1/model.proto\x12\x16\x63onductor.execution.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x01\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x61i_provider\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\r\x12\x19\n\x11max_output_tokens\x18\x06 \x01(\r\x12,\n\x05price\x18\x07 \x01(\x0b\x32\x1d.conductor.execution.v1.Price\x12\x30\n\x07\x63ircuit\x18\x08 \x01(\x0b\x32\x1f.conductor.execution.v1.Circuit\"D\n\x0bModelChoice\x12\x1c\n\x0b\x61i_provider\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x05model\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"\xa0\x01\n\x05Price\x12\x11\n\tinput_usd\x18\x01 \x01(\x01\x12\x12\n\noutput_usd\x18\x02 \x01(\x01\x12\x1d\n\x10\x63\x61\x63hed_input_usd\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x15\x63\x61\x63he_write_input_usd\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x13\n\x11_cached_input_usdB\x18\n\x16_cache_write_input_usd\"\xd8\x01\n\x07\x43ircuit\x12\x34\n\x05state\x18\x01 \x01(\x0e\x32%.conductor.execution.v1.Circuit.State\x12\x10\n\x08\x66\x61ilures\x18\x02 \x01(\r\x12.\n\nprobe_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_CLOSED\x10\x01\x12\x0e\n\nSTATE_OPEN\x10\x02\x12\x13\n\x0fSTATE_HALF_OPEN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'conductor.execution.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODEL']._serialized_start=62
-  _globals['_MODEL']._serialized_end=143
+  _globals['_MODELCHOICE'].fields_by_name['ai_provider']._loaded_options = None
+  _globals['_MODELCHOICE'].fields_by_name['ai_provider']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_MODELCHOICE'].fields_by_name['model']._loaded_options = None
+  _globals['_MODELCHOICE'].fields_by_name['model']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_MODEL']._serialized_start=125
+  _globals['_MODEL']._serialized_end=353
+  _globals['_MODELCHOICE']._serialized_start=355
+  _globals['_MODELCHOICE']._serialized_end=423
+  _globals['_PRICE']._serialized_start=426
+  _globals['_PRICE']._serialized_end=586
+  _globals['_CIRCUIT']._serialized_start=589
+  _globals['_CIRCUIT']._serialized_end=805
+  _globals['_CIRCUIT_STATE']._serialized_start=720
+  _globals['_CIRCUIT_STATE']._serialized_end=805
 # @@protoc_insertion_point(module_scope)

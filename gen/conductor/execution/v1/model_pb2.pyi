@@ -5,6 +5,8 @@ The models an agent can run on."""
 
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
+from google.protobuf import timestamp_pb2 as timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
 import builtins as builtins
 import sys
 import typing as typing
@@ -26,6 +28,10 @@ class Model(message.Message):
     AI_PROVIDER_FIELD_NUMBER: builtins.int
     DESCRIPTION_FIELD_NUMBER: builtins.int
     IS_DEFAULT_FIELD_NUMBER: builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    PRICE_FIELD_NUMBER: builtins.int
+    CIRCUIT_FIELD_NUMBER: builtins.int
     id: builtins.str
     """The name to give as `model`, for example `mock-slow`."""
     ai_provider: builtins.str
@@ -34,6 +40,18 @@ class Model(message.Message):
     """One sentence for people."""
     is_default: builtins.bool
     """Whether it is used when neither the request nor the agent names a model."""
+    context_tokens: builtins.int
+    """The most tokens of input and output together; 0 when unknown."""
+    max_output_tokens: builtins.int
+    """The most tokens of one answer; 0 when unknown."""
+    @builtins.property
+    def price(self) -> Price:
+        """What it costs; absent when unknown, and then a run with a cost limit is refused."""
+
+    @builtins.property
+    def circuit(self) -> Circuit:
+        """Whether calls go through to it, as the process that answers sees it."""
+
     def __init__(
         self,
         *,
@@ -41,9 +59,137 @@ class Model(message.Message):
         ai_provider: builtins.str = ...,
         description: builtins.str = ...,
         is_default: builtins.bool = ...,
+        context_tokens: builtins.int = ...,
+        max_output_tokens: builtins.int = ...,
+        price: Price | None = ...,
+        circuit: Circuit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["circuit", b"circuit", "price", b"price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ai_provider", b"ai_provider", "circuit", b"circuit", "context_tokens", b"context_tokens", "description", b"description", "id", b"id", "is_default", b"is_default", "max_output_tokens", b"max_output_tokens", "price", b"price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ModelChoice(message.Message):
+    """A model by provider and name."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AI_PROVIDER_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    ai_provider: builtins.str
+    """The provider; when empty, the first that serves the model."""
+    model: builtins.str
+    """The model; when empty, the first of the provider."""
+    def __init__(
+        self,
+        *,
+        ai_provider: builtins.str = ...,
+        model: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["ai_provider", b"ai_provider", "description", b"description", "id", b"id", "is_default", b"is_default"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ai_provider", b"ai_provider", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Price(message.Message):
+    """What a model costs, in US dollars for a million tokens."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    INPUT_USD_FIELD_NUMBER: builtins.int
+    OUTPUT_USD_FIELD_NUMBER: builtins.int
+    CACHED_INPUT_USD_FIELD_NUMBER: builtins.int
+    CACHE_WRITE_INPUT_USD_FIELD_NUMBER: builtins.int
+    input_usd: builtins.float
+    """Tokens given to it."""
+    output_usd: builtins.float
+    """Tokens it makes, those of its reasoning included."""
+    cached_input_usd: builtins.float
+    """Input read from the provider's cache. Absent: like other input."""
+    cache_write_input_usd: builtins.float
+    """Input written to the provider's cache. Absent: like other input."""
+    def __init__(
+        self,
+        *,
+        input_usd: builtins.float = ...,
+        output_usd: builtins.float = ...,
+        cached_input_usd: builtins.float | None = ...,
+        cache_write_input_usd: builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_cache_write_input_usd", b"_cache_write_input_usd", "_cached_input_usd", b"_cached_input_usd", "cache_write_input_usd", b"cache_write_input_usd", "cached_input_usd", b"cached_input_usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cache_write_input_usd", b"_cache_write_input_usd", "_cached_input_usd", b"_cached_input_usd", "cache_write_input_usd", b"cache_write_input_usd", "cached_input_usd", b"cached_input_usd", "input_usd", b"input_usd", "output_usd", b"output_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cache_write_input_usd: _TypeAlias = typing.Literal["cache_write_input_usd"]  # noqa: Y015
+    _WhichOneofArgType__cache_write_input_usd: _TypeAlias = typing.Literal["_cache_write_input_usd", b"_cache_write_input_usd"]  # noqa: Y015
+    _WhichOneofReturnType__cached_input_usd: _TypeAlias = typing.Literal["cached_input_usd"]  # noqa: Y015
+    _WhichOneofArgType__cached_input_usd: _TypeAlias = typing.Literal["_cached_input_usd", b"_cached_input_usd"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_write_input_usd) -> _WhichOneofReturnType__cache_write_input_usd | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cached_input_usd) -> _WhichOneofReturnType__cached_input_usd | None: ...
+
+@typing.final
+class Circuit(message.Message):
+    """The circuit breaker of a model.
+
+    Calls that fail one after the other open it; an open one refuses calls without making them. After a
+    while a few calls are let through to probe, and the first that ends well closes it.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    class _State:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Circuit._State.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Circuit._State.ValueType  # 0
+        """Never answered."""
+        STATE_CLOSED: Circuit._State.ValueType  # 1
+        """They do."""
+        STATE_OPEN: Circuit._State.ValueType  # 2
+        """They are refused."""
+        STATE_HALF_OPEN: Circuit._State.ValueType  # 3
+        """A few do, to probe."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Whether calls go through."""
+
+    STATE_UNSPECIFIED: Circuit.State.ValueType  # 0
+    """Never answered."""
+    STATE_CLOSED: Circuit.State.ValueType  # 1
+    """They do."""
+    STATE_OPEN: Circuit.State.ValueType  # 2
+    """They are refused."""
+    STATE_HALF_OPEN: Circuit.State.ValueType  # 3
+    """A few do, to probe."""
+
+    STATE_FIELD_NUMBER: builtins.int
+    FAILURES_FIELD_NUMBER: builtins.int
+    PROBE_TIME_FIELD_NUMBER: builtins.int
+    state: Circuit.State.ValueType
+    """Whether calls go through."""
+    failures: builtins.int
+    """How many calls failed one after the other."""
+    @builtins.property
+    def probe_time(self) -> timestamp_pb2.Timestamp:
+        """When an open one lets the next probe through."""
+
+    def __init__(
+        self,
+        *,
+        state: Circuit.State.ValueType = ...,
+        failures: builtins.int = ...,
+        probe_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["probe_time", b"probe_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["failures", b"failures", "probe_time", b"probe_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

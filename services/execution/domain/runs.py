@@ -11,10 +11,22 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
+from services.execution.domain.events import (
+    INLINE_RESULT_BYTES,
+    MAX_ERROR_BYTES,
+    MAX_RESULT_BYTES,
+    TERMINAL_KINDS,
+    Event,
+    Kind,
+    cut,
+    make,
+    numbered,
+    pieces,
+)
 from services.kit.errors import (
     DomainError,
     Reason,
@@ -24,23 +36,7 @@ from services.kit.errors import (
     reason_value,
 )
 
-MAX_RESULT_BYTES = 2 * 1024 * 1024
-"""The largest answer kept; a run that says more fails with RESULT_TOO_LARGE."""
-
-MAX_EVENT_BYTES = 256 * 1024
-"""The largest payload of one event."""
-
-INLINE_RESULT_BYTES = 64 * 1024
-"""The most of the answer that a `result` event repeats."""
-
-MAX_ERROR_BYTES = 4 * 1024
-"""The most of the sentence a run failed with that is kept."""
-
 PREVIEW_CHARACTERS = 200
-
-_KIND_AT = len(b'{"event":"')
-_PAYLOAD = b'","data":'
-_TIMESTAMP = b',"timestamp":'
 
 _RUNNING = "STATE_RUNNING"
 _CANCELLED = reason_name(Reason.REASON_EXECUTION_CANCELLED)
@@ -58,52 +54,6 @@ class State(StrEnum):
 
 
 TERMINAL_STATES = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
-
-
-class Kind(StrEnum):
-    """The kinds of event, named as the payloads of ExecutionEvent."""
-
-    JOB_STARTED = "job_started"
-    STATUS_UPDATE = "status_update"
-    JOB_RESUMED = "job_resumed"
-    LLM_START = "on_llm_start"
-    LLM_NEW_TOKEN = "on_llm_new_token"  # noqa: S105 a token of text, not a secret
-    LLM_END = "on_llm_end"
-    RESULT = "result"
-    ERROR = "error"
-
-
-TERMINAL_KINDS = frozenset({Kind.RESULT, Kind.ERROR})
-
-
-class Event(NamedTuple):
-    """One stored event."""
-
-    sequence: int
-    data: bytes
-    """`{"event": kind, "data": payload, "timestamp": seconds}`, in this order and without spaces.
-
-    This is what chat clients are shown, so that showing it costs nothing.
-    """
-    writer: str
-    """The worker or call that appended it."""
-
-    @property
-    def kind(self) -> str:
-        """What happened."""
-        return self.data[_KIND_AT : self.data.index(b'"', _KIND_AT)].decode()
-
-    @property
-    def payload(self) -> bytes:
-        """The JSON form of the payload message."""
-        begin = self.data.index(_PAYLOAD) + len(_PAYLOAD)
-        return self.data[begin : self.data.rindex(_TIMESTAMP)]
-
-    @property
-    def time(self) -> int:
-        """When it was appended, in microseconds since the epoch."""
-        begin = self.data.rindex(_TIMESTAMP) + len(_TIMESTAMP)
-        return int(self.data[begin:-1].replace(b".", b""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,26 +98,6 @@ class Filter:
     def content(self) -> list[Any]:
         """Name the filter, so that a page token can be bound to it."""
         return [getattr(self, name) for name in self.__slots__]
-
-
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """An agent that can run."""
-
-    id: str
-    ai_provider: str = ""
-    """Its provider; empty leaves the choice to the model or the settings."""
-    model: str = ""
-    """Its model; empty leaves the choice to the settings."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model an agent can run on."""
-
-    id: str
-    ai_provider: str
-    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +186,7 @@ def opening(execution: Execution) -> Event:
         "ai_provider": order.ai_provider,
         "model": order.model,
     }
-    return _event(1, execution.create_time, Kind.JOB_STARTED, payload, "")
+    return make(1, execution.create_time, Kind.JOB_STARTED, payload, "")
 
 
 def digest(asked: Asked) -> str:
@@ -283,7 +213,7 @@ def same_request(execution: Execution, asked: Asked) -> None:
 
 def claim(execution: Execution, worker: str, now: int) -> tuple[Execution, list[Event]]:
     """Let a worker begin a queued run whose log holds its first event alone."""
-    events = _numbered(1, now, worker, (Kind.STATUS_UPDATE, _running(execution)), _llm_start(1, 1))
+    events = numbered(1, now, worker, (Kind.STATUS_UPDATE, _running(execution)), _llm_start(1, 1))
     return project(execution, events), events
 
 
@@ -301,7 +231,7 @@ def take_over(
     else:
         following = [_llm_start(max(progress.step, 1), progress.attempt + 1)]
     opening = [] if execution.start_time else [(Kind.STATUS_UPDATE, _running(execution))]
-    events = _numbered(progress.head, now, worker, resumed, *opening, *following)
+    events = numbered(progress.head, now, worker, resumed, *opening, *following)
     return project(execution, events, progress.answer), events
 
 
@@ -309,9 +239,9 @@ def tokens(head: int, step: int, attempt: int, text: str, worker: str, now: int)
     """Record a piece of the answer, as one event unless it is too large for one."""
     payloads = [
         (Kind.LLM_NEW_TOKEN, {"step": step, "attempt": attempt, "chunk": chunk})
-        for chunk in _pieces(text)
+        for chunk in pieces(text)
     ]
-    return _numbered(head, now, worker, *payloads)
+    return numbered(head, now, worker, *payloads)
 
 
 def succeed(
@@ -319,7 +249,7 @@ def succeed(
 ) -> tuple[Execution, list[Event]]:
     """End a run with its answer."""
     llm_end = (Kind.LLM_END, {"step": step, "attempt": attempt})
-    events = _numbered(head, now, worker, llm_end, _result(answer))
+    events = numbered(head, now, worker, llm_end, _result(answer))
     return project(execution, events, answer), events
 
 
@@ -327,9 +257,9 @@ def fail(
     execution: Execution, head: int, error: DomainError, writer: str, now: int
 ) -> tuple[Execution, list[Event]]:
     """End a run with an error; that of a cancel makes it CANCELLED, any other FAILED."""
-    message = _cut(error.message, MAX_ERROR_BYTES)
+    message = cut(error.message, MAX_ERROR_BYTES)
     payload = {"error": message, "reason": reason_name(error.reason)}
-    events = _numbered(head, now, writer, (Kind.ERROR, payload))
+    events = numbered(head, now, writer, (Kind.ERROR, payload))
     return project(execution, events), events
 
 
@@ -488,44 +418,8 @@ def _llm_start(step: int, attempt: int) -> tuple[Kind, dict[str, Any]]:
 
 
 def _result(answer: str) -> tuple[Kind, dict[str, Any]]:
-    shown = _cut(answer, INLINE_RESULT_BYTES)
+    shown = cut(answer, INLINE_RESULT_BYTES)
     payload: dict[str, Any] = {"result": shown, "message": "The run succeeded."}
     if len(shown) < len(answer):
         payload["truncated"] = True
     return Kind.RESULT, payload
-
-
-def _cut(text: str, limit: int) -> str:
-    """Cut text to so many bytes, and to an event however JSON has to escape it."""
-    if len(text) * 6 <= limit:
-        return text
-    cut = text.encode()[:limit].decode(errors="ignore")
-    return _pieces(cut)[0]
-
-
-def _pieces(text: str) -> list[str]:
-    """Cut text such that each piece fits an event, however JSON has to escape it."""
-    limit = MAX_EVENT_BYTES - 1024
-    if len(text) * 6 <= limit or len(orjson.dumps(text)) <= limit:
-        return [text]
-    middle = len(text) // 2
-    return _pieces(text[:middle]) + _pieces(text[middle:])
-
-
-def _numbered(
-    head: int, now: int, writer: str, *payloads: tuple[Kind, Mapping[str, Any]]
-) -> list[Event]:
-    return [
-        _event(sequence, now, kind, payload, writer)
-        for sequence, (kind, payload) in enumerate(payloads, head + 1)
-    ]
-
-
-def _event(sequence: int, now: int, kind: Kind, payload: Mapping[str, Any], writer: str) -> Event:
-    time = divmod(now, 1_000_000)
-    data = b'{"event":"%b","data":%b,"timestamp":%d.%06d}' % (
-        kind.value.encode(),
-        orjson.dumps(payload),
-        *time,
-    )
-    return Event(sequence, data, writer)
