@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import random
 import time
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from functools import partial
 
 from conductor.execution.v1 import execution_service_pb2, execution_service_pb2_grpc
 from conductor.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
 from services.execution.adapters.agents import SettingsAgents
 from services.execution.adapters.mock import MockProvider, Script
-from services.execution.domain import Agent
+from services.execution.adapters.prices import FilePrices
+from services.execution.adapters.providers import Server, connect
+from services.execution.domain import NANO, Agent, Model, Persistence, Tolerance, Turns, Wish
 from services.execution.handlers import ExecutionHandlers, GatewayHandlers
-from services.execution.settings import ExecutionSettings
+from services.execution.ports import Provider
+from services.execution.settings import KNOWN_PROVIDERS, ExecutionSettings, OrgSettings
 from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions, StoredLeases
-from services.execution.usecases.catalogue import Catalogue
-from services.execution.usecases.executions import ExecutionService
+from services.execution.usecases.calls import Patience
+from services.execution.usecases.catalogue import Absent, Catalogue, Preference
+from services.execution.usecases.circuits import Circuits
+from services.execution.usecases.executions import ExecutionService, Terms
 from services.execution.usecases.health import Health
 from services.execution.usecases.retention import Retention
 from services.execution.usecases.watches import Watches
@@ -23,7 +30,7 @@ from services.execution.usecases.worker import Pace, Worker
 from services.kit import ids
 from services.kit.errors import DomainError
 from services.kit.server import App, main
-from services.kit.settings import SettingsError
+from services.kit.settings import PREFIX, SettingsError
 from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
 from services.kit.storage.sqlite import SqliteStore
 
@@ -40,46 +47,57 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
     executions, leases = StoredExecutions(store), StoredLeases(store)
     queue, wakeups = InProcessQueue(), InProcessWakeups()
 
-    scripts = {
-        id_: Script(**row.model_dump()) for id_, row in settings.execution_mock_models.items()
-    }
-    catalogue = Catalogue([MockProvider(scripts)])
-    configured = {"default": Agent("default")} | {
-        id_: Agent(id_, row.ai_provider, row.model)
-        for id_, row in settings.execution_agents.items()
-    }
-    for agent in configured.values():
-        try:
-            catalogue.choose("", "", agent)
-        except DomainError as error:
-            raise SettingsError(
-                f"CONDUCTOR_EXECUTION_AGENTS: agent {agent.id}: {error.message}"
-            ) from None
+    catalogue = await _catalogue(settings, stack)
+    agents = _agents(settings, catalogue)
+    circuits = Circuits(
+        Tolerance(
+            settings.execution_breaker_failures,
+            settings.execution_breaker_open_seconds,
+            settings.execution_breaker_probes,
+        ),
+        time.monotonic,
+    )
+    turns = _turns(settings)
     worker = Worker(
         executions,
         leases,
         catalogue,
+        circuits,
         queue,
         wakeups,
+        turns,
         clock=ids.now,
         monotonic=time.monotonic,
         new_id=partial(ids.new_id, "worker"),
+        chance=random.random,
         pace=Pace(
             concurrency=settings.execution_concurrency,
             lease_ttl=settings.execution_lease_seconds,
             renew_every=settings.execution_lease_seconds / 3,
             flush_every=settings.execution_flush_ms / 1000,
         ),
+        patience=Patience(
+            settings.execution_first_token_seconds,
+            settings.execution_idle_seconds,
+            settings.execution_call_seconds,
+        ),
+        persistence=Persistence(
+            settings.execution_attempts,
+            settings.execution_retry_pause_seconds,
+            settings.execution_longest_retry_pause_seconds,
+            settings.execution_longest_retry_after_seconds,
+        ),
     )
     service = ExecutionService(
         executions,
-        SettingsAgents(configured),
+        SettingsAgents(agents),
         catalogue,
         queue,
         wakeups,
+        turns,
         clock=ids.now,
         new_id=partial(ids.new_id, "exec"),
-        default_timeout_ms=round(settings.execution_timeout_seconds * 1000),
+        terms=_terms(settings),
     )
     watches = Watches(executions, wakeups, heartbeat_seconds=settings.execution_heartbeat_seconds)
     health = Health(executions, worker)
@@ -102,7 +120,7 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
                 execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"].full_name,
                 partial(
                     execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server,
-                    ExecutionHandlers(service, watches, catalogue),
+                    ExecutionHandlers(service, watches, catalogue, circuits),
                 ),
             ),
             (
@@ -116,6 +134,92 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
         background=background,
         drain=drain,
     )
+
+
+async def _catalogue(settings: ExecutionSettings, stack: AsyncExitStack) -> Catalogue:
+    """Connect the providers that are switched on; `mock` comes last."""
+    prices = FilePrices(settings.execution_price_file)
+    rows = {**KNOWN_PROVIDERS, **settings.execution_providers}
+    providers: list[Provider] = []
+    absent: dict[str, Absent] = {}
+    for name, row in rows.items():
+        known = prices.models(name)
+        key = row.key
+        if key or (row.is_keyless and name in settings.execution_providers):
+            models = {id_: known.get(id_, Model(id_, name)) for id_ in row.ids(known)}
+            server = Server(
+                name,
+                row.protocol,
+                row.base_url,
+                key,
+                models,
+                row.any_model,
+                row.output_limit_field,
+                row.headers,
+            )
+            providers.append(connect(server))
+            stack.push_async_callback(providers[-1].close)
+        elif row.is_keyless:
+            absent[name] = Absent(f"name it in {PREFIX}EXECUTION_PROVIDERS", tuple(known))
+        else:
+            absent[name] = Absent(f"set {row.key_variable or 'its api_key'}", tuple(known))
+    scripts = {
+        id_: Script(**row.model_dump()) for id_, row in settings.execution_mock_models.items()
+    }
+    providers.append(MockProvider(scripts))
+    preference = Preference(
+        Wish(settings.execution_default_provider, settings.execution_default_model),
+        tuple(Wish(one.ai_provider, one.model) for one in settings.execution_fallbacks),
+    )
+    catalogue = Catalogue(providers, prices, absent, preference)
+    try:
+        catalogue.choose(Wish(), (), Agent("default"))
+    except DomainError as error:
+        raise SettingsError(
+            f"{PREFIX}EXECUTION_DEFAULT_PROVIDER, _DEFAULT_MODEL and _FALLBACKS: {error.message}"
+        ) from None
+    return catalogue
+
+
+def _agents(settings: ExecutionSettings, catalogue: Catalogue) -> dict[str, Agent]:
+    """Read the agents, each of which has to be able to run."""
+    agents = {"default": Agent("default")}
+    for id_, row in settings.execution_agents.items():
+        fallbacks = tuple(Wish(one.ai_provider, one.model) for one in row.fallbacks)
+        agents[id_] = Agent(id_, row.ai_provider, row.model, fallbacks)
+        try:
+            catalogue.choose(Wish(), (), agents[id_])
+        except DomainError as error:
+            raise SettingsError(f"{PREFIX}EXECUTION_AGENTS: agent {id_}: {error.message}") from None
+    return agents
+
+
+def _turns(settings: ExecutionSettings) -> Turns:
+    rows, ordinary = settings.execution_orgs, OrgSettings()
+
+    def limit(org: str) -> int:
+        own = rows.get(org, ordinary).concurrency
+        return settings.execution_org_concurrency if own is None else own
+
+    return Turns(lambda org: rows.get(org, ordinary).weight, limit)
+
+
+def _terms(settings: ExecutionSettings) -> Terms:
+    cost, most_cost = settings.execution_cost_usd, settings.execution_cost_usd_ceiling
+    return Terms(
+        timeout_ms=round(settings.execution_timeout_seconds * 1000),
+        most_timeout_ms=round(settings.execution_timeout_ceiling_seconds * 1000),
+        max_output_tokens=settings.execution_output_tokens
+        or settings.execution_output_tokens_ceiling,
+        most_output_tokens=settings.execution_output_tokens_ceiling,
+        max_cost=_nano(cost if cost is not None else most_cost),
+        most_cost=_nano(most_cost),
+        most_waiting=settings.execution_queue_limit,
+    )
+
+
+def _nano(dollars: Decimal | None) -> int | None:
+    return None if dollars is None else round(dollars * NANO)
 
 
 def run() -> None:

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import orjson
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from conductor.execution.v1 import event_pb2, execution_pb2, execution_service_pb2, model_pb2
+from conductor.execution.v1 import (
+    event_pb2,
+    execution_pb2,
+    execution_service_pb2,
+    model_pb2,
+    usage_pb2,
+)
 from conductor.gateway.v1 import gateway_service_pb2
 from services.execution import domain
 from services.execution.domain import (
+    NANO,
+    NOTHING,
     Asked,
+    Choice,
+    CircuitState,
     Event,
     Execution,
     Filter,
     Kind,
     Model,
     PartHealth,
+    Price,
     State,
+    Wish,
     unavailable_feature,
 )
 from services.kit.errors import DomainError, Reason, Violation, invalid
@@ -30,8 +42,10 @@ _MAX_PAGE_BYTES = 2 * 1024 * 1024
 _BODY_BYTES = 128 * 1024
 _MAX_SEQUENCE = 2**32 - 1
 _STATE = "STATE_"
-_RESUMED, _STATUS = (
-    b'{"event":"%b"' % kind.value.encode() for kind in (Kind.JOB_RESUMED, Kind.STATUS_UPDATE)
+_STATUS = b'{"event":"status_update"'
+_HIDDEN = tuple(
+    b'{"event":"%b"' % kind.value.encode()
+    for kind in (Kind.JOB_QUEUED, Kind.JOB_RESUMED, Kind.LLM_FAILED)
 )
 _ENDPOINTS = {
     "health": "/health",
@@ -60,6 +74,10 @@ def asked_of_start(request: execution_service_pb2.StartExecutionRequest) -> Aske
         timeout_ms=timeout.ToMilliseconds() if request.HasField("timeout") else None,
         conversation_id=request.conversation_id,
         instance_id=request.instance_id,
+        priority=request.priority,
+        max_output_tokens=request.max_output_tokens,
+        max_cost=_nano(request.max_cost_usd) if request.HasField("max_cost_usd") else None,
+        fallbacks=_wishes(request.fallbacks),
     )
 
 
@@ -87,9 +105,26 @@ def summary_to_proto(execution: Execution) -> execution_pb2.Execution:
         conversation_id=order.conversation_id,
         instance_id=order.instance_id,
         timeout=_duration(order.timeout_ms),
+        priority=order.priority,
+        fallbacks=[
+            model_pb2.ModelChoice(ai_provider=choice.ai_provider, model=choice.model)
+            for choice in order.choices[1:]
+        ],
+        finish_reason=execution.finish_reason,
         create_time=_timestamp(execution.create_time),
         update_time=_timestamp(execution.update_time),
     )
+    if order.max_output_tokens is not None:
+        message.max_output_tokens = order.max_output_tokens
+    if order.max_cost is not None:
+        message.max_cost_usd = order.max_cost / NANO
+    if execution.position is not None:
+        message.queue_position = execution.position
+    if execution.spend != NOTHING:
+        message.usage.CopyFrom(usage_pb2.Usage(**execution.spend.content()))
+    if execution.served_by is not None:
+        message.served_by.ai_provider = execution.served_by.ai_provider
+        message.served_by.model = execution.served_by.model
     if execution.failure is not None:
         message.error.reason = execution.failure.reason
         message.error.message = execution.failure.message
@@ -127,13 +162,48 @@ def filter_of_list(request: execution_service_pb2.ListExecutionsRequest) -> Filt
     )
 
 
-def model_to_proto(model: Model, default: Model) -> model_pb2.Model:
-    """Print a model."""
-    return model_pb2.Model(
+def model_to_proto(
+    model: Model,
+    choice: Choice,
+    default: Choice,
+    circuit: tuple[CircuitState, int, float],
+    now: int,
+) -> model_pb2.Model:
+    """Print a model.
+
+    Args:
+        choice: the same model, with what it costs.
+        circuit: its state, how many calls failed in a row, and for how many seconds it stays open.
+        now: microseconds since the epoch.
+    """
+    message = model_pb2.Model(
         id=model.id,
         ai_provider=model.ai_provider,
         description=model.description,
-        is_default=model.id == default.id,
+        is_default=(choice.ai_provider, choice.model) == (default.ai_provider, default.model),
+        context_tokens=model.context_tokens or 0,
+        max_output_tokens=model.max_output_tokens or 0,
+        price=_price(choice.price),
+    )
+    state, failures, seconds = circuit
+    message.circuit.state = model_pb2.Circuit.State.Value(f"{_STATE}{state}")
+    message.circuit.failures = failures
+    if state is CircuitState.OPEN:
+        message.circuit.probe_time.CopyFrom(_timestamp(now + round(seconds * 1e6)))
+    return message
+
+
+def _price(price: Price | None) -> model_pb2.Price | None:
+    if price is None:
+        return None
+    shown = {
+        "cached_input_usd": price.cached_input,
+        "cache_write_input_usd": price.cache_write_input,
+    }
+    return model_pb2.Price(
+        input_usd=price.input / NANO,
+        output_usd=price.output / NANO,
+        **{name: value / NANO for name, value in shown.items() if value is not None},
     )
 
 
@@ -157,6 +227,9 @@ def event_to_proto(execution_id: str, event: Event) -> event_pb2.ExecutionEvent:
     payload = orjson.loads(event.payload)
     if event.kind == Kind.STATUS_UPDATE and "state" in payload:
         payload["state"] = execution_pb2.Execution.State.Value(payload["state"])
+    elif "retry_delay" in payload:
+        seconds = payload["retry_delay"].removesuffix("s")
+        payload["retry_delay"] = _duration(round(float(seconds) * 1000))
     return event_pb2.ExecutionEvent(
         execution_id=execution_id,
         sequence=event.sequence,
@@ -331,12 +404,31 @@ def health_to_proto(
 
 def _shown(data: bytes) -> bytes:
     """Print an event of a kind that chat clients do not know as one they do."""
-    return data.replace(_RESUMED, _STATUS, 1) if data.startswith(_RESUMED) else data
+    if not data.startswith(_HIDDEN):
+        return data
+    return _STATUS + data[data.index(b",") :]
 
 
 def _timestamp(microseconds: int) -> Timestamp:
     seconds, rest = divmod(microseconds, 1_000_000)
     return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def _nano(dollars: float) -> int:
+    return max(round(dollars * NANO), 1)
+
+
+def _wishes(choices: Iterable[model_pb2.ModelChoice]) -> tuple[Wish, ...]:
+    """Read fallbacks.
+
+    Raises:
+        DomainError: INVALID_REQUEST, when one names nothing.
+    """
+    wishes = tuple(Wish(choice.ai_provider, choice.model) for choice in choices)
+    for number, wish in enumerate(wishes):
+        if wish == Wish():
+            raise invalid(f"fallbacks[{number}]", "must name an ai_provider or a model")
+    return wishes
 
 
 def _duration(milliseconds: int) -> Duration:

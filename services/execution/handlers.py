@@ -15,6 +15,7 @@ from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from conductor.gateway.v1.gateway_service_pb2_grpc import GatewayServiceServicer
 from services.execution import convert
 from services.execution.usecases.catalogue import Catalogue
+from services.execution.usecases.circuits import Circuits
 from services.execution.usecases.executions import ExecutionService
 from services.execution.usecases.health import Health
 from services.execution.usecases.watches import Watches
@@ -32,11 +33,16 @@ class ExecutionHandlers(ExecutionServiceServicer):
     """The rpcs of ExecutionService."""
 
     def __init__(
-        self, executions: ExecutionService, watches: Watches, catalogue: Catalogue
+        self,
+        executions: ExecutionService,
+        watches: Watches,
+        catalogue: Catalogue,
+        circuits: Circuits,
     ) -> None:
         self._executions = executions
         self._watches = watches
         self._catalogue = catalogue
+        self._circuits = circuits
         self._messages = VersionedBytes(_CACHE_BYTES)
 
     async def StartExecution(
@@ -67,7 +73,9 @@ class ExecutionHandlers(ExecutionServiceServicer):
         if message is None:
             execution = await self._executions.get(*key)
             message = convert.execution_to_proto(execution).SerializeToString()
-            self._messages.put(key, execution.version, message)
+            if not execution.waiting:
+                # The place of a run that waits changes while the run itself does not.
+                self._messages.put(key, execution.version, message)
         return serialized(execution_pb2.Execution, message)
 
     async def ListExecutions(
@@ -114,10 +122,14 @@ class ExecutionHandlers(ExecutionServiceServicer):
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
-        default = self._catalogue.default
-        return pb.ListModelsResponse(
-            models=[convert.model_to_proto(model, default) for model in self._catalogue.models]
-        )
+        default, now = self._catalogue.default, ids.now()
+        models = [
+            convert.model_to_proto(
+                model, choice, default, self._circuits.state(choice.ai_provider, choice.model), now
+            )
+            for model, choice in self._catalogue.models
+        ]
+        return pb.ListModelsResponse(models=models)
 
     async def _watch(
         self, execution_id: str, after: int

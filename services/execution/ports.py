@@ -22,6 +22,14 @@ class FencedError(Exception):
     """Somebody else appended or wrote first. Read again what is true now."""
 
 
+class SlotTakenError(Exception):
+    """Another run of the organisation holds this slot."""
+
+
+class QueueFullError(Exception):
+    """As many runs wait as may."""
+
+
 class RequestIdTakenError(Exception):
     """The organisation used this request_id before."""
 
@@ -33,6 +41,8 @@ class Due:
     org: str
     id: str
     owner: str
+    priority: int
+    slot: int | None
 
 
 class Executions(Protocol):
@@ -41,8 +51,11 @@ class Executions(Protocol):
     Every method raises DomainError STORE_UNAVAILABLE or STORE_FULL when the store cannot serve it.
     """
 
-    async def start(self, execution: Execution, first: Event) -> None:
-        """Store a new run and its first event. Raises RequestIdTakenError."""
+    async def start(self, execution: Execution, first: Event, most_waiting: int) -> None:
+        """Store a new run and its first event, unless too many wait.
+
+        Raises RequestIdTakenError and QueueFullError.
+        """
         ...
 
     async def get(self, org: str, id_: str) -> Execution | None:
@@ -72,8 +85,15 @@ class Executions(Protocol):
         """Read a page of the runs in a state, oldest first, each with its place for `after`."""
         ...
 
-    async def append(self, execution: Execution, after: int, events: Sequence[Event]) -> None:
+    async def append(self, org: str, id_: str, after: int, events: Sequence[Event]) -> None:
         """Append events to the log. Raises FencedError when it does not end at `after`."""
+        ...
+
+    async def claim(self, execution: Execution, after: int, events: Sequence[Event]) -> Execution:
+        """Store a run that takes a slot, and append the events that say so, in this order.
+
+        Returns the projection as stored. Raises SlotTakenError, and FencedError like `commit`.
+        """
         ...
 
     async def commit(self, execution: Execution, after: int, events: Sequence[Event]) -> Execution:

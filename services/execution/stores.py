@@ -7,17 +7,31 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from services.execution.domain import (
+    DEFAULT_PRIORITY,
+    NOTHING,
     PREVIEW_CHARACTERS,
+    Choice,
     Event,
     Execution,
     Failure,
     Filter,
     Order,
+    Price,
+    Spend,
     State,
+    Wish,
 )
-from services.execution.ports import Due, FencedError, Renewal, RequestIdTakenError
+from services.execution.ports import (
+    Due,
+    FencedError,
+    QueueFullError,
+    Renewal,
+    RequestIdTakenError,
+    SlotTakenError,
+)
 from services.kit.storage.ports import (
     Append,
+    AtMost,
     Collection,
     ConflictError,
     Delete,
@@ -25,6 +39,7 @@ from services.kit.storage.ports import (
     DuplicateError,
     Erase,
     Insert,
+    LimitError,
     Query,
     Replace,
     Store,
@@ -32,8 +47,9 @@ from services.kit.storage.ports import (
 
 EXECUTIONS = Collection(
     "executions",
-    fields=("state", "owner", "agent_id", "conversation_id", "instance_id"),
-    unique=("request_key",),
+    fields=("state", "owner", "agent_id", "conversation_id", "instance_id", "priority"),
+    unique=("request_key", "slot"),
+    schema_version=2,
 )
 WORKERS = Collection("workers")
 EVENTS = "events"
@@ -55,12 +71,17 @@ class StoredExecutions:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def start(self, execution: Execution, first: Event) -> None:
-        """Store a new run and its first event."""
+    async def start(self, execution: Execution, first: Event, most_waiting: int) -> None:
+        """Store a new run and its first event, unless too many wait."""
+        org, id_ = execution.org, execution.id
         try:
             await self._store.write(
-                Insert(EXECUTIONS, _document(execution)), _append(execution, 0, [first])
+                AtMost(EXECUTIONS, {"state": State.QUEUED.value}, most_waiting),
+                Insert(EXECUTIONS, _document(execution)),
+                Append(EVENTS, org, id_, 0, [first]),
             )
+        except LimitError:
+            raise QueueFullError from None
         except DuplicateError as error:
             if error.field != "request_key":
                 raise
@@ -119,23 +140,34 @@ class StoredExecutions:
                 keys_only=True,
             )
         )
-        return [
-            ((found.create_time, found.id), Due(found.org, found.id, found.fields["owner"]))
-            for found in documents
-        ]
+        return [((found.create_time, found.id), _due(found)) for found in documents]
 
-    async def append(self, execution: Execution, after: int, events: Sequence[Event]) -> None:
+    async def append(self, org: str, id_: str, after: int, events: Sequence[Event]) -> None:
         """Append events to the log."""
         try:
-            await self._store.write(_append(execution, after, events))
+            await self._store.write(Append(EVENTS, org, id_, after, events))
         except ConflictError:
             raise FencedError from None
+
+    async def claim(self, execution: Execution, after: int, events: Sequence[Event]) -> Execution:
+        """Store a run that takes a slot, then the events that say so."""
+        try:
+            await self._store.write(
+                Replace(EXECUTIONS, _document(execution)),
+                Append(EVENTS, execution.org, execution.id, after, events),
+            )
+        except DuplicateError:
+            raise SlotTakenError from None
+        except ConflictError:
+            raise FencedError from None
+        return replace(execution, version=execution.version + 1)
 
     async def commit(self, execution: Execution, after: int, events: Sequence[Event]) -> Execution:
         """Append events and store the projection they lead to."""
         try:
             await self._store.write(
-                _append(execution, after, events), Replace(EXECUTIONS, _document(execution))
+                Append(EVENTS, execution.org, execution.id, after, events),
+                Replace(EXECUTIONS, _document(execution)),
             )
         except ConflictError:
             raise FencedError from None
@@ -205,12 +237,23 @@ class StoredLeases:
             return
 
 
-def _append(execution: Execution, after: int, events: Sequence[Event]) -> Append:
-    return Append(EVENTS, execution.org, execution.id, after, events)
-
-
 def _request_key(org: str, request_id: str) -> str:
     return f"{org}/StartExecution/{request_id}"
+
+
+def _slot_key(org: str, slot: int) -> str:
+    return f"{org}/{slot}"
+
+
+def _slot(org: str, id_: str, key: str) -> int | None:
+    return None if key == id_ else int(key.removeprefix(_slot_key(org, 0)[:-1]))
+
+
+def _due(document: Document) -> Due:
+    fields = document.fields
+    priority = int(fields["priority"] or DEFAULT_PRIORITY)
+    slot = _slot(document.org, document.id, fields["slot"])
+    return Due(document.org, document.id, fields["owner"], priority, slot)
 
 
 def _document(execution: Execution) -> Document:
@@ -227,6 +270,12 @@ def _document(execution: Execution) -> Document:
         body["end_time"] = execution.end_time
     if execution.failure is not None:
         body["failure"] = asdict(execution.failure)
+    if execution.spend != NOTHING:
+        body["spend"] = execution.spend.content()
+    if execution.served_by is not None:
+        body["served_by"] = asdict(execution.served_by)
+    if execution.finish_reason:
+        body["finish_reason"] = execution.finish_reason
     content = {"input": order.input}
     if execution.result:
         content["result"] = execution.result
@@ -245,6 +294,10 @@ def _document(execution: Execution) -> Document:
             "request_key": _request_key(execution.org, order.request_id)
             if order.request_id
             else execution.id,
+            "priority": str(order.priority),
+            "slot": execution.id
+            if execution.slot is None
+            else _slot_key(execution.org, execution.slot),
         },
         body=body,
         content=content,
@@ -253,13 +306,39 @@ def _document(execution: Execution) -> Document:
 
 def _order_body(order: Order) -> dict[str, Any]:
     return {
-        "ai_provider": order.ai_provider,
-        "model": order.model,
+        "choices": [_choice_body(choice) for choice in order.choices],
         "timeout_ms": order.timeout_ms,
         "cwd": order.cwd,
         "metadata": dict(order.metadata),
         "request_id": order.request_id,
+        "max_output_tokens": order.max_output_tokens,
+        "max_cost": order.max_cost,
     }
+
+
+def _choice_body(choice: Choice) -> dict[str, Any]:
+    return {name: value for name, value in asdict(choice).items() if value is not None}
+
+
+def _order(document: Document) -> Order:
+    body = dict(document.body["order"])
+    if "choices" not in body:
+        # Written by a release that knew one model for each run, and no prices.
+        body["choices"] = [{name: body.pop(name) for name in ("ai_provider", "model")}]
+    body["choices"] = tuple(_choice(row) for row in body["choices"])
+    return Order(
+        input=document.content.get("input", document.body["preview"]),
+        agent_id=document.fields["agent_id"],
+        conversation_id=document.fields["conversation_id"],
+        instance_id=document.fields["instance_id"],
+        priority=int(document.fields["priority"] or DEFAULT_PRIORITY),
+        **body,
+    )
+
+
+def _choice(row: Mapping[str, Any]) -> Choice:
+    price = row.get("price")
+    return Choice(row["ai_provider"], row["model"], None if price is None else Price(**price))
 
 
 def _execution(document: Document) -> Execution:
@@ -269,13 +348,7 @@ def _execution(document: Document) -> Execution:
     return Execution(
         org=document.org,
         id=document.id,
-        order=Order(
-            input=document.content.get("input", body["preview"]),
-            agent_id=document.fields["agent_id"],
-            conversation_id=document.fields["conversation_id"],
-            instance_id=document.fields["instance_id"],
-            **body["order"],
-        ),
+        order=_order(document),
         digest=body["digest"],
         create_time=document.create_time,
         update_time=body["update_time"],
@@ -285,5 +358,9 @@ def _execution(document: Document) -> Execution:
         failure=None if failure is None else Failure(**failure),
         start_time=body.get("start_time"),
         end_time=body.get("end_time"),
+        slot=_slot(document.org, document.id, document.fields["slot"]),
+        spend=Spend.read(body.get("spend", {})),
+        served_by=Wish(**body["served_by"]) if "served_by" in body else None,
+        finish_reason=body.get("finish_reason", ""),
         version=document.version,
     )

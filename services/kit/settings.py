@@ -58,6 +58,11 @@ class Settings(BaseSettings):
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, file)
 
 
+def environment(name: str) -> str:
+    """Read a variable that others named, such as the key of a provider; empty when it is not set."""
+    return os.environ.get(name, "").strip()
+
+
 def only_loopback(host: str) -> str:
     """Check that an address to listen on cannot be reached from other machines.
 
@@ -98,9 +103,12 @@ def load(kind: type[T]) -> T:
         sentences = []
         for problem in error.errors(include_url=False, include_input=False):
             name = ".".join(str(part) for part in problem["loc"])
+            message = problem["msg"].removeprefix("Value error, ")
+            if not name:
+                sentences.append(f"The settings do not fit together: {message}.")
+                continue
             sentences.append(
-                f"The setting {PREFIX}{name.upper()} ({name} in config.yaml) is wrong: "
-                f"{problem['msg'].removeprefix('Value error, ')}."
+                f"The setting {PREFIX}{name.upper()} ({name} in config.yaml) is wrong: {message}."
             )
         raise SettingsError(" ".join(sentences)) from None
     except (YAMLError, SourceError, OSError, ValueError) as error:

@@ -9,7 +9,7 @@ import itertools
 from pathlib import Path
 
 from services.execution import domain
-from services.execution.domain import Asked, Event, Order
+from services.execution.domain import Asked, Choice, Event, Order
 from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions
 from services.kit import ids
 from services.kit.storage.sqlite import SqliteStore
@@ -39,14 +39,13 @@ async def _run(executions: StoredExecutions, events: int) -> str:
     order = Order(
         input=_INPUT,
         agent_id="default",
-        ai_provider="mock",
-        model="mock-long",
+        choices=(Choice("mock", "mock-long"),),
         timeout_ms=_TIMEOUT_MS,
     )
     accepted, first = domain.accept(_ORG, ids.new_id("exec"), order, Asked(input=_INPUT), now)
-    await executions.start(accepted, first)
-    claimed, opening = domain.claim(accepted, _WORKER, now)
-    claimed = await executions.commit(claimed, 1, opening)
+    await executions.start(accepted, first, 1)
+    claimed, opening = domain.claim(accepted, 1, _WORKER, 0, now)
+    claimed = await executions.claim(claimed, 1, opening)
     head = opening[-1].sequence
     words = [
         f" {word}" for word in itertools.islice(itertools.cycle(_WORDS), events - _OTHER_EVENTS)
@@ -54,9 +53,11 @@ async def _run(executions: StoredExecutions, events: int) -> str:
     said: list[Event] = []
     for number, word in enumerate(words):
         said += domain.tokens(head + number, 1, 1, word, _WORKER, now + number * _TOKEN_US)
-    await executions.append(claimed, head, said)
+    await executions.append(_ORG, accepted.id, head, said)
     end = now + len(words) * _TOKEN_US
     answer = "".join(words)
-    finished, last = domain.succeed(claimed, said[-1].sequence, 1, 1, answer, _WORKER, end)
+    finished, last = domain.succeed(
+        claimed, said[-1].sequence, 1, 1, answer, domain.NOTHING, "stop", _WORKER, end
+    )
     await executions.commit(finished, said[-1].sequence, last)
     return accepted.id

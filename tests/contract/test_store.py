@@ -13,6 +13,7 @@ import pytest
 from services.kit.errors import DomainError, Reason
 from services.kit.storage.ports import (
     Append,
+    AtMost,
     Collection,
     ConflictError,
     Delete,
@@ -21,6 +22,7 @@ from services.kit.storage.ports import (
     Entry,
     Erase,
     Insert,
+    LimitError,
     Query,
     Replace,
     Store,
@@ -336,6 +338,25 @@ class TestManyWrites:
         # Those before it are kept or undone, the adapter decides; never half of one.
         assert await log(store) in ([], [1])
 
+    async def test_a_limit_lets_writes_through_only_below_it(self, store: Store) -> None:
+        waiting = AtMost(RUNS, {"state": "QUEUED"}, 2)
+        await store.write(waiting, Insert(RUNS, run("a")))
+        await store.write(waiting, Insert(RUNS, run("b", org="umbrella")))
+        with pytest.raises(LimitError):
+            await store.write(waiting, Insert(RUNS, run("c")), append(0, b"1"))
+        assert await store.get(RUNS, "acme", "c") is None
+        assert await log(store) == []
+        await store.write(Replace(RUNS, run("a", fields={"state": "RUNNING"})))
+        await store.write(waiting, Insert(RUNS, run("c")))
+
+    async def test_a_limit_counts_what_matches_every_condition(self, store: Store) -> None:
+        await store.write(Insert(RUNS, run("a", fields={"agent": "x"})), Insert(RUNS, run("b")))
+        with pytest.raises(LimitError):
+            await store.write(AtMost(RUNS, {"state": "QUEUED", "agent": "x"}, 1))
+        await store.write(AtMost(RUNS, {"state": "QUEUED", "agent": "y"}, 1))
+        with pytest.raises(KeyError):
+            await store.write(AtMost(RUNS, {"body": "x"}, 1))
+
     async def test_a_failure_leaves_the_writes_of_others_alone(self, store: Store) -> None:
         answers = await asyncio.gather(
             store.write(Insert(RUNS, run("one")), append(0, b"1", stream="one")),
@@ -510,6 +531,20 @@ class TestOpening:
         await second.write(Insert(notes, Document("acme", "n", 1, {"author": "me"})))
         assert await second.version(RUNS, "acme", "a") == 1
         assert await second.version(notes, "acme", "n") == 1
+
+    async def test_a_field_and_a_unique_key_may_join_later(self, open_store: OpenStore) -> None:
+        first = await open_store()
+        await first.write(Insert(RUNS, run("a")), Insert(RUNS, run("b")))
+        await first.close()
+        grown = replace(RUNS, fields=(*RUNS.fields, "colour"), unique=(*RUNS.unique, "slot"))
+        second = await open_store([grown, LEASES])
+        found = await second.query(Query(grown, "acme", equal={"colour": ""}))
+        assert [(one.id, one.fields["slot"]) for one in found] == [("a", "a"), ("b", "b")]
+        painted = run("a", fields={"colour": "red", "slot": "acme/1"})
+        await second.write(Replace(grown, painted))
+        with pytest.raises(DuplicateError) as caught:
+            await second.write(Replace(grown, run("b", fields={"colour": "", "slot": "acme/1"})))
+        assert caught.value.field == "slot"
 
     async def test_a_closed_store_is_unavailable(self, open_store: OpenStore) -> None:
         store = await open_store()

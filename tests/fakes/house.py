@@ -9,11 +9,24 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from services.execution import domain
-from services.execution.domain import Agent, Asked, Event, Execution, Kind, Model
-from services.execution.ports import Prompt, Provider, Report, Wakeups
+from services.execution.domain import (
+    Agent,
+    Asked,
+    Event,
+    Execution,
+    Kind,
+    Model,
+    Persistence,
+    Price,
+    Tolerance,
+    Turns,
+)
+from services.execution.ports import Prices, Prompt, Provider, Report, Wakeups
 from services.execution.stores import COLLECTIONS, StoredExecutions, StoredLeases
+from services.execution.usecases.calls import Patience
 from services.execution.usecases.catalogue import Catalogue
-from services.execution.usecases.executions import ExecutionService, whole_log
+from services.execution.usecases.circuits import Circuits
+from services.execution.usecases.executions import ExecutionService, Terms, whole_log
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
 from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
@@ -51,10 +64,20 @@ class Agents:
         return Agent("default") if agent_id == "default" else None
 
 
+@dataclass
+class PriceList:
+    """Prices by model."""
+
+    prices: dict[str, Price] = field(default_factory=dict)
+
+    def price(self, ai_provider: str, model: str) -> Price | None:
+        return self.prices.get(model)
+
+
 def words(*texts: str, every: float = 0.0) -> Says:
     """A model that says some words, one each so many seconds."""
 
-    async def say(prompt: Prompt) -> AsyncGenerator[str, None]:
+    async def say(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
         for text in texts:
             await asyncio.sleep(every)
             yield text
@@ -62,7 +85,7 @@ def words(*texts: str, every: float = 0.0) -> Says:
     return say
 
 
-async def silence(prompt: Prompt) -> AsyncGenerator[str, None]:
+async def silence(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
     """A model that says nothing and never ends."""
     await asyncio.Event().wait()
     yield ""
@@ -78,6 +101,13 @@ class House:
     pace: Pace = field(default_factory=Pace)
     heartbeat_seconds: float = 15.0
     providers: Sequence[Provider] = ()
+    prices: Prices = field(default_factory=PriceList)
+    patience: Patience = field(default_factory=Patience)
+    persistence: Persistence = field(default_factory=Persistence)
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    terms: Terms = field(default_factory=Terms)
+    org_concurrency: int = 100
+    weights: Mapping[str, float] = field(default_factory=dict)
     prefix: str = "1"
     slept: float = 0.0
     """Seconds for which the process was stopped, as its own monotonic clock knows."""
@@ -85,7 +115,9 @@ class House:
     def __post_init__(self) -> None:
         self.executions = StoredExecutions(self.store)
         self.leases = StoredLeases(self.store)
-        self.catalogue = Catalogue(self.providers or [Talker(self.says)])
+        self.catalogue = Catalogue(self.providers or [Talker(self.says)], self.prices)
+        self.circuits = Circuits(self.tolerance, lambda: monotonic() + self.slept)
+        self.turns = Turns(lambda org: self.weights.get(org, 1.0), lambda _: self.org_concurrency)
         self.queue = InProcessQueue()
         numbers = itertools.count(1)
         self.service = ExecutionService(
@@ -94,9 +126,10 @@ class House:
             self.catalogue,
             self.queue,
             self.wakeups,
+            self.turns,
             clock=clock,
-            new_id=lambda: f"exec_{self.prefix}_{next(numbers)}",
-            default_timeout_ms=600_000,
+            new_id=lambda: f"exec_{self.prefix}_{next(numbers):06}",
+            terms=self.terms,
         )
         self.watches = Watches(
             self.executions, self.wakeups, heartbeat_seconds=self.heartbeat_seconds
@@ -106,12 +139,17 @@ class House:
             self.executions,
             self.leases,
             self.catalogue,
+            self.circuits,
             self.queue,
             self.wakeups,
+            self.turns,
             clock=clock,
             monotonic=lambda: monotonic() + self.slept,
             new_id=lambda: f"worker_{self.prefix}_{next(worker_numbers)}",
+            chance=lambda: 1.0,
             pace=self.pace,
+            patience=self.patience,
+            persistence=self.persistence,
         )
 
     def beside(self, **changes: object) -> House:
@@ -130,22 +168,22 @@ class House:
             await ended(serving)
             await self.worker.stop()
 
-    async def start(self, text: str = "Hello", **asked: object) -> Execution:
-        return await self.service.start(ORG, Asked(text, **asked))  # type: ignore[arg-type]
+    async def start(self, text: str = "Hello", org: str = ORG, **asked: object) -> Execution:
+        return await self.service.start(org, Asked(text, **asked))  # type: ignore[arg-type]
 
     async def end_of(self, execution: Execution, within: float = 100.0) -> Execution:
         """Wait for the end of a run, in virtual seconds, and read it."""
         async with asyncio.timeout(within):
-            await self.watches.ended(ORG, execution.id)
-        return await self.service.get(ORG, execution.id)
+            await self.watches.ended(execution.org, execution.id)
+        return await self.service.get(execution.org, execution.id)
 
     async def log(self, execution: Execution) -> list[Event]:
-        return await whole_log(self.executions, ORG, execution.id)
+        return await whole_log(self.executions, execution.org, execution.id)
 
     async def until(self, execution: Execution, kind: Kind, within: float = 100.0) -> Event:
         """Wait for the first event of a kind."""
         async with asyncio.timeout(within):
-            watch = await self.watches.open(ORG, execution.id, 0)
+            watch = await self.watches.open(execution.org, execution.id, 0)
             async with aclosing(watch.pages) as pages:
                 async for page in pages:
                     for event in page.events if page else ():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import orjson
 
 from services.kit.storage.ports import (
     Append,
+    AtMost,
     Collection,
     ConflictError,
     Delete,
@@ -18,6 +19,7 @@ from services.kit.storage.ports import (
     Entry,
     Erase,
     Insert,
+    LimitError,
     Query,
     Replace,
     UnreadableStoreError,
@@ -46,6 +48,7 @@ class MemoryStore:
             if memory.versions.get(collection.name, 0) > collection.schema_version:
                 raise UnreadableStoreError(f"{collection.name} was written by a newer release.")
             memory.versions[collection.name] = collection.schema_version
+            _add_missing_fields(memory.documents, collection)
         self._memory = memory
         self._closed = False
 
@@ -125,7 +128,7 @@ class MemoryStore:
             raise store_unavailable()
 
 
-def _do(write: Write, documents: Documents, logs: Logs) -> None:
+def _do(write: Write, documents: Documents, logs: Logs) -> None:  # noqa: C901 one case a write
     match write:
         case Insert(collection, document):
             key = (collection.name, document.org, document.id)
@@ -152,6 +155,21 @@ def _do(write: Write, documents: Documents, logs: Logs) -> None:
             logs[log, org, stream] = [*kept, *entries]
         case Erase(log, org, stream):
             logs.pop((log, org, stream), None)
+        case AtMost(collection, equal, limit):
+            _check_limit(collection, equal, limit, documents)
+
+
+def _check_limit(
+    collection: Collection, equal: Mapping[str, str], limit: int, documents: Documents
+) -> None:
+    if unknown := equal.keys() - {*collection.fields, *collection.unique}:
+        raise KeyError(unknown)
+    matching = sum(
+        name == collection.name and equal.items() <= document.fields.items()
+        for (name, _, _), document in documents.items()
+    )
+    if matching >= limit:
+        raise LimitError
 
 
 def _stored(collection: Collection, document: Document, others: Documents) -> Document:
@@ -162,6 +180,14 @@ def _stored(collection: Collection, document: Document, others: Documents) -> Do
     fields = {name: document.fields[name] for name in (*collection.fields, *collection.unique)}
     body: dict[str, Any] = orjson.loads(orjson.dumps(document.body))
     return replace(document, fields=fields, body=body)
+
+
+def _add_missing_fields(documents: Documents, collection: Collection) -> None:
+    for (name, org, id_), document in documents.items():
+        if name == collection.name:
+            joined = dict.fromkeys(collection.fields, "") | dict.fromkeys(collection.unique, id_)
+            changed = replace(document, fields=joined | dict(document.fields))
+            documents[name, org, id_] = changed
 
 
 def _place(document: Document) -> tuple[int, str]:

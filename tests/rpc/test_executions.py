@@ -60,7 +60,10 @@ class TestStart:
         assert execution.create_time == execution.update_time
         assert not execution.HasField("start_time")
         assert not execution.HasField("error")
-        assert await waiting_mesh.get(execution.id) == execution
+        stored = await waiting_mesh.get(execution.id)
+        assert stored.queue_position == 1
+        stored.ClearField("queue_position")
+        assert stored == execution
 
     async def test_a_run_goes_to_its_end(self, mesh: Mesh) -> None:
         execution = await mesh.finished("How are you?")

@@ -148,7 +148,8 @@ async def test_what_is_honoured_arrives(mesh: Mesh, route: Any) -> None:
 @BOTH
 async def test_a_model_of_another_provider_is_refused(mesh: Mesh, route: Any) -> None:
     refused = await refusal(route(mesh, input="Hello", ai_provider="openai", model="mock"))
-    assert refused.kind == (grpc.StatusCode.NOT_FOUND, "PROVIDER_NOT_FOUND")
+    assert refused.kind == (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_NOT_CONFIGURED")
+    assert "set OPENAI_API_KEY" in refused.message
     refused = await refusal(route(mesh, input="Hello", ai_provider="MOCK"))
     assert refused.kind == (grpc.StatusCode.NOT_FOUND, "PROVIDER_NOT_FOUND")
 

@@ -204,7 +204,10 @@ class TestServerSentEvents:
         assert shown[0][1]["agent_id"] == "default"
         assert shown[1][0] == "status_update"
         assert shown[1][1]["message"]
-        assert shown[2] == ("on_llm_start", {"step": 1, "attempt": 1})
+        assert shown[2] == (
+            "on_llm_start",
+            {"step": 1, "attempt": 1, "ai_provider": "mock", "model": "mock"},
+        )
         chunks = [data for kind, data in shown if kind == "on_llm_new_token"]
         assert "".join(data["chunk"] for data in chunks) == execution.result
         assert shown[-1][0] == "result"

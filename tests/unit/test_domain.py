@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from services.execution import domain
 from services.execution.domain import (
     MAX_EVENT_BYTES,
+    NOTHING,
     Asked,
+    Choice,
     Event,
     Execution,
     Failure,
     Kind,
     Order,
+    Spend,
     State,
 )
 from services.kit.errors import DomainError, Reason
@@ -32,18 +35,40 @@ HOSTILE = {
 
 
 def accepted() -> tuple[Execution, Event]:
-    order = Order("Hello", "default", "mock", "mock", timeout_ms=1000)
+    order = Order(
+        "Hello", "default", (Choice("mock", "mock"), Choice("mock", "other")), timeout_ms=1000
+    )
     return domain.accept("acme", "exec_1", order, Asked("Hello"), 100)
 
 
 def running() -> tuple[Execution, list[Event]]:
     execution, first = accepted()
-    claimed, events = domain.claim(execution, "w1", 200)
+    claimed, events = domain.claim(execution, 1, "w1", 7, 200)
     return claimed, [first, *events]
 
 
 def said(log: list[Event], text: str, attempt: int = 1, writer: str = "w1") -> list[Event]:
     return [*log, *domain.tokens(len(log), 1, attempt, text, writer, 300)]
+
+
+def succeed(
+    execution: Execution,
+    log: list[Event],
+    answer: str,
+    attempt: int = 1,
+    spend: Spend = NOTHING,
+    finish_reason: str = "",
+) -> tuple[Execution, list[Event]]:
+    return domain.succeed(execution, len(log), 1, attempt, answer, spend, finish_reason, "w1", 400)
+
+
+def go_on(execution: Execution, log: list[Event]) -> tuple[Execution, list[Event]]:
+    """Another worker takes the run over and calls the model again."""
+    progress = domain.follow(log)
+    taken, resumed = domain.take_over(execution, progress, "w2", 500)
+    head, attempt = resumed[-1].sequence, progress.attempt + 1
+    called, begun = domain.call(taken, head, 1, attempt, progress.choice, "w2", 500)
+    return called, resumed + begun
 
 
 def payloads(log: list[Event]) -> list[tuple[str, dict[str, Any]]]:
@@ -53,7 +78,7 @@ def payloads(log: list[Event]) -> list[tuple[str, dict[str, Any]]]:
 def refold(execution: Execution, log: list[Event]) -> Execution:
     """Project a log from the very beginning."""
     begun, _ = accepted()
-    return domain.repair(replace(begun, version=execution.version), log)[0]
+    return domain.repair(replace(begun, version=execution.version, slot=execution.slot), log)[0]
 
 
 def test_an_accepted_run_is_queued_with_its_first_event() -> None:
@@ -78,15 +103,16 @@ def test_a_claimed_run_is_running_and_calls_its_model_for_the_first_time() -> No
     assert [event.sequence for event in log] == [1, 2, 3]
     assert payloads(log)[1:] == [
         ("status_update", {"message": "Agent default runs on mock.", "state": "STATE_RUNNING"}),
-        ("on_llm_start", {"step": 1, "attempt": 1}),
+        ("on_llm_start", {"step": 1, "attempt": 1, "ai_provider": "mock", "model": "mock"}),
     ]
+    assert execution.slot == 7
     assert refold(execution, log) == execution
 
 
 def test_a_run_that_succeeds_keeps_its_answer_and_has_no_owner() -> None:
     execution, log = running()
     log = said(log, "An answer")
-    ended, events = domain.succeed(execution, len(log), 1, 1, "An answer", "w1", 400)
+    ended, events = succeed(execution, log, "An answer", 1)
     assert payloads(events) == [
         ("on_llm_end", {"step": 1, "attempt": 1}),
         ("result", {"result": "An answer", "message": "The run succeeded."}),
@@ -111,7 +137,7 @@ def test_a_run_that_fails_says_why() -> None:
 
 def test_a_queued_run_can_be_cancelled() -> None:
     execution, first = accepted()
-    ended, events = domain.fail(execution, 1, domain.cancelled(), "call:1", 400)
+    ended, events = domain.cancel(execution, first, "call:1", 400)
     assert ended.state is State.CANCELLED
     assert ended.start_time is None
     assert ended.end_time == 400
@@ -119,8 +145,8 @@ def test_a_queued_run_can_be_cancelled() -> None:
 
 
 def test_the_outcome_of_a_failed_run_is_an_error_that_names_it() -> None:
-    execution, _ = accepted()
-    ended, _ = domain.fail(execution, 1, domain.cancelled(), "call:1", 400)
+    execution, first = accepted()
+    ended, _ = domain.cancel(execution, first, "call:1", 400)
     error = domain.outcome(ended)
     assert error is not None
     assert error.reason == Reason.REASON_EXECUTION_CANCELLED
@@ -137,23 +163,24 @@ def test_the_reason_of_a_newer_release_is_read_as_internal() -> None:
 def test_a_take_over_repeats_the_call_in_flight_and_voids_its_tokens() -> None:
     execution, log = running()
     log = said(log, "lost")
-    taken, events = domain.take_over(execution, domain.follow(log), "w2", 500)
+    taken, events = go_on(execution, log)
     assert payloads(events) == [
-        ("job_resumed", {"message": "The run goes on with another worker."}),
-        ("on_llm_start", {"step": 1, "attempt": 2}),
+        ("job_resumed", {"message": "The run goes on with another worker.", "call_lost": True}),
+        ("on_llm_start", {"step": 1, "attempt": 2, "ai_provider": "mock", "model": "mock"}),
     ]
+    assert taken.spend == Spend(unreported=1)
     assert (taken.state, taken.owner, taken.start_time) == (State.RUNNING, "w2", 200)
     log = said(log + events, "kept", attempt=2, writer="w2")
     assert domain.follow(log).answer == "kept"
     assert domain.follow(log).attempt == 2
-    ended, events = domain.succeed(taken, len(log), 1, 2, "kept", "w2", 600)
+    ended, events = succeed(taken, log, "kept", 2)
     assert refold(ended, log + events) == ended
 
 
 def test_a_take_over_does_not_repeat_a_call_that_ended_well() -> None:
     execution, log = running()
     log = said(log, "done")
-    ended_call = domain.succeed(execution, len(log), 1, 1, "done", "w1", 400)[1][0]
+    ended_call = succeed(execution, log, "done", 1)[1][0]
     log.append(ended_call)
     taken, events = domain.take_over(execution, domain.follow(log), "w2", 500)
     assert [event.kind for event in events] == [Kind.JOB_RESUMED, Kind.RESULT]
@@ -177,7 +204,7 @@ def test_repairing_knows_that_a_run_was_handed_back() -> None:
 def test_repairing_believes_the_log_when_the_document_fell_behind() -> None:
     execution, log = running()
     log = said(log, "lost")
-    taken, events = domain.take_over(execution, domain.follow(log), "w2", 500)
+    taken, events = go_on(execution, log)
     repaired, progress = domain.repair(domain.release(execution), log + events)
     assert repaired == taken
     assert (progress.head, progress.attempt) == (len(log) + len(events), 2)
@@ -187,7 +214,7 @@ def test_repairing_from_any_older_projection_leads_to_the_same() -> None:
     begun, first = accepted()
     execution, log = running()
     log = said(log, "answer")
-    ended, events = domain.succeed(execution, len(log), 1, 1, "answer", "w1", 400)
+    ended, events = succeed(execution, log, "answer", 1)
     log += events
     for older in (begun, execution, domain.release(execution), ended):
         assert domain.repair(older, log)[0] == ended
@@ -219,7 +246,7 @@ def test_a_long_answer_is_cut_in_its_event_and_whole_in_the_run(character: str) 
     answer = character * (200 * 1024 // len(character.encode()))
     execution, log = running()
     log = said(log, answer)
-    ended, events = domain.succeed(execution, len(log), 1, 1, answer, "w1", 400)
+    ended, events = succeed(execution, log, answer, 1)
     payload = json.loads(events[-1].payload)
     assert payload["truncated"] is True
     assert answer.startswith(payload["result"])
@@ -233,7 +260,7 @@ def test_a_long_answer_is_cut_in_its_event_and_whole_in_the_run(character: str) 
 def test_an_answer_that_just_fits_is_not_cut(character: str) -> None:
     answer = character * (10_000 // len(character.encode()))
     execution, log = running()
-    _, events = domain.succeed(execution, len(log), 1, 1, answer, "w1", 400)
+    _, events = succeed(execution, log, answer, 1)
     assert json.loads(events[-1].payload) == {"result": answer, "message": "The run succeeded."}
 
 
@@ -256,13 +283,13 @@ def test_the_answer_is_the_tokens_of_the_last_attempt(pieces: list[tuple[str, bo
     attempt, answer = 1, ""
     for text, taken_over in pieces:
         if taken_over:
-            execution, events = domain.take_over(execution, domain.follow(log), "w2", 500)
+            execution, events = go_on(execution, log)
             log, attempt, answer = log + events, attempt + 1, ""
         log, answer = said(log, text, attempt), answer + text
     assert [event.sequence for event in log] == list(range(1, len(log) + 1))
     progress = domain.follow(log)
     assert (progress.answer, progress.attempt, progress.head) == (answer, attempt, len(log))
-    ended, events = domain.succeed(execution, len(log), 1, attempt, answer, "w1", 400)
+    ended, events = succeed(execution, log, answer, attempt)
     assert refold(ended, log + events) == ended
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from services.execution.domain import Agent, Asked, Filter, State
+from services.execution.domain import Agent, Asked, Filter, State, Wish
 from services.execution.stores import COLLECTIONS, EXECUTIONS
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.health import Health
 from services.execution.usecases.retention import Retention
 from services.kit.errors import DomainError, Reason
 from services.kit.storage.ports import Append, Query, Replace, Write, store_unavailable
-from tests.fakes.house import ORG, House, Talker, house_at_work, is_sound, words
+from tests.fakes.house import ORG, House, PriceList, Talker, house_at_work, is_sound, words
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import clock, in_virtual_time
 
@@ -35,7 +35,7 @@ class Slow(MemoryStore):
 
 
 class Halving(MemoryStore):
-    """Keeps the first of several writes when the power goes, as a store without transactions does."""
+    """Loses the last of several writes when the power goes, as a store without transactions does."""
 
     power_fails = False
 
@@ -44,7 +44,7 @@ class Halving(MemoryStore):
 
     async def write(self, *writes: Write) -> None:
         if self.power_fails and len(writes) > 1:
-            await super().write(writes[0])
+            await super().write(*writes[:-1])
             raise store_unavailable()
         await super().write(*writes)
 
@@ -195,7 +195,7 @@ def catalogue() -> Catalogue:
     one, two = Talker({"b": words(), "a": words()}), Talker({"d": words(), "c": words()})
     two.name = "other"
     two.models = {id_: type(model)(id_, "other", "") for id_, model in two.models.items()}
-    return Catalogue([one, two])
+    return Catalogue([one, two], PriceList())
 
 
 @pytest.mark.parametrize(
@@ -213,12 +213,12 @@ def catalogue() -> Catalogue:
 def test_the_requests_model_comes_before_the_agents_and_that_before_the_default(
     provider: str, model: str, agent: Agent, expected: str
 ) -> None:
-    assert catalogue().choose(provider, model, agent).id == expected
+    assert catalogue().choose(Wish(provider, model), (), agent)[0].model == expected
 
 
 def test_models_are_in_the_order_of_their_ids() -> None:
-    assert [model.id for model in catalogue().models] == ["a", "b", "c", "d"]
-    assert catalogue().default.id == "b"
+    assert [model.id for model, _ in catalogue().models] == ["a", "b", "c", "d"]
+    assert catalogue().default.model == "b"
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_model_that_is_not_there_or_elsewhere_is_refused(
     provider: str, model: str, expected: str
 ) -> None:
     with pytest.raises(DomainError) as caught:
-        catalogue().choose(provider, model, Agent("x"))
+        catalogue().choose(Wish(provider, model), (), Agent("x"))
     assert reason(caught) == expected
 
 
@@ -318,7 +318,7 @@ async def test_a_cancel_that_loses_every_race_says_so() -> None:
 
         async def write(self, *writes: Write) -> None:
             if isinstance(writes[0], Append) and len(writes) == 2:
-                document = await self.get(EXECUTIONS, ORG, "exec_1_1")
+                document = await self.get(EXECUTIONS, ORG, "exec_1_000001")
                 assert document is not None
                 await super().write(Replace(EXECUTIONS, document))
             await super().write(*writes)

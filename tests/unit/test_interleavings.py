@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.execution import domain
-from services.execution.domain import Execution, ModelError
-from services.execution.ports import Prompt
+from services.execution.domain import Execution, ModelError, Usage
+from services.execution.ports import Prompt, Report
 from services.execution.stores import COLLECTIONS
 from services.execution.usecases.worker import Pace
 from services.kit.errors import DomainError
@@ -143,6 +143,7 @@ class World:
         self.memory = Memory()
         self.keeps_prefix = keeps_prefix
         self.wakeups = Lossy(self.random) if shared_wakeups else None
+        self.slots = self.random.choice((1, 2, 100))
         self.numbers = itertools.count(1)
         self.processes: list[Process] = []
         self.runs: list[Execution] = []
@@ -150,15 +151,17 @@ class World:
         self.others: list[asyncio.Task[Any]] = []
         self.calm = House({"m": self.says}, store=MemoryStore(self.memory, COLLECTIONS), prefix="0")
 
-    async def says(self, prompt: Prompt) -> AsyncGenerator[str, None]:
+    async def says(self, prompt: Prompt) -> AsyncGenerator[str | Report, None]:
         """Tokens that tell the attempts apart, at any pace; now and then no end."""
         for number in range(self.random.randint(0, 12)):
             if self.random.random() < 0.02:
                 await asyncio.Event().wait()
-            if self.random.random() < 0.01:
+            if self.random.random() < 0.04:
                 raise ModelError("The model had enough.")
             await asyncio.sleep(self.random.choice((0, 0.001, 0.02, 0.3, 1)))
             yield f"{prompt.attempt}.{number} "
+            if self.random.random() < 0.2:
+                yield Report(Usage(input_tokens=7, output_tokens=number))
 
     def process(self) -> Process:
         line = Line(self.memory, self.random, keeps_prefix=self.keeps_prefix)
@@ -167,6 +170,7 @@ class World:
             store=line,
             wakeups=self.wakeups or Lossy(self.random),
             pace=Pace(concurrency=2),
+            org_concurrency=self.slots,
             heartbeat_seconds=3,
             prefix=f"{next(self.numbers)}",
         )
@@ -249,7 +253,7 @@ class World:
                 self.others.append(asyncio.create_task(self.stop(process)))
 
     async def play(self, actions: list[tuple[float, str]]) -> None:
-        for number in range(2):
+        for number in range(3):
             self.runs.append(await self.calm.start(f"run {number}", timeout_ms=60_000))
         for _ in range(2):
             await self.start()

@@ -6,7 +6,7 @@ import asyncio
 from itertools import pairwise
 
 from services.execution.ports import FencedError
-from services.execution.usecases.runs import Recorder
+from services.execution.usecases.recorder import Recorder
 from services.kit.storage.ports import store_unavailable
 from tests.fakes.virtual import in_virtual_time, monotonic
 

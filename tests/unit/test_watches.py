@@ -12,7 +12,7 @@ import pytest
 
 from services.execution import domain
 from services.execution.domain import Event, Kind
-from services.execution.ports import Prompt
+from services.execution.ports import Prompt, Report
 from services.execution.stores import COLLECTIONS
 from services.execution.usecases.watches import Page, Watches
 from services.kit.errors import DomainError, Reason
@@ -107,7 +107,10 @@ async def log_of(house: House, count: int) -> domain.Execution:
     execution = await house.start()
     events: list[Event] = domain.tokens(1, 1, 1, "x", "w", 0) * (count - 1)
     await house.executions.append(
-        execution, 1, [event._replace(sequence=place) for place, event in enumerate(events, 2)]
+        execution.org,
+        execution.id,
+        1,
+        [event._replace(sequence=place) for place, event in enumerate(events, 2)],
     )
     return execution
 
@@ -357,7 +360,7 @@ async def test_a_form_of_a_page_is_made_once() -> None:
 async def test_watchers_are_told_together_when_there_are_many() -> None:
     """So that serving them does not take the processor from those who append."""
 
-    async def say(prompt: Prompt) -> AsyncGenerator[str, None]:
+    async def say(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
         for _ in range(100):
             await asyncio.sleep(0.04)
             yield "a"

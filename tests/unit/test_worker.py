@@ -12,7 +12,7 @@ import pytest
 
 from services.execution import domain
 from services.execution.domain import Kind, ModelError, State
-from services.execution.ports import Prompt
+from services.execution.ports import Prompt, Report
 from services.execution.stores import COLLECTIONS
 from services.execution.usecases.worker import Pace
 from services.kit.errors import DomainError, Reason
@@ -45,7 +45,7 @@ class Troubled(MemoryStore):
 
 
 def raising(error: BaseException, after: int = 1) -> Says:
-    async def say(prompt: Prompt) -> AsyncGenerator[str, None]:
+    async def say(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
         for _ in range(after):
             yield "said "
         raise error
@@ -177,7 +177,7 @@ async def test_a_worker_that_died_is_followed_by_another_which_repeats_the_call(
         is_sound(ended_run, log)
         assert ended_run.result == "abc"
         starts = await payloads(second, ended_run, Kind.LLM_START)
-        assert starts == [{"step": 1, "attempt": 1}, {"step": 1, "attempt": 2}]
+        assert [(start["step"], start["attempt"]) for start in starts] == [(1, 1), (1, 2)]
         # The dead one comes back, and finds that it may not write.
         dead.frozen = False
         await asyncio.sleep(20)
@@ -514,7 +514,7 @@ async def test_the_largest_answer_is_kept_whole() -> None:
 
 @in_virtual_time
 async def test_a_model_faster_than_the_store_has_to_wait_for_it() -> None:
-    async def say(prompt: Prompt) -> AsyncGenerator[str, None]:
+    async def say(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
         for _ in range(20):
             said.append(monotonic())
             yield "x" * 100_000
@@ -535,7 +535,7 @@ async def test_a_model_faster_than_the_store_has_to_wait_for_it() -> None:
 
 @in_virtual_time
 async def test_a_model_that_takes_a_stop_for_its_own_failure_is_handed_back_all_the_same() -> None:
-    async def say(prompt: Prompt) -> AsyncGenerator[str, None]:
+    async def say(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
         yield "a"
         try:
             await asyncio.sleep(5)
@@ -616,7 +616,7 @@ async def test_a_run_that_streams_is_cancelled_within_the_call() -> None:
 async def test_a_cancel_that_another_process_made_stops_the_worker_at_its_next_piece() -> None:
     said: list[float] = []
 
-    async def say(prompt: Prompt) -> AsyncGenerator[str, None]:
+    async def say(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
         while True:
             await asyncio.sleep(1)
             said.append(monotonic())

@@ -7,8 +7,8 @@ import itertools
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 
-from services.execution.domain import Model, ModelError
-from services.execution.ports import Prompt
+from services.execution.domain import Model, ModelError, Usage
+from services.execution.ports import Prompt, Report
 
 _ECHO_CHARACTERS = 2000
 _YIELD_EVERY = 64
@@ -63,12 +63,16 @@ class MockProvider:
             id_: Model(id_, self.name, script.description) for id_, script in self._scripts.items()
         }
 
-    async def stream(self, model: str, prompt: Prompt) -> AsyncGenerator[str, None]:
+    async def stream(self, model: str, prompt: Prompt) -> AsyncGenerator[str | Report, None]:
         """Play the script of a model."""
         script = self._scripts[model]
         if prompt.attempt <= script.fail_attempts:
             raise ModelError(f"The model {model} failed attempt {prompt.attempt} on purpose.")
+        said = 0
         for number, token in enumerate(_tokens(script, prompt.text)):
+            if number == prompt.max_output_tokens:
+                finish_reason = "length"
+                break
             if number == script.fail_after:
                 raise ModelError(f"The model {model} died after {number} tokens on purpose.")
             if number == script.stall_after:
@@ -78,6 +82,11 @@ class MockProvider:
             elif number % _YIELD_EVERY == _YIELD_EVERY - 1:
                 await asyncio.sleep(0)
             yield token
+            said += 1
+        else:
+            finish_reason = "stop"
+        usage = Usage(input_tokens=len(prompt.text.split()), output_tokens=said)
+        yield Report(usage, finish_reason)
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""

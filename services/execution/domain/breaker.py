@@ -86,4 +86,4 @@ class Breaker:
     def left(self, admission: Admission) -> None:
         """Note that a call was given up before anybody knew how it would end."""
         if admission is Admission.PROBE:
-            self._probing -= 1
+            self._probing = max(self._probing - 1, 0)

@@ -21,6 +21,9 @@ RETRIED = frozenset(
 BREAKING = RETRIED - {Reason.REASON_MODEL_RATE_LIMITED}
 """Faults that say the provider is in trouble, and open its circuit when they come in a row."""
 
+BILLED = frozenset({Reason.REASON_MODEL_TIMEOUT})
+"""Faults of calls that may have cost something although nothing was heard of them."""
+
 FINAL = frozenset({Reason.REASON_MODEL_CONTENT_REFUSED})
 """Faults that are the answer: another model is not asked either."""
 
@@ -77,3 +80,20 @@ class Persistence:
             return None
         # A little later than asked, so that those who were told the same do not meet again.
         return fault.retry_after + min(pause, 0.1 * fault.retry_after + 0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """The call that follows a failed one."""
+
+    pause: float
+    """Seconds before it."""
+    falls_back: bool = False
+    """Whether it goes to the next fallback, and not to the same model."""
+
+    @property
+    def sentence(self) -> str:
+        """Say so, as the end of a message."""
+        if self.falls_back:
+            return " The next model is asked."
+        return f" It is asked again in {self.pause:.1f} s."

@@ -20,6 +20,7 @@ from services.execution.domain.events import (
     MAX_ERROR_BYTES,
     MAX_RESULT_BYTES,
     TERMINAL_KINDS,
+    WAITING_KINDS,
     Event,
     Kind,
     cut,
@@ -27,6 +28,9 @@ from services.execution.domain.events import (
     numbered,
     pieces,
 )
+from services.execution.domain.faults import Following, ModelError
+from services.execution.domain.models import Choice, Wish
+from services.execution.domain.spend import NOTHING, Spend
 from services.kit.errors import (
     DomainError,
     Reason,
@@ -38,7 +42,11 @@ from services.kit.errors import (
 
 PREVIEW_CHARACTERS = 200
 
+DEFAULT_PRIORITY = 3
+"""Of 1 to 5, 1 the most urgent."""
+
 _RUNNING = "STATE_RUNNING"
+_LOST = Spend(unreported=1)
 _CANCELLED = reason_name(Reason.REASON_EXECUTION_CANCELLED)
 
 
@@ -78,6 +86,11 @@ class Asked:
     timeout_ms: int | None = None
     conversation_id: str = ""
     instance_id: str = ""
+    priority: int = 0
+    max_output_tokens: int = 0
+    max_cost: int | None = None
+    """Nano-dollars."""
+    fallbacks: tuple[Wish, ...] = ()
 
     def content(self) -> dict[str, Any]:
         """Gather what was given, for telling a repetition from another request."""
@@ -114,14 +127,28 @@ class Order:
 
     input: str
     agent_id: str
-    ai_provider: str
-    model: str
+    choices: tuple[Choice, ...]
+    """The model, then its fallbacks."""
     timeout_ms: int
     cwd: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
     conversation_id: str = ""
     instance_id: str = ""
+    priority: int = DEFAULT_PRIORITY
+    max_output_tokens: int | None = None
+    max_cost: int | None = None
+    """Nano-dollars."""
+
+    @property
+    def ai_provider(self) -> str:
+        """The provider of the model that is asked first."""
+        return self.choices[0].ai_provider
+
+    @property
+    def model(self) -> str:
+        """The model that is asked first."""
+        return self.choices[0].model
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +169,22 @@ class Execution:
     failure: Failure | None = None
     start_time: int | None = None
     end_time: int | None = None
+    slot: int | None = None
+    """Which of the organisation's slots it holds while it goes on."""
+    spend: Spend = field(default_factory=Spend)
+    served_by: Wish | None = None
+    """The model of the newest call."""
+    finish_reason: str = ""
+    """Why the newest call that ended well ended."""
     version: int = 1
     """The version of the stored document."""
+    position: int | None = field(default=None, compare=False)
+    """The place among what waits, where somebody looked it up; never stored."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether no worker has picked it up yet."""
+        return self.state is State.QUEUED
 
     @property
     def finished(self) -> bool:
@@ -161,8 +202,18 @@ class Progress:
     """The model call it is at; 0 before the first."""
     attempt: int = 0
     """The try of that call."""
+    calling: bool = False
+    """Whether that try has begun and not ended."""
     step_done: bool = False
     """Whether that call ended well."""
+    shown: bool = False
+    """Whether any try of it has said something."""
+    choice: int = 0
+    """Which of the order's choices is called."""
+    failures: int = 0
+    """How often that choice has failed since its turn came."""
+    not_before: int = 0
+    """When the next try may begin."""
     answer: str = ""
     """The tokens of each step's last attempt."""
 
@@ -211,10 +262,30 @@ def same_request(execution: Execution, asked: Asked) -> None:
         )
 
 
-def claim(execution: Execution, worker: str, now: int) -> tuple[Execution, list[Event]]:
-    """Let a worker begin a queued run whose log holds its first event alone."""
-    events = numbered(1, now, worker, (Kind.STATUS_UPDATE, _running(execution)), _llm_start(1, 1))
-    return project(execution, events), events
+def claim(
+    execution: Execution, head: int, worker: str, slot: int | None, now: int
+) -> tuple[Execution, list[Event]]:
+    """Let a worker begin a queued run: it holds a slot now, and its first model call begins."""
+    running = (Kind.STATUS_UPDATE, _running(execution))
+    call = _llm_start(1, 1, execution.order.choices[0])
+    events = numbered(head, now, worker, running, call)
+    return project(replace(execution, slot=slot), events), events
+
+
+def place(head: int, position: int, worker: str, now: int) -> list[Event]:
+    """Tell a run that waits its place."""
+    message = f"The run waits; it is number {position} of its organisation's queue."
+    return numbered(
+        head, now, worker, (Kind.JOB_QUEUED, {"message": message, "position": position})
+    )
+
+
+def told_place(last: Event) -> int | None:
+    """Read the place a waiting run was told last."""
+    if last.kind != Kind.JOB_QUEUED:
+        return None
+    position: int = orjson.loads(last.payload)["position"]
+    return position
 
 
 def take_over(
@@ -222,17 +293,63 @@ def take_over(
 ) -> tuple[Execution, list[Event]]:
     """Let a worker go on with a run that another began.
 
-    The model call in flight is repeated as the next attempt; one that ended well is not, and then the
-    run ends here with its answer.
+    A model call that ended well is not repeated, and then the run ends here with its answer.
     """
-    resumed = (Kind.JOB_RESUMED, {"message": "The run goes on with another worker."})
+    payload: dict[str, Any] = {"message": "The run goes on with another worker."}
+    lost = Spend()
+    if progress.calling:
+        payload["call_lost"] = True
+        lost = _LOST
+    following: list[tuple[Kind, Mapping[str, Any]]] = [(Kind.JOB_RESUMED, payload)]
+    if not execution.start_time:
+        following.append((Kind.STATUS_UPDATE, _running(execution)))
     if progress.step_done:
-        following = [_result(progress.answer)]
-    else:
-        following = [_llm_start(max(progress.step, 1), progress.attempt + 1)]
-    opening = [] if execution.start_time else [(Kind.STATUS_UPDATE, _running(execution))]
-    events = numbered(progress.head, now, worker, resumed, *opening, *following)
+        total = execution.spend.plus(lost)
+        following.append(_result(progress.answer, total, execution.finish_reason))
+    events = numbered(progress.head, now, worker, *following)
     return project(execution, events, progress.answer), events
+
+
+def call(
+    execution: Execution, head: int, step: int, attempt: int, choice: int, worker: str, now: int
+) -> tuple[Execution, list[Event]]:
+    """Begin another try of a model call."""
+    start = _llm_start(step, attempt, execution.order.choices[choice])
+    events = numbered(head, now, worker, start)
+    return project(execution, events), events
+
+
+def call_failed(
+    execution: Execution,
+    head: int,
+    step: int,
+    attempt: int,
+    fault: ModelError,
+    spend: Spend,
+    following: Following | None,
+    worker: str,
+    now: int,
+) -> tuple[Execution, list[Event]]:
+    """Record that a try failed, and what follows; without anything to follow the run ends."""
+    payload: dict[str, Any] = {
+        "message": fault.message,
+        "step": step,
+        "attempt": attempt,
+        "reason": reason_name(fault.reason),
+    }
+    if following is not None:
+        payload["message"] += following.sentence
+        payload["retry_delay"] = f"{following.pause:.3f}s"
+        if following.falls_back:
+            payload["falls_back"] = True
+    if used := spend.content():
+        payload["usage"] = used
+    events = numbered(head, now, worker, (Kind.LLM_FAILED, payload))
+    failed = project(execution, events)
+    if following is not None:
+        return failed, events
+    ended, last = fail(failed, head + 1, DomainError(fault.reason, fault.message), worker, now)
+    return ended, [*events, *last]
 
 
 def tokens(head: int, step: int, attempt: int, text: str, worker: str, now: int) -> list[Event]:
@@ -245,22 +362,66 @@ def tokens(head: int, step: int, attempt: int, text: str, worker: str, now: int)
 
 
 def succeed(
-    execution: Execution, head: int, step: int, attempt: int, answer: str, worker: str, now: int
+    execution: Execution,
+    head: int,
+    step: int,
+    attempt: int,
+    answer: str,
+    spend: Spend,
+    finish_reason: str,
+    worker: str,
+    now: int,
 ) -> tuple[Execution, list[Event]]:
-    """End a run with its answer."""
-    llm_end = (Kind.LLM_END, {"step": step, "attempt": attempt})
-    events = numbered(head, now, worker, llm_end, _result(answer))
+    """End a run with its answer.
+
+    Args:
+        spend: of the model call that ended.
+        finish_reason: why it did.
+    """
+    payload: dict[str, Any] = {"step": step, "attempt": attempt}
+    if finish_reason:
+        payload["finish_reason"] = finish_reason
+    if used := spend.content():
+        payload["usage"] = used
+    total = execution.spend.plus(spend)
+    result = _result(answer, total, finish_reason)
+    events = numbered(head, now, worker, (Kind.LLM_END, payload), result)
     return project(execution, events, answer), events
 
 
 def fail(
-    execution: Execution, head: int, error: DomainError, writer: str, now: int
+    execution: Execution,
+    head: int,
+    error: DomainError,
+    writer: str,
+    now: int,
+    spend: Spend = NOTHING,
 ) -> tuple[Execution, list[Event]]:
-    """End a run with an error; that of a cancel makes it CANCELLED, any other FAILED."""
+    """End a run with an error; that of a cancel makes it CANCELLED, any other FAILED.
+
+    Args:
+        spend: of the model call that was under way.
+    """
     message = cut(error.message, MAX_ERROR_BYTES)
-    payload = {"error": message, "reason": reason_name(error.reason)}
+    payload: dict[str, Any] = {"error": message, "reason": reason_name(error.reason)}
+    if used := execution.spend.plus(spend).content():
+        payload["usage"] = used
     events = numbered(head, now, writer, (Kind.ERROR, payload))
     return project(execution, events), events
+
+
+def cancel(
+    execution: Execution, last: Event, caller: str, now: int
+) -> tuple[Execution, list[Event]]:
+    """End a run because a caller wants it to.
+
+    Args:
+        last: the last event of its log.
+    """
+    calling = last.kind in {Kind.LLM_START, Kind.LLM_NEW_TOKEN}
+    error = DomainError(Reason.REASON_EXECUTION_CANCELLED, "The run was cancelled.")
+    spend = _LOST if calling else NOTHING
+    return fail(execution, last.sequence, error, caller, now, spend)
 
 
 def release(execution: Execution) -> Execution:
@@ -274,28 +435,54 @@ def project(execution: Execution, events: Iterable[Event], answer: str | None = 
     Args:
         answer: the whole answer, where a `result` event may have had to cut it.
     """
-    changes: dict[str, Any] = {}
     for event in events:
-        match event.kind:
-            case Kind.STATUS_UPDATE if orjson.loads(event.payload).get("state") == _RUNNING:
-                started = execution.start_time or changes.get("start_time") or event.time
-                changes |= {"state": State.RUNNING, "owner": event.writer, "start_time": started}
-            case Kind.JOB_RESUMED:
-                changes["owner"] = event.writer
-            case Kind.RESULT:
-                shown = orjson.loads(event.payload)["result"]
-                changes |= {"state": State.SUCCEEDED, "owner": "", "end_time": event.time}
-                changes["result"] = shown if answer is None else answer
-            case Kind.ERROR:
-                payload = orjson.loads(event.payload)
-                cancelled = payload["reason"] == _CANCELLED
-                changes |= {"owner": "", "end_time": event.time}
-                changes["state"] = State.CANCELLED if cancelled else State.FAILED
-                changes["failure"] = Failure(payload["reason"], payload["error"])
-            case _:
-                continue
-        changes["update_time"] = event.time
-    return replace(execution, **changes)
+        if event.kind != Kind.LLM_NEW_TOKEN and event.kind not in WAITING_KINDS:
+            payload = orjson.loads(event.payload)
+            changes = {**_spending(execution, event, payload), **_moving(execution, event, payload)}
+            if changes:
+                execution = replace(execution, update_time=event.time, **changes)
+    if answer is not None and execution.state is State.SUCCEEDED:
+        return replace(execution, result=answer)
+    return execution
+
+
+def _moving(execution: Execution, event: Event, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what an event changes of a run's state."""
+    ending = {"owner": "", "slot": None, "end_time": event.time}
+    match event.kind:
+        case Kind.STATUS_UPDATE if payload.get("state") == _RUNNING:
+            started = execution.start_time or event.time
+            return {"state": State.RUNNING, "owner": event.writer, "start_time": started}
+        case Kind.JOB_RESUMED:
+            return {"owner": event.writer}
+        case Kind.RESULT:
+            return {**ending, "state": State.SUCCEEDED, "result": payload["result"]}
+        case Kind.ERROR:
+            cancelled = payload["reason"] == _CANCELLED
+            failure = Failure(payload["reason"], payload["error"])
+            state = State.CANCELLED if cancelled else State.FAILED
+            return {**ending, "state": state, "failure": failure}
+        case _:
+            return {}
+
+
+def _spending(execution: Execution, event: Event, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what an event changes of a run's model calls."""
+    spend = Spend.read(payload.get("usage", {}))
+    match event.kind:
+        case Kind.LLM_START if "model" in payload:
+            return {"served_by": Wish(payload["ai_provider"], payload["model"])}
+        case Kind.LLM_END:
+            finish_reason = payload.get("finish_reason", "")
+            return {"spend": execution.spend.plus(spend), "finish_reason": finish_reason}
+        case Kind.LLM_FAILED:
+            return {"spend": execution.spend.plus(spend)}
+        case Kind.JOB_RESUMED if payload.get("call_lost"):
+            return {"spend": execution.spend.plus(_LOST)}
+        case Kind.RESULT | Kind.ERROR:
+            return {"spend": spend}
+        case _:
+            return {}
 
 
 def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Progress]:
@@ -305,7 +492,20 @@ def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Pr
     keeps its owner.
     """
     progress = follow(events)
-    projected = project(execution, events, progress.answer)
+    begun = replace(
+        execution,
+        state=State.QUEUED,
+        owner="",
+        result="",
+        failure=None,
+        start_time=None,
+        end_time=None,
+        spend=NOTHING,
+        served_by=None,
+        finish_reason="",
+        update_time=execution.create_time,
+    )
+    projected = project(begun, events, progress.answer)
     if (projected.state, projected.update_time) == (execution.state, execution.update_time):
         projected = replace(projected, owner=execution.owner)
     return projected, progress
@@ -313,32 +513,57 @@ def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Pr
 
 def is_behind(execution: Execution, last: Event) -> bool:
     """Tell whether a summary misses a change of state that its log, which ends so, has made."""
-    if execution.state is State.QUEUED:
-        return last.sequence > 1
+    if execution.waiting:
+        return last.kind not in WAITING_KINDS
     return last.kind in TERMINAL_KINDS and not execution.finished
+
+
+def is_ahead(execution: Execution, last: Event) -> bool:
+    """Tell whether a summary says that a run began before its log does: its worker is about to."""
+    return not (execution.waiting or execution.finished) and last.kind in WAITING_KINDS
 
 
 def follow(events: Iterable[Event]) -> Progress:
     """Read from a whole log how far the run has come."""
-    head = step = attempt = 0
-    step_done = False
+    progress = Progress()
+    head = 0
     answers: dict[int, list[str]] = {}
     for event in events:
         head = event.sequence
-        match event.kind:
-            case Kind.LLM_START:
-                payload = orjson.loads(event.payload)
-                step, attempt, step_done = payload["step"], payload["attempt"], False
-                answers[step] = []
-            case Kind.LLM_NEW_TOKEN:
-                payload = orjson.loads(event.payload)
-                answers.setdefault(payload["step"], []).append(payload["chunk"])
-            case Kind.LLM_END:
-                step_done = True
-            case _:
-                pass
+        payload = orjson.loads(event.payload)
+        if event.kind == Kind.LLM_NEW_TOKEN:
+            answers.setdefault(payload["step"], []).append(payload["chunk"])
+            if not progress.shown:
+                progress = replace(progress, shown=True)
+            continue
+        if event.kind == Kind.LLM_START:
+            answers[payload["step"]] = []
+        progress = replace(progress, **_advance(progress, event, payload))
     answer = "".join("".join(answers[number]) for number in sorted(answers))
-    return Progress(head, step, attempt, step_done, answer)
+    return replace(progress, head=head, answer=answer)
+
+
+def _advance(progress: Progress, event: Event, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what an event changes of how far a run has come."""
+    match event.kind:
+        case Kind.LLM_START:
+            call = {"step": payload["step"], "attempt": payload["attempt"]}
+            begun = {**call, "calling": True, "step_done": False}
+            if payload["step"] == progress.step:
+                return begun
+            return {**begun, "shown": False, "failures": 0, "choice": 0}
+        case Kind.LLM_FAILED:
+            pause = float(payload.get("retry_delay", "0s").removesuffix("s"))
+            failed = {"calling": False, "not_before": event.time + round(pause * 1e6)}
+            if payload.get("falls_back"):
+                return {**failed, "failures": 0, "choice": progress.choice + 1}
+            return {**failed, "failures": progress.failures + 1}
+        case Kind.LLM_END:
+            return {"calling": False, "step_done": True}
+        case Kind.JOB_RESUMED:
+            return {"calling": False}
+        case _:
+            return {}
 
 
 def outcome(execution: Execution) -> DomainError | None:
@@ -385,9 +610,30 @@ def not_found(execution_id: str) -> DomainError:
     )
 
 
-def cancelled() -> DomainError:
-    """Make the error a cancelled run ends with."""
-    return DomainError(Reason.REASON_EXECUTION_CANCELLED, "The run was cancelled.")
+def queue_full(most_waiting: int) -> DomainError:
+    """Make the error for a run that may not even wait."""
+    return DomainError(
+        Reason.REASON_QUEUE_FULL,
+        f"{most_waiting} runs wait already, which is the most that may; try again in a moment.",
+        retry_after=2.0,
+    )
+
+
+def price_unknown(choice: Choice, *, given: bool) -> DomainError:
+    """Make the error for a run with a cost limit on a model without a price.
+
+    Args:
+        given: whether the caller asked for the limit; else it comes from the settings.
+    """
+    name = f"{choice.ai_provider}/{choice.model}"
+    description = f"{name} has no price, so its cost cannot be limited; add one to the price file"
+    description += ", or leave max_cost_usd empty" if given else ", or choose another model"
+    return DomainError(
+        Reason.REASON_PRICE_UNKNOWN,
+        f"max_cost_usd: {description}",
+        violations=[Violation("max_cost_usd", description)],
+        resources=[Resource("model", name)],
+    )
 
 
 def timed_out(timeout_ms: int) -> DomainError:
@@ -413,13 +659,23 @@ def _running(execution: Execution) -> dict[str, Any]:
     }
 
 
-def _llm_start(step: int, attempt: int) -> tuple[Kind, dict[str, Any]]:
-    return Kind.LLM_START, {"step": step, "attempt": attempt}
+def _llm_start(step: int, attempt: int, choice: Choice) -> tuple[Kind, dict[str, Any]]:
+    payload = {
+        "step": step,
+        "attempt": attempt,
+        "ai_provider": choice.ai_provider,
+        "model": choice.model,
+    }
+    return Kind.LLM_START, payload
 
 
-def _result(answer: str) -> tuple[Kind, dict[str, Any]]:
+def _result(answer: str, total: Spend, finish_reason: str) -> tuple[Kind, dict[str, Any]]:
     shown = cut(answer, INLINE_RESULT_BYTES)
     payload: dict[str, Any] = {"result": shown, "message": "The run succeeded."}
     if len(shown) < len(answer):
         payload["truncated"] = True
+    if used := total.content():
+        payload["usage"] = used
+    if finish_reason:
+        payload["finish_reason"] = finish_reason
     return Kind.RESULT, payload

@@ -107,6 +107,9 @@ class Spend:
         )
 
 
+NOTHING = Spend()
+
+
 def spent(usage: Usage | None, price: Price | None) -> Spend:
     """Make the spend of one call from what its provider reported, None for nothing."""
     if usage is None:

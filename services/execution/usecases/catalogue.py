@@ -1,12 +1,33 @@
-"""The models there are, and which one a run gets."""
+"""The models there are, and which of them a run gets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from services.execution.domain import Agent, Model
-from services.execution.ports import Provider
+from services.execution.domain import Agent, Choice, Model, Wish
+from services.execution.ports import Prices, Provider
 from services.kit.errors import DomainError, Reason, Resource, Violation
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A provider that could serve, were it switched on."""
+
+    remedy: str
+    """What switches it on, as a clause: `set OPENAI_API_KEY`."""
+    models: Sequence[str] = ()
+    """The models it is known to serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What runs get that leave the choice open."""
+
+    wish: Wish = field(default_factory=Wish)
+    fallbacks: tuple[Wish, ...] = ()
 
 
 class Catalogue:
@@ -14,80 +35,159 @@ class Catalogue:
 
     Args:
         providers: in order of preference; the first serves runs for which nothing was chosen.
+        prices: what models cost.
+        absent: the providers that are known and not switched on, by name.
+        preference: what the settings choose.
     """
 
-    def __init__(self, providers: Sequence[Provider]) -> None:
+    def __init__(
+        self,
+        providers: Sequence[Provider],
+        prices: Prices,
+        absent: Mapping[str, Absent] | None = None,
+        preference: Preference | None = None,
+    ) -> None:
         self._providers = {provider.name: provider for provider in providers}
-        self._models = {
-            model.id: model for provider in providers for model in provider.models.values()
-        }
+        self._prices = prices
+        self._absent = absent or {}
+        self._preference = preference or Preference()
 
     @property
-    def models(self) -> Sequence[Model]:
-        """Every model, in the order of their ids."""
-        return sorted(self._models.values(), key=lambda model: model.id)
+    def models(self) -> Sequence[tuple[Model, Choice]]:
+        """Every model that is known by name, in the order of their ids, with what it costs now."""
+        found = [model for one in self._providers.values() for model in one.models.values()]
+        found.sort(key=lambda model: (model.id, model.ai_provider))
+        return [(model, self._choice(model.ai_provider, model.id)) for model in found]
 
     @property
-    def default(self) -> Model:
+    def default(self) -> Choice:
         """The model used when nothing else was chosen."""
-        return self._first(next(iter(self._providers.values())))
+        return self.choose(Wish(), (), Agent("default"))[0]
 
-    def provider(self, name: str) -> Provider:
+    def provider(self, name: str, at: str = "") -> Provider:
         """Look a provider up.
 
+        Args:
+            at: where in the request it stands, before its own field's name.
+
         Raises:
-            DomainError: PROVIDER_NOT_FOUND.
+            DomainError: PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED.
         """
-        try:
+        if name in self._providers:
             return self._providers[name]
-        except KeyError:
-            raise _unknown_provider(
-                name, f"no provider is named {name}; there are: {', '.join(self._providers)}"
-            ) from None
+        if name in self._absent:
+            raise self._not_configured(f"{at}ai_provider", name)
+        raise _wrong_provider(
+            at, name, f"no provider is named {name}; there are: {', '.join(self._providers)}"
+        )
 
-    def choose(self, ai_provider: str, model: str, agent: Agent) -> Model:
-        """Choose a model: the request's choice before the agent's before the default.
+    def choose(self, wish: Wish, fallbacks: Sequence[Wish], agent: Agent) -> tuple[Choice, ...]:
+        """Choose a model and its fallbacks.
+
+        The request's choice comes before the agent's, the agent's before that of the settings, and
+        that before the first provider. Whoever chooses the model chooses its fallbacks, unless the
+        request names some.
 
         Raises:
-            DomainError: PROVIDER_NOT_FOUND, MODEL_NOT_FOUND.
+            DomainError: PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, MODEL_NOT_FOUND.
         """
-        if not model and not ai_provider:
-            model, ai_provider = agent.model, agent.ai_provider
-        if model:
-            return self._named(model, ai_provider)
-        if ai_provider:
-            return self._first(self.provider(ai_provider))
-        return self.default
+        preference = self._preference
+        levels = [
+            (wish, ()),
+            (Wish(agent.ai_provider, agent.model), agent.fallbacks),
+            (preference.wish, preference.fallbacks),
+        ]
+        chosen, following = next(
+            (level for level in levels if level[0] != Wish()), (Wish(), preference.fallbacks)
+        )
+        if chosen.ai_provider and not chosen.model:
+            # Whoever names a provider alone gets the model that was chosen for it elsewhere.
+            same = (one.model for one, _ in levels if one.ai_provider == chosen.ai_provider)
+            chosen = Wish(chosen.ai_provider, next((model for model in same if model), ""))
+        others = (
+            self._found(one, f"fallbacks[{number}].")
+            for number, one in enumerate(fallbacks or following)
+        )
+        return self._found(chosen), *others
 
-    def _named(self, model: str, ai_provider: str) -> Model:
-        if ai_provider:
-            self.provider(ai_provider)
-        found = self._models.get(model)
-        if found is None:
-            description = (
-                f"no model has the id {model}; there are: {', '.join(sorted(self._models))}"
-            )
-            raise DomainError(
-                Reason.REASON_MODEL_NOT_FOUND,
-                f"model: {description}",
-                violations=[Violation("model", description)],
-                resources=[Resource("model", model)],
-            )
-        if ai_provider and found.ai_provider != ai_provider:
-            raise _unknown_provider(
-                ai_provider, f"model {model} is served by {found.ai_provider}, not {ai_provider}"
-            )
-        return found
+    def _found(self, wish: Wish, at: str = "") -> Choice:
+        """Look the model up that a wish names, or leaves open.
 
-    @staticmethod
-    def _first(provider: Provider) -> Model:
-        return next(iter(provider.models.values()))
+        Args:
+            at: where in the request it stands, before its own field's name.
+        """
+        if not wish.model:
+            name = wish.ai_provider or next(iter(self._providers))
+            models = self.provider(name, at).models
+            if not models:
+                description = f"{name} has no model of its own; name one"
+                raise _unknown_model(at, "", description)
+            return self._choice(name, next(iter(models)))
+        if not wish.ai_provider:
+            return self._choice(self._serving(wish.model, at), wish.model)
+        provider = self.provider(wish.ai_provider, at)
+        if wish.model in provider.models or provider.serves_any:
+            return self._choice(provider.name, wish.model)
+        others = [one.name for one in self._providers.values() if wish.model in one.models]
+        if others:
+            description = f"model {wish.model} is served by {others[0]}, not {provider.name}"
+            raise _wrong_provider(at, provider.name, description)
+        raise _unknown_model(
+            at,
+            wish.model,
+            f"{provider.name} has no model {wish.model} that this mesh knows; it has: "
+            f"{_listed(provider.models)}. Others are added in the settings",
+        )
+
+    def _serving(self, model: str, at: str) -> str:
+        """Find the first provider of a model."""
+        for provider in self._providers.values():
+            if model in provider.models:
+                return provider.name
+        for name, absent in self._absent.items():
+            if model in absent.models:
+                raise self._not_configured(f"{at}model", name, model)
+        raise _unknown_model(
+            at, model, f"no model has the id {model}; there are: {_listed(self._ids())}"
+        )
+
+    def _ids(self) -> Iterator[str]:
+        return (model for one in self._providers.values() for model in one.models)
+
+    def _choice(self, ai_provider: str, model: str) -> Choice:
+        return Choice(ai_provider, model, self._prices.price(ai_provider, model))
+
+    def _not_configured(self, field_name: str, name: str, model: str = "") -> DomainError:
+        served = f"{model} is served by {name}, which" if model else name
+        description = f"{served} is not configured here; {self._absent[name].remedy}"
+        return DomainError(
+            Reason.REASON_PROVIDER_NOT_CONFIGURED,
+            f"{field_name}: {description}",
+            violations=[Violation(field_name, description)],
+            resources=[Resource("provider", name)],
+        )
 
 
-def _unknown_provider(name: str, description: str) -> DomainError:
+def _listed(ids: Iterator[str] | Mapping[str, Model]) -> str:
+    """Name some ids."""
+    known = sorted(set(ids))
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return ", ".join(known[:_SHOWN]) + more
+
+
+def _wrong_provider(at: str, name: str, description: str) -> DomainError:
     return DomainError(
         Reason.REASON_PROVIDER_NOT_FOUND,
-        f"ai_provider: {description}",
-        violations=[Violation("ai_provider", description)],
+        f"{at}ai_provider: {description}",
+        violations=[Violation(f"{at}ai_provider", description)],
         resources=[Resource("provider", name)],
+    )
+
+
+def _unknown_model(at: str, model: str, description: str) -> DomainError:
+    return DomainError(
+        Reason.REASON_MODEL_NOT_FOUND,
+        f"{at}model: {description}",
+        violations=[Violation(f"{at}model", description)],
+        resources=[Resource("model", model)],
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from services.execution.domain import Waiting
+
 
 def events_channel(org: str, execution_id: str) -> str:
     """Name the channel woken when a run's log grew."""
@@ -13,12 +15,12 @@ def stop_channel(org: str, execution_id: str) -> str:
     return f"stop/{org}/{execution_id}"
 
 
-def work_item(org: str, execution_id: str) -> str:
+def work_item(waiting: Waiting) -> str:
     """Name a run in the work queue."""
-    return f"{org}/{execution_id}"
+    return f"{waiting.org}/{waiting.priority}/{waiting.id}"
 
 
-def read_work_item(item: str) -> tuple[str, str]:
-    """Read organisation and id back from a work item."""
-    org, _, execution_id = item.partition("/")
-    return org, execution_id
+def read_work_item(item: str) -> Waiting:
+    """Read a run back from its name in the work queue."""
+    org, priority, id_ = item.rsplit("/", 2)
+    return Waiting(org, int(priority), id_)

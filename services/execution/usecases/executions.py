@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from services.execution import domain
-from services.execution.domain import Asked, Execution, Filter, Order
+from services.execution.domain import Asked, Execution, Filter, Order, Turns, Waiting, Wish
 from services.execution.ports import (
     Agents,
     Executions,
     FencedError,
+    QueueFullError,
     RequestIdTakenError,
     Wakeups,
     WorkQueue,
@@ -24,13 +26,29 @@ _DELETE_TRIES = 10
 _START_TRIES = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a run gets that asks for nothing, and the most it may ask for; None is no limit."""
+
+    timeout_ms: int = 600_000
+    most_timeout_ms: int = 86_400_000
+    max_output_tokens: int | None = None
+    most_output_tokens: int | None = None
+    max_cost: int | None = None
+    """Nano-dollars."""
+    most_cost: int | None = None
+    """Nano-dollars."""
+    most_waiting: int = 10_000
+    """How many runs may wait, those of all organisations together."""
+
+
 class ExecutionService:
     """Starts, reads, cancels and deletes executions.
 
     Args:
+        turns: what waits, as far as this process knows.
         clock: microseconds since the epoch.
         new_id: makes the id of an execution.
-        default_timeout_ms: for runs that ask for none.
     """
 
     def __init__(
@@ -40,10 +58,11 @@ class ExecutionService:
         catalogue: Catalogue,
         queue: WorkQueue,
         wakeups: Wakeups,
+        turns: Turns,
         *,
         clock: Callable[[], int],
         new_id: Callable[[], str],
-        default_timeout_ms: int,
+        terms: Terms,
     ) -> None:
         self._executions = executions
         self._agents = agents
@@ -52,14 +71,16 @@ class ExecutionService:
         self._wakeups = wakeups
         self._clock = clock
         self._new_id = new_id
-        self._default_timeout_ms = default_timeout_ms
+        self._turns = turns
+        self._terms = terms
 
     async def start(self, org: str, asked: Asked) -> Execution:
         """Store a run and queue it; a repeated request_id answers the run it started before.
 
         Raises:
-            DomainError: INVALID_REQUEST, FEATURE_UNAVAILABLE, AGENT_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND,
-                REQUEST_ID_REUSED.
+            DomainError: INVALID_REQUEST, FEATURE_UNAVAILABLE, AGENT_NOT_FOUND, MODEL_NOT_FOUND,
+                PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, REQUEST_ID_REUSED,
+                QUEUE_FULL.
         """
         if not asked.input.strip():
             raise invalid("input", "must hold text that is not only white space")
@@ -72,10 +93,14 @@ class ExecutionService:
             order = await self._order(org, asked)
             execution, first = domain.accept(org, self._new_id(), order, asked, self._clock())
             try:
-                await self._executions.start(execution, first)
+                await self._executions.start(execution, first, self._terms.most_waiting)
             except RequestIdTakenError:
                 continue
-            await self._queue.put(work_item(org, execution.id))
+            except QueueFullError:
+                if asked.request_id and await self._executions.by_request_id(org, asked.request_id):
+                    continue
+                raise domain.queue_full(self._terms.most_waiting) from None
+            await self._queue.put(work_item(_waiting(execution)))
             return execution
         raise _contended(asked.request_id)
 
@@ -97,16 +122,34 @@ class ExecutionService:
                 violations=[Violation("agent_id", f"no agent has the id {agent_id}")],
                 resources=[Resource("agent", agent_id)],
             )
-        model = self._catalogue.choose(asked.ai_provider, asked.model, agent)
+        terms = self._terms
+        timeout = _within("timeout", asked.timeout_ms, terms.timeout_ms, terms.most_timeout_ms, _ms)
+        tokens = _within(
+            "max_output_tokens",
+            asked.max_output_tokens or None,
+            terms.max_output_tokens,
+            terms.most_output_tokens,
+            str,
+        )
+        cost = _within("max_cost_usd", asked.max_cost, terms.max_cost, terms.most_cost, _usd)
+        choices = self._catalogue.choose(
+            Wish(asked.ai_provider, asked.model), asked.fallbacks, agent
+        )
+        if cost is not None:
+            for choice in choices:
+                if choice.price is None:
+                    raise domain.price_unknown(choice, given=asked.max_cost is not None)
         return Order(
             input=asked.input,
             agent_id=agent.id,
-            ai_provider=model.ai_provider,
-            model=model.id,
-            timeout_ms=asked.timeout_ms or self._default_timeout_ms,
+            choices=choices,
+            timeout_ms=timeout or terms.timeout_ms,
             cwd=asked.cwd,
             metadata=asked.metadata,
             request_id=asked.request_id,
+            priority=asked.priority or domain.DEFAULT_PRIORITY,
+            max_output_tokens=tokens,
+            max_cost=cost,
         )
 
     async def get(self, org: str, execution_id: str) -> Execution:
@@ -115,6 +158,9 @@ class ExecutionService:
         Raises:
             DomainError: EXECUTION_NOT_FOUND.
         """
+        return self._placed(await self._stored(org, execution_id))
+
+    async def _stored(self, org: str, execution_id: str) -> Execution:
         execution = await self._executions.get(org, execution_id)
         if execution is None:
             raise domain.not_found(execution_id)
@@ -153,7 +199,14 @@ class ExecutionService:
         self, org: str, where: Filter, after: tuple[int, str] | None, limit: int
     ) -> Sequence[Execution]:
         """Read a page of runs, newest first."""
-        return await self._executions.list(org, where, after, limit)
+        found = await self._executions.list(org, where, after, limit)
+        return [self._placed(execution) for execution in found]
+
+    def _placed(self, execution: Execution) -> Execution:
+        """Add the place of a run that waits."""
+        if not execution.waiting:
+            return execution
+        return replace(execution, position=self._turns.position(_waiting(execution)))
 
     async def cancel(self, org: str, execution_id: str, caller: str) -> Execution:
         """End a run as cancelled, whether or not a worker lives.
@@ -165,7 +218,7 @@ class ExecutionService:
             DomainError: EXECUTION_NOT_FOUND, EXECUTION_FINISHED, CONFLICT.
         """
         for _ in range(_CANCEL_TRIES):
-            execution = await self.get(org, execution_id)
+            execution = await self._stored(org, execution_id)
             last = await self._executions.last_event(org, execution_id)
             if last is not None and domain.is_behind(execution, last):
                 await self._repaired(execution)
@@ -182,11 +235,13 @@ class ExecutionService:
             if last is None:
                 # The run was stored, and then something kept its first event from following.
                 with suppress(FencedError):
-                    await self._executions.append(execution, 0, [domain.opening(execution)])
+                    opening = domain.opening(execution)
+                    await self._executions.append(org, execution_id, 0, [opening])
                 continue
-            cancelled, events = domain.fail(
-                execution, last.sequence, domain.cancelled(), caller, self._clock()
-            )
+            if domain.is_ahead(execution, last):
+                log = await whole_log(self._executions, org, execution_id)
+                execution, _ = domain.repair(execution, log)
+            cancelled, events = domain.cancel(execution, last, caller, self._clock())
             try:
                 stored = await self._executions.commit(cancelled, last.sequence, events)
             except FencedError:
@@ -203,7 +258,7 @@ class ExecutionService:
             DomainError: EXECUTION_NOT_FOUND, EXECUTION_NOT_FINISHED, CONFLICT.
         """
         for _ in range(_DELETE_TRIES):
-            execution = await self.get(org, execution_id)
+            execution = await self._stored(org, execution_id)
             if not execution.finished:
                 raise DomainError(
                     Reason.REASON_EXECUTION_NOT_FINISHED,
@@ -224,7 +279,7 @@ class ExecutionService:
         try:
             return await self._executions.save(projected)
         except FencedError:
-            return await self.get(execution.org, execution.id)
+            return await self._stored(execution.org, execution.id)
 
 
 async def whole_log(executions: Executions, org: str, id_: str) -> list[domain.Event]:
@@ -233,6 +288,37 @@ async def whole_log(executions: Executions, org: str, id_: str) -> list[domain.E
     while page := await executions.events(org, id_, log[-1].sequence if log else 0):
         log.extend(page)
     return log
+
+
+def _waiting(execution: Execution) -> Waiting:
+    return Waiting(execution.org, execution.order.priority, execution.id)
+
+
+def _within(
+    field: str,
+    asked: int | None,
+    default: int | None,
+    most: int | None,
+    shown: Callable[[int], str],
+) -> int | None:
+    """Fill a limit of a run in, and hold what was asked for against the most that may be.
+
+    Raises:
+        DomainError: INVALID_REQUEST.
+    """
+    if asked is not None and most is not None and asked > most:
+        raise invalid(
+            field, f"must be at most {shown(most)}, which the settings of this mesh allow"
+        )
+    return default if asked is None else asked
+
+
+def _ms(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:g} s"
+
+
+def _usd(nano_dollars: int) -> str:
+    return f"{nano_dollars / domain.NANO:.9g}"
 
 
 def _contended(name: str) -> DomainError:

@@ -8,13 +8,24 @@ workers from writing the same run.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from services.execution.domain import State
+from services.execution import domain
+from services.execution.domain import (
+    WAITING_KINDS,
+    Persistence,
+    State,
+    Turn,
+    Turns,
+    Waiting,
+)
 from services.execution.ports import (
+    Due,
     Executions,
     FencedError,
     Leases,
@@ -22,13 +33,18 @@ from services.execution.ports import (
     Wakeups,
     WorkQueue,
 )
+from services.execution.usecases.calls import Patience
 from services.execution.usecases.catalogue import Catalogue
-from services.execution.usecases.channels import read_work_item, work_item
-from services.execution.usecases.runs import End, Run
+from services.execution.usecases.channels import events_channel, read_work_item
+from services.execution.usecases.circuits import Circuits
+from services.execution.usecases.runs import End, Run, Tools
 from services.kit.errors import DomainError
 
 _LOG = logging.getLogger(__name__)
 _HAND_BACK_SECONDS = 3.0
+_READING_SHARE = 20
+"""How many times as long as it took to read what waits it is not read again."""
+_TOLD_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +63,11 @@ class Worker:
     """Runs what is due until it is stopped.
 
     Args:
+        turns: what waits and whose turn it is; the worker keeps it up to date.
         clock: microseconds since the epoch.
         monotonic: seconds that never go back; leases are judged by it alone.
         new_id: makes the id of a worker.
+        chance: random numbers from 0 to 1.
     """
 
     def __init__(
@@ -57,31 +75,53 @@ class Worker:
         executions: Executions,
         leases: Leases,
         catalogue: Catalogue,
+        circuits: Circuits,
         queue: WorkQueue,
         wakeups: Wakeups,
+        turns: Turns,
         *,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
         new_id: Callable[[], str],
+        chance: Callable[[], float],
         pace: Pace,
+        patience: Patience,
+        persistence: Persistence,
     ) -> None:
         self._executions = executions
         self._leases = leases
-        self._catalogue = catalogue
         self._queue = queue
         self._wakeups = wakeups
+        self._turns = turns
         self._clock = clock
         self._monotonic = monotonic
         self._new_id = new_id
         self._pace = pace
-        self._slots = asyncio.Semaphore(pace.concurrency)
-        self._active: dict[str, Run] = {}
+        self._tools = Tools(
+            executions,
+            catalogue,
+            circuits,
+            wakeups,
+            clock,
+            pace.flush_every,
+            patience,
+            persistence,
+            chance,
+            self._is_gone,
+            self._lease_is_fresh,
+            self._leave,
+        )
+        self._active: dict[Waiting, Run] = {}
+        self._left: set[asyncio.Task[None]] = set()
+        self._told: dict[Waiting, int] = {}
+        self._next_reading = 0.0
+        self._stopping = False
         self._lease: Renewal | None = None
         self._renewed_at = monotonic()
         self._seen: dict[str, tuple[int, float]] = {}
         self._gone: set[str] = set()
         self._doubted: set[str] = set()
-        self._missing: set[str] = set()
+        self._missing: set[Waiting] = set()
 
     @property
     def healthy(self) -> bool:
@@ -97,13 +137,14 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self._renew, self._pace.renew_every), name="renew")
             tasks.create_task(self._repeat(self._sweep, self._pace.sweep_every), name="sweep")
-            tasks.create_task(self._dispatch(), name="dispatch")
+            tasks.create_task(self._listen(), name="listen")
 
     async def stop(self) -> None:
         """Hand every run back, so that another worker goes on at once, and give up the lease.
 
         To be called once `serve` was cancelled.
         """
+        self._stopping = True
         runs = list(self._active.values())
         for run in runs:
             run.end(End.HAND_BACK)
@@ -113,6 +154,8 @@ class Worker:
             await asyncio.wait(ending, timeout=_HAND_BACK_SECONDS)
             for task in ending:
                 task.cancel()
+        for task in self._left:
+            task.cancel()
         if self._lease is not None:
             try:
                 await self._leases.remove(self._lease)
@@ -161,39 +204,89 @@ class Worker:
         """Queue what the store says is due: waiting runs, and runs whose worker is gone."""
         # Owners are read before leases: a worker has its lease before it has a run, so an owner
         # without a lease is gone and not just new.
-        claimed = {item for item, run in self._active.items() if run.claimed}
-        running = [found async for found in self._running()]
-        self._stop_what_others_ended(claimed - {item for item, _ in running})
-        owners = {owner for _, owner in running} | self._doubted
+        claimed = {waiting for waiting, run in self._active.items() if run.claimed}
+        running = [due async for due in self._all(State.RUNNING)]
+        self._stop_what_others_ended(claimed - {_waiting(due) for due in running})
+        owners = {due.owner for due in running} | self._doubted
         self._doubted = set()
         began = self._monotonic()
         alive, still = self._judge(await self._leases.all(), began)
         self._gone = owners - alive
+        me = self._lease.worker if self._lease is not None else ""
+        self._turns.observe(
+            (due.org, due.slot) for due in running if due.slot is not None and due.owner != me
+        )
         needed: set[str] = set()
-        for item, owner in running:
-            mine = self._lease is not None and owner == self._lease.worker
-            if owner in alive and not mine:
+        for due in running:
+            if due.owner in alive and due.owner != me:
                 continue
-            needed.add(owner)
-            if item not in self._active:
-                await self._queue.put(item)
-        # One page is enough: these are the oldest, and what comes after them has its turn after them.
-        for _, due in await self._executions.due(State.QUEUED, None):
-            item = work_item(due.org, due.id)
-            if item not in self._active:
-                await self._queue.put(item)
+            needed.add(due.owner)
+            if _waiting(due) not in self._active:
+                self._turns.resume(_waiting(due), due.slot)
+        await self._read_what_waits()
+        self._begin_due()
         for lease in still:
             if lease.worker not in needed:
                 await self._leases.remove(lease)
+        await self._tell_places()
 
-    def _stop_what_others_ended(self, missing: set[str]) -> None:
+    async def _read_what_waits(self) -> None:
+        """Read the waiting runs of the store, which knows those that other processes accepted.
+
+        A long queue is read less often, so that reading it never takes more than a small part of
+        the time.
+        """
+        began = self._monotonic()
+        if began < self._next_reading:
+            return
+        mark = self._turns.mark()
+        found = {_waiting(due) async for due in self._all(State.QUEUED)}
+        self._turns.forget(found, mark)
+        for waiting in found - self._active.keys():
+            self._turns.add(waiting)
+        ended = self._monotonic()
+        self._next_reading = ended + _READING_SHARE * (ended - began)
+
+    async def _tell_places(self) -> None:
+        """Tell runs that wait their place, when they begin to and whenever it has halved."""
+        places = dict(self._turns.places())
+        told = {waiting: self._told[waiting] for waiting in self._told.keys() & places.keys()}
+        self._told = told
+        news = [
+            (position, waiting)
+            for waiting, position in places.items()
+            if waiting not in told or 2 * position <= told[waiting]
+        ]
+        tellings = (self._tell_place(*one) for one in heapq.nsmallest(_TOLD_AT_ONCE, news))
+        for outcome in await asyncio.gather(*tellings, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _tell_place(self, position: int, waiting: Waiting) -> None:
+        org, id_ = waiting.org, waiting.id
+        last = await self._executions.last_event(org, id_)
+        if last is None or last.kind not in WAITING_KINDS:
+            return
+        earlier = domain.told_place(last)
+        if earlier is not None and 2 * position > earlier:
+            # Another process has told it, or this one before it was started anew.
+            self._told[waiting] = earlier
+            return
+        me = self._lease.worker if self._lease is not None else ""
+        events = domain.place(last.sequence, position, me, self._clock())
+        with suppress(FencedError):
+            await self._executions.append(org, id_, last.sequence, events)
+            self._told[waiting] = position
+            await self._wakeups.publish(events_channel(org, id_))
+
+    def _stop_what_others_ended(self, missing: set[Waiting]) -> None:
         """Stop runs that are not running any more, if this was so before too.
 
         Whoever ends a run tells its worker; this is for when that was lost.
         """
-        for item in missing & self._missing:
-            if item in self._active:
-                self._active[item].end(End.STOPPED)
+        for waiting in missing & self._missing:
+            if waiting in self._active:
+                self._active[waiting].end(End.STOPPED)
         self._missing = missing
 
     def _judge(self, leases: Sequence[Renewal], began: float) -> tuple[set[str], list[Renewal]]:
@@ -224,40 +317,61 @@ class Worker:
         self._doubted.add(worker)
         return False
 
-    async def _running(self) -> AsyncIterator[tuple[str, str]]:
-        """Yield work item and owner of every running run."""
+    async def _all(self, state: State) -> AsyncIterator[Due]:
+        """Yield every run in a state."""
         after = None
-        while page := await self._executions.due(State.RUNNING, after):
+        while page := await self._executions.due(state, after):
             for place, due in page:
                 after = place
-                yield work_item(due.org, due.id), due.owner
+                yield due
 
     # Working
 
-    async def _dispatch(self) -> None:
+    async def _listen(self) -> None:
+        """Let every run that was accepted wait for its turn, and begin it if that is now."""
         while True:
-            await self._slots.acquire()
-            item = await self._queue.take()
-            if item in self._active or self._lease is None or not self._lease_is_fresh():
-                # It is being worked on, or nothing may be: the next sweep finds it if it is due.
-                self._slots.release()
-                continue
-            org, execution_id = read_work_item(item)
-            run = Run(
-                self._executions,
-                self._catalogue,
-                self._wakeups,
-                org,
-                execution_id,
-                self._lease.worker,
-                clock=self._clock,
-                flush_every=self._pace.flush_every,
-                is_gone=self._is_gone,
-                may_write=self._lease_is_fresh,
-            )
-            self._active[item] = run
-            run.begin(partial(self._ended, item))
+            waiting = read_work_item(await self._queue.take())
+            if waiting not in self._active:
+                self._turns.add(waiting)
+                self._begin_due()
 
-    def _ended(self, item: str) -> None:
-        del self._active[item]
-        self._slots.release()
+    def _begin_due(self) -> None:
+        """Begin the runs whose turn it is, as many as this worker takes."""
+        while (
+            len(self._active) < self._pace.concurrency
+            and not self._stopping
+            and self._lease is not None
+            and self._lease_is_fresh()
+        ):
+            turn = self._turns.next()
+            if turn is None:
+                return
+            waiting = turn.waiting
+            if waiting in self._active:
+                # It went on here already when the store was read.
+                continue
+            run = Run(self._tools, waiting.org, waiting.id, self._lease.worker, turn.slot)
+            self._active[waiting] = run
+            run.begin(partial(self._ended, turn))
+
+    def _ended(self, turn: Turn) -> None:
+        run = self._active.pop(turn.waiting)
+        if run.slot_was_taken:
+            self._turns.give_back(turn)
+        else:
+            self._turns.end(turn)
+        self._begin_due()
+
+    def _leave(self, task: asyncio.Task[None]) -> None:
+        """Keep the task of a provider that does not let go, until it does."""
+        self._left.add(task)
+        task.add_done_callback(self._let_go_at_last)
+
+    def _let_go_at_last(self, task: asyncio.Task[None]) -> None:
+        self._left.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+
+def _waiting(due: Due) -> Waiting:
+    return Waiting(due.org, due.priority, due.id)

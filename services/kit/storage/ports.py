@@ -29,6 +29,10 @@ class DuplicateError(Exception):
         self.field = field
 
 
+class LimitError(Exception):
+    """There are as many documents as there may be; nothing was written."""
+
+
 class UnreadableStoreError(Exception):
     """A newer release wrote the store, or it is damaged; the message says what to do."""
 
@@ -51,7 +55,10 @@ def store_full() -> DomainError:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A kind of document."""
+    """A kind of document.
+
+    A field that joins it later is empty in what is stored already; a unique key that does is the id.
+    """
 
     name: str
     fields: tuple[str, ...] = ()
@@ -142,7 +149,21 @@ class Erase:
     stream: str
 
 
-Write = Insert | Replace | Delete | Append | Erase
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """Lets the writes after it happen only while fewer than `limit` documents match.
+
+    LimitError otherwise. An adapter that cannot count and write in one step may let as many more
+    through as others write at the same moment.
+    """
+
+    collection: Collection
+    equal: Mapping[str, str]
+    """Values of declared fields."""
+    limit: int
+
+
+Write = Insert | Replace | Delete | Append | Erase | AtMost
 
 
 @dataclass(frozen=True, slots=True)

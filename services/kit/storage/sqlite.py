@@ -13,7 +13,7 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import orjson
 from services.kit.errors import DomainError
 from services.kit.storage.ports import (
     Append,
+    AtMost,
     Collection,
     ConflictError,
     Delete,
@@ -31,6 +32,7 @@ from services.kit.storage.ports import (
     Entry,
     Erase,
     Insert,
+    LimitError,
     Query,
     Replace,
     UnreadableStoreError,
@@ -112,6 +114,8 @@ class SqliteStore:
                     f"release; this one knows versions up to {version}. Run the newer release."
                 )
             db.execute("INSERT OR REPLACE INTO schema_versions VALUES (?,?)", (name, version))
+        for sql in self._sql.values():
+            sql.add_missing_columns(db)
         creates = [sql.create for sql in self._sql.values()]
         creates += [sql.create for sql in self._logs.values()]
         for statement in itertools.chain.from_iterable(creates):
@@ -191,11 +195,12 @@ class SqliteStore:
         Raises:
             ConflictError: as the caller shall get it, with something done that has to be undone.
             DuplicateError: the same.
+            LimitError: the same.
         """
         for done, write in enumerate(writes):
             try:
                 self._do(db, write)
-            except (ConflictError, DuplicateError) as error:
+            except (ConflictError, DuplicateError, LimitError) as error:
                 if done:
                     raise
                 return error
@@ -215,6 +220,10 @@ class SqliteStore:
                     raise ConflictError
             case Erase(log, org, stream):
                 db.execute(self._logs[log].erase, (org, stream))
+            case AtMost(collection, equal, limit):
+                counting, values = self._sql[collection.name].count(equal, limit)
+                if db.execute(counting, values).fetchone()[0] >= limit:
+                    raise LimitError
 
     # Reading
 
@@ -332,6 +341,19 @@ class _CollectionSql:
         self.select_unique = {field: f"{whole} WHERE {field}=?" for field in collection.unique}
         self.select_version = f"SELECT version FROM {table} WHERE org=? AND id=?"
 
+    def add_missing_columns(self, db: sqlite3.Connection) -> None:
+        """Bring the table of an earlier release forward.
+
+        A new field is empty in what is stored already, and a new unique key is the document's id.
+        """
+        table = self.collection.name
+        present = {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
+        for column in self._columns if present else ():
+            if column not in present:
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+                if column in self.collection.unique:
+                    db.execute(f"UPDATE {table} SET {column}=id")
+
     def insert(self, db: sqlite3.Connection, document: Document) -> None:
         fields = [document.fields[column] for column in self._columns]
         body = orjson.dumps(document.body).decode()
@@ -363,16 +385,10 @@ class _CollectionSql:
 
     def select_many(self, query: Query) -> tuple[str, list[Any]]:
         direction, beyond = ("DESC", "<") if query.newest_first else ("ASC", ">")
-        conditions: list[str] = []
-        values: list[Any] = []
+        conditions, values = self._matching(query.equal)
         if query.org is not None:
             conditions.append("org=?")
             values.append(query.org)
-        for field, value in query.equal.items():
-            if field not in self._columns:
-                raise KeyError(f"{self.collection.name} has no field {field}")
-            conditions.append(f"{field}=?")
-            values.append(value)
         if query.from_time is not None:
             conditions.append("create_time>=?")
             values.append(query.from_time)
@@ -387,6 +403,19 @@ class _CollectionSql:
         values.append(query.limit)
         order = f" ORDER BY create_time {direction}, id {direction} LIMIT ?"
         return f"{select}{where}{order}", values
+
+    def count(self, equal: Mapping[str, str], limit: int) -> tuple[str, list[Any]]:
+        """Count the documents that match, as far as the limit."""
+        conditions, values = self._matching(equal)
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        table = self.collection.name
+        values.append(limit)
+        return f"SELECT count(*) FROM (SELECT 1 FROM {table}{where} LIMIT ?)", values
+
+    def _matching(self, equal: Mapping[str, str]) -> tuple[list[str], list[Any]]:
+        if unknown := equal.keys() - set(self._columns):
+            raise KeyError(f"{self.collection.name} has no field {', '.join(unknown)}")
+        return [f"{field}=?" for field in equal], list(equal.values())
 
     def document(self, row: Sequence[Any]) -> Document:
         org, id_, version, create_time, *fields, body, content = row

@@ -1,0 +1,129 @@
+"""One call of a model: listened to in a task of its own, and given up when it says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from services.execution.domain import ModelError
+from services.execution.ports import Report
+from services.kit.errors import Reason
+
+_LOG = logging.getLogger(__name__)
+_LETTING_GO_SECONDS = 1.0
+
+Answer = AsyncGenerator[str | Report, None]
+Hear = Callable[[str | Report], Awaitable[None] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a model call may take, in seconds."""
+
+    first_token: float = 120.0
+    """Until it says, or thinks, its first word."""
+    idle: float = 60.0
+    """Between two words."""
+    total: float = 600.0
+    """In all."""
+
+
+class ProviderFaultError(Exception):
+    """An adapter raised something that it must not."""
+
+
+class Call:
+    """One call of a model.
+
+    Args:
+        answer: what the provider yields.
+        hear: takes each piece; what it returns is awaited, and that time is not the model's.
+        leave: takes the task of a provider that does not let go of its connection in time.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        hear: Hear,
+        patience: Patience,
+        leave: Callable[[asyncio.Task[None]], None],
+    ) -> None:
+        self._answer = answer
+        self._hear = hear
+        self._patience = patience
+        self._leave = leave
+        self._loop = asyncio.get_running_loop()
+        self._began = self._heard_at = self._loop.time()
+        self._heard = False
+        self._hearing = False
+
+    async def finish(self) -> None:
+        """Hear the whole answer.
+
+        Raises:
+            ModelError: the model failed, or was silent for too long.
+            ProviderFaultError: from something the adapter raised.
+            Exception: what `hear` raised.
+        """
+        listening = asyncio.create_task(self._listen(), name="listen to a model")
+        try:
+            while not listening.done():
+                deadline, late = self._deadline()
+                left = deadline - self._loop.time()
+                if left <= 0:
+                    raise ModelError(late, Reason.REASON_MODEL_TIMEOUT)
+                # A first word may move the deadline closer.
+                await asyncio.wait({listening}, timeout=min(left, self._patience.idle))
+        finally:
+            if not listening.done():
+                listening.cancel()
+                await asyncio.wait({listening}, timeout=_LETTING_GO_SECONDS)
+            if not listening.done():
+                _LOG.warning("a provider does not let go of its connection; it is left to itself")
+                self._leave(listening)
+            elif not listening.cancelled():
+                listening.exception()
+        if listening.cancelled():
+            raise ProviderFaultError("its connection was cancelled, and it let that through")
+        failure = listening.exception()
+        if failure is not None:
+            raise failure
+
+    async def _listen(self) -> None:
+        async with aclosing(self._answer) as answer:
+            while True:
+                try:
+                    piece = await anext(answer)
+                except StopAsyncIteration:
+                    return
+                except ModelError:
+                    raise
+                except Exception as error:
+                    raise ProviderFaultError(repr(error)) from error
+                if isinstance(piece, str):
+                    self._heard = True
+                    self._heard_at = self._loop.time()
+                hearing = self._hear(piece)
+                if hearing is not None:
+                    self._hearing = True
+                    await hearing
+                    self._hearing = False
+                    self._heard_at = self._loop.time()
+
+    def _deadline(self) -> tuple[float, str]:
+        """Say until when it is waited for, and what is said then."""
+        patience = self._patience
+        total = self._began + patience.total
+        sentence = f"The model did not end its answer within {patience.total:g} s."
+        if self._hearing:
+            return total, sentence
+        if not self._heard:
+            first = self._began + patience.first_token
+            began = f"The model did not begin its answer within {patience.first_token:g} s."
+            return min((first, began), (total, sentence))
+        idle = self._heard_at + patience.idle
+        silent = f"The model said nothing more for {patience.idle:g} s."
+        return min((idle, silent), (total, sentence))
