@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from services.execution.domain import Model
 from services.execution.ports import Provider
+
+_TALKATIVE = ("httpx2", "httpcore2", "openai", "anthropic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,9 @@ def connect(server: Server) -> Provider:
 
     An SDK takes a second and 40 MB to import, so only those are imported that are used.
     """
+    for name in _TALKATIVE:
+        # A line for each request, and at DEBUG what was said in it.
+        logging.getLogger(name).setLevel(logging.WARNING)
     if server.protocol == "anthropic":
         from services.execution.adapters.anthropic_messages import (  # noqa: PLC0415
             AnthropicProvider,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from services.execution.domain import Agent, Choice, Model, Wish
 from services.execution.ports import Prices, Provider
 from services.kit.errors import DomainError, Reason, Resource, Violation
 
-_SHOWN = 20
+_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +133,8 @@ class Catalogue:
         if others:
             description = f"model {wish.model} is served by {others[0]}, not {provider.name}"
             raise _wrong_provider(at, provider.name, description)
-        raise _unknown_model(
-            at,
-            wish.model,
-            f"{provider.name} has no model {wish.model} that this mesh knows; it has: "
-            f"{_listed(provider.models)}. Others are added in the settings",
-        )
+        description = f"this mesh knows no model {wish.model} of {provider.name}; "
+        raise _unknown_model(at, wish.model, description + _others(wish.model, provider.models))
 
     def _serving(self, model: str, at: str) -> str:
         """Find the first provider of a model."""
@@ -147,9 +144,8 @@ class Catalogue:
         for name, absent in self._absent.items():
             if model in absent.models:
                 raise self._not_configured(f"{at}model", name, model)
-        raise _unknown_model(
-            at, model, f"no model has the id {model}; there are: {_listed(self._ids())}"
-        )
+        description = f"no model has the id {model}; "
+        raise _unknown_model(at, model, description + _others(model, self._ids()))
 
     def _ids(self) -> Iterator[str]:
         return (model for one in self._providers.values() for model in one.models)
@@ -168,11 +164,13 @@ class Catalogue:
         )
 
 
-def _listed(ids: Iterator[str] | Mapping[str, Model]) -> str:
-    """Name some ids."""
+def _others(model: str, ids: Iterable[str]) -> str:
+    """Name the models that may have been meant, else some of those there are."""
     known = sorted(set(ids))
+    if near := get_close_matches(model, known, n=3, cutoff=0.5):
+        return f"did you mean {' or '.join(near)}?"
     more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
-    return ", ".join(known[:_SHOWN]) + more
+    return f"there are: {', '.join(known[:_SHOWN])}{more}"
 
 
 def _wrong_provider(at: str, name: str, description: str) -> DomainError:
