@@ -561,6 +561,14 @@ async def test_a_repeat_that_cannot_be_paid_is_not_made() -> None:
 
 
 @in_virtual_time
+async def test_a_call_that_was_not_made_is_not_said_to_be_unreported() -> None:
+    async with house_at_work({"m": script([used(499, 0, ""), down()])}, prices=PRICED) as house:
+        run = await house.end_of(await house.start(max_cost=1_000_000))
+        assert failure(run) == "COST_LIMIT_REACHED"
+        assert (run.spend.usage, run.spend.unreported) == (Usage(499, 0), 0)
+
+
+@in_virtual_time
 async def test_a_cost_limit_on_a_model_without_a_price_is_refused() -> None:
     house = House({"m": words("a"), "second": words("b")}, prices=PRICED)
     for asked in (

@@ -11,6 +11,8 @@ from typing import Any
 
 NANO = 1_000_000_000
 _MILLION = 1_000_000
+_MOST = 2**32 - 1
+"""The most tokens the Usage message can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,11 @@ class Spend:
 
     def content(self) -> dict[str, Any]:
         """Print it in the JSON form of the Usage message; empty for nothing."""
-        shown = {one: value for one in _TOKENS if (value := getattr(self.usage, one)) is not None}
+        shown = {
+            one: min(value, _MOST)
+            for one in _TOKENS
+            if (value := getattr(self.usage, one)) is not None
+        }
         if self.cost is not None:
             shown["cost_usd"] = self.cost / NANO
         if self.unreported:

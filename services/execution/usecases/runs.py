@@ -30,7 +30,7 @@ from services.execution.ports import (
     SlotTakenError,
     Wakeups,
 )
-from services.execution.usecases.calls import Call, Hear, Patience
+from services.execution.usecases.calls import Call, Patience
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.channels import events_channel, stop_channel
 from services.execution.usecases.circuits import Circuits
@@ -117,6 +117,8 @@ class _Ear:
         self._meter = meter
         self._recorder = recorder
         self.finish_reason = ""
+        self.listens = False
+        """Whether the model was called at all."""
 
     def hear(self, piece: str | Report) -> Awaitable[None] | None:
         """Take a piece; what is returned has to be awaited before the next.
@@ -345,7 +347,7 @@ class Run:
         try:
             async with limit:
                 prompt = Prompt(order.input, course.step, course.attempt, meter.allowance)
-                await self._call_model(choice, prompt, ear.hear)
+                await self._call_model(choice, prompt, ear)
             meter.close(cut=ear.finish_reason == _LENGTH)
         except TimeoutError:
             if not limit.expired():
@@ -359,11 +361,11 @@ class Run:
             # The provider made something else of the cancellation.
             raise asyncio.CancelledError
         course.shown = course.shown or meter.size > 0
-        billed = not isinstance(failure, ModelError) or failure.reason in domain.BILLED
-        spend = meter.spend(billed=billed)
+        answered = not isinstance(failure, ModelError) or failure.reason in domain.BILLED
+        spend = meter.spend(billed=ear.listens and answered)
         return _Spoken(recorder.answer, rest, spend, ear.finish_reason, failure)
 
-    async def _call_model(self, choice: Choice, prompt: Prompt, hear: Hear) -> None:
+    async def _call_model(self, choice: Choice, prompt: Prompt, ear: _Ear) -> None:
         provider = self._tools.catalogue.provider(choice.ai_provider)
         circuits = self._tools.circuits
         admission = circuits.admit(choice.ai_provider, choice.model)
@@ -375,8 +377,9 @@ class Run:
             )
         note = circuits.left
         try:
+            ear.listens = True
             answer = provider.stream(choice.model, prompt)
-            await Call(answer, hear, self._tools.patience, self._tools.leave).finish()
+            await Call(answer, ear.hear, self._tools.patience, self._tools.leave).finish()
             note = circuits.succeeded
         except ModelError as fault:
             if fault.reason in domain.BREAKING:
