@@ -26,8 +26,8 @@ _LOG = logging.getLogger(__name__)
 _LOGGED_CHARACTERS = 500
 _SHORTEST_SECRET = 6
 _WORD_CHARACTERS = 64
-# What JSON readers and databases hold without loss.
-_LARGEST_COUNT = 2**53
+# More is no number of tokens, and the sum of several has to fit 32 bits.
+_LARGEST_COUNT = 10**9
 
 _SECRET = re.compile(
     r"\b(?:bearer|basic)\s+[^\s\"',]+"
