@@ -7,13 +7,14 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime.stamp
 DEV := .venv/.dev.stamp
 GRPCURL := .tools/bin/grpcurl
+INTEROP := .tools/interop/.stamp
 
 SOURCES := $(wildcard services sdk plugins tests .ci)
 DESCRIBED := .venv/described.binpb
 
 # A find-links folder of this machine must not decide what is pinned or where hashes come from.
 PIP_COMPILE := PIP_FIND_LINKS= $(BIN)/pip-compile --quiet --no-header --newline=lf --strip-extras \
-	--allow-unsafe --generate-hashes --build-deps-for=editable \
+	--allow-unsafe --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .DEFAULT_GOAL := help
@@ -63,6 +64,10 @@ check: $(DEV) ## Check formatting, lint, types, import rules, protos, generated 
 test: $(DEV) tools ## Run every test that needs no credentials; PYTEST_ARGS="-k cancel" picks some.
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+.PHONY: interop
+interop: $(DEV) $(INTEROP) ## Test the providers against LiteLLM's proxy, a server that is not ours.
+	$(BIN)/pytest tests/interop $(PYTEST_ARGS)
+
 .PHONY: bench
 bench: $(DEV) ## Measure, beside a reference of the same run, and print the table.
 	$(BIN)/python -m tests.bench
@@ -80,9 +85,12 @@ tools: ## Build grpcurl into .tools/bin, when Go is there.
 
 .PHONY: lock
 lock: $(DEV) ## Pin again what pyproject.toml asks for, with hashes; UPGRADE=1 takes the newest.
-	@$(PIP_COMPILE) $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
-	@$(PIP_COMPILE) $(if $(UPGRADE),--upgrade) --extra dev --constraint requirements.lock \
-		--output-file requirements-dev.lock pyproject.toml
+	@$(PIP_COMPILE) $(if $(UPGRADE),--upgrade) --build-deps-for=editable \
+		--output-file requirements.lock pyproject.toml
+	@$(PIP_COMPILE) $(if $(UPGRADE),--upgrade) --build-deps-for=editable --extra dev \
+		--constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	@$(PIP_COMPILE) $(if $(UPGRADE),--upgrade) \
+		--output-file requirements-interop.lock tests/interop/requirements.in
 
 .PHONY: baseline
 baseline: $(DEV) ## Make the protos of this release the ones `check` compares with.
@@ -113,4 +121,11 @@ $(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
 $(DEV): requirements-dev.lock $(RUNTIME)
 	@echo "installing pinned development tools into .venv ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# What it asks for contradicts ours, so it lives alone.
+$(INTEROP): requirements-interop.lock | $(BIN)/python
+	@echo "installing a pinned LiteLLM into .tools/interop ..."
+	@$(BIN)/python -m venv --clear .tools/interop
+	@.tools/interop/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-interop.lock
 	@touch $@

@@ -1,8 +1,8 @@
 """Checks the dependencies: asked for, pinned, explained.
 
-Fails when a lock lacks what pyproject.toml asks for, when the two locks pin different versions, when
-a pin has no hash, when a lock names an index, or when docs/dependencies.md does not name a
-dependency.
+Fails when a lock lacks what pyproject.toml or tests/interop/requirements.in asks for, when the locks
+of .venv pin different versions, when a pin has no hash, when a lock names an index, or when
+docs/dependencies.md does not name a dependency of pyproject.toml.
 """
 
 import re
@@ -52,6 +52,9 @@ def findings() -> Iterator[str]:
     dev = [Requirement(line) for line in project["project"]["optional-dependencies"]["dev"]]
     yield from faults("requirements.lock", runtime)
     yield from faults("requirements-dev.lock", [*runtime, *dev])
+    lines = (ROOT / "tests/interop/requirements.in").read_text().splitlines()
+    interop = [Requirement(line) for line in lines if not line.startswith("#")]
+    yield from faults("requirements-interop.lock", interop)
     others = read_pins("requirements-dev.lock")
     for name, version in read_pins("requirements.lock").items():
         if others.get(name) != version:
