@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from types import TracebackType
@@ -27,7 +27,7 @@ from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceStub
-from conductor.execution.v1.model_pb2 import Model
+from conductor.execution.v1.model_pb2 import Model, ModelChoice
 from conductor_ai.errors import ConductorError
 
 __all__ = ["Client", "ConductorError", "RunOptions", "is_terminal"]
@@ -65,6 +65,14 @@ class RunOptions(TypedDict, total=False):
     """The idempotency key: the same one with the same request never starts a second run."""
     timeout: float | timedelta
     """How long the run may take; a number is seconds."""
+    priority: int
+    """How urgent it is among the waiting runs: 1 (most) to 5; 3 when left out."""
+    max_output_tokens: int
+    """The most tokens the models may say in all."""
+    max_cost_usd: float
+    """The most the run may cost in US dollars."""
+    fallbacks: Sequence[ModelChoice]
+    """Models to ask in this order when the one before failed and nothing was said yet."""
     conversation_id: str
     """The conversation to run in; refused until conversations exist."""
     instance_id: str
@@ -293,6 +301,8 @@ def _request(text: str, options: RunOptions) -> pb.StartExecutionRequest:
             request.metadata.update(options["metadata"])
         elif name == "timeout":
             request.timeout.CopyFrom(_duration(options["timeout"]))
+        elif name == "fallbacks":
+            request.fallbacks.extend(options["fallbacks"])
         else:
             setattr(request, name, value)
     return request

@@ -3,9 +3,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
+from tests.rpc.scripted import Scripted, serving
 from tests.rpc.serving import Mesh, served
+from tests.rpc.terminal import Terminal
 
 
 @pytest_asyncio.fixture
@@ -21,3 +24,16 @@ async def waiting_mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
     """A mesh that accepts runs and begins none."""
     async with served(tmp_path, execution_concurrency=0) as mesh:
         yield mesh
+
+
+@pytest.fixture
+def scripted() -> Scripted:
+    """A mesh that plays what a test wrote down; served by `terminal`."""
+    return Scripted()
+
+
+@pytest_asyncio.fixture
+async def terminal(scripted: Scripted) -> AsyncIterator[Terminal]:
+    """The command line, used against the scripted mesh."""
+    async with serving(scripted) as address:
+        yield Terminal(address)

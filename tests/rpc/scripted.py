@@ -20,7 +20,9 @@ from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import (
     Error,
     ExecutionEvent,
+    JobQueued,
     JobStarted,
+    LlmFailed,
     LlmNewToken,
     LlmStart,
     Result,
@@ -34,12 +36,14 @@ from conductor.execution.v1.model_pb2 import Model
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 ID = "exec_1"
-Payload = JobStarted | LlmStart | LlmNewToken | Result | Error
+Payload = JobStarted | JobQueued | LlmStart | LlmNewToken | LlmFailed | Result | Error
 
 _FIELDS = {
     JobStarted: "job_started",
+    JobQueued: "job_queued",
     LlmStart: "on_llm_start",
     LlmNewToken: "on_llm_new_token",
+    LlmFailed: "on_llm_failed",
     Result: "result",
     Error: "error",
 }
@@ -92,14 +96,19 @@ Step = ExecutionEvent | Failure | pb.Heartbeat | None
 
 
 class Scripted(ExecutionServiceServicer):
-    """Plays one list of steps for each stream that is asked for, and notes every request."""
+    """Plays one list of steps for each stream that is asked for, and notes every request.
+
+    `failure` is what every call ends with, `failures` what those about one execution end with.
+    """
 
     def __init__(self) -> None:
         self.streams: deque[list[Step]] = deque()
         self.pages: deque[pb.ListExecutionsResponse] = deque()
+        self.executions: dict[str, Execution] = {}
         self.models: list[Model] = []
         self.requests: list[Any] = []
         self.failure: Failure | None = None
+        self.failures: dict[str, Failure] = {}
         self.cancelled = asyncio.Event()
 
     async def StartExecution(
@@ -110,7 +119,8 @@ class Scripted(ExecutionServiceServicer):
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> Execution:
         await self._note(request, context)
-        return Execution(id=request.execution_id, state=Execution.STATE_RUNNING)
+        running = Execution(id=request.execution_id, state=Execution.STATE_RUNNING)
+        return self.executions.get(request.execution_id, running)
 
     async def CancelExecution(
         self, request: pb.CancelExecutionRequest, context: Context
@@ -163,8 +173,9 @@ class Scripted(ExecutionServiceServicer):
 
     async def _note(self, request: Message, context: Context) -> None:
         self.requests.append(request)
-        if self.failure is not None:
-            await self.failure.abort(context)
+        failure = self.failures.get(getattr(request, "execution_id", ""), self.failure)
+        if failure is not None:
+            await failure.abort(context)
 
     async def _play(self, context: Context) -> AsyncIterator[pb.WatchExecutionResponse]:
         for step in self.streams.popleft():

@@ -5,65 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pty
 import signal
-import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 from google.rpc import error_details_pb2
 
-from conductor.execution.v1.event_pb2 import Error, JobStarted, Result
+from conductor.execution.v1.event_pb2 import Error, JobQueued, JobStarted, LlmFailed, Result
+from conductor.execution.v1.usage_pb2 import Usage
 from tests.processes import until
 from tests.rpc.scripted import ID, Failure, Scripted, Step, events, serving, tokens
+from tests.rpc.terminal import COLOUR, Outcome, Terminal, unstyled
 
-COMMAND = Path(sys.executable).with_name("conductor")
 ANSWER = events(JobStarted(agent_id="default", model="mock"), *tokens("Grüße, ", "мир 🌍"))
 CANCELLED = Error(reason="EXECUTION_CANCELLED", error="Cancelled by a caller.")
-
-
-@dataclass
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-
-class Terminal:
-    """Starts `conductor` against a scripted mesh."""
-
-    def __init__(self, address: str) -> None:
-        self.env = {**os.environ, "CONDUCTOR_ADDRESS": address}
-
-    async def start(self, *arguments: str, **streams: int) -> asyncio.subprocess.Process:
-        pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(
-            COMMAND,
-            *arguments,
-            env=self.env,
-            **({"stdin": pipe, "stdout": pipe, "stderr": pipe} | streams),  # type: ignore[arg-type]  # mypy takes them for every argument there is
-        )
-
-    async def run(self, *arguments: str, stdin: bytes = b"") -> Outcome:
-        process = await self.start(*arguments)
-        out, err = await asyncio.wait_for(process.communicate(stdin), 20)
-        assert process.returncode is not None
-        return Outcome(process.returncode, out.decode(), err.decode())
-
-
-@pytest.fixture
-def scripted() -> Scripted:
-    return Scripted()
-
-
-@pytest_asyncio.fixture
-async def terminal(scripted: Scripted) -> AsyncIterator[Terminal]:
-    async with serving(scripted) as address:
-        yield Terminal(address)
 
 
 async def test_the_answer_is_on_stdout_and_nothing_else_anywhere(
@@ -208,6 +163,9 @@ async def test_no_mesh_is_status_3_and_says_how_to_start_one() -> None:
         ["run"],
         ["run", "hello", "--timeout", "-1"],
         ["run", "hello", "--no-such-option"],
+        ["run", "hello", "--priority", "0"],
+        ["run", "hello", "--max-output-tokens", "4294967296"],
+        ["run", "hello", "--fallback", "/"],
         ["run", "hello", "--address", "ftp://somewhere"],
         ["no-such-command"],
     ],
@@ -231,6 +189,37 @@ async def test_the_options_reach_the_mesh(scripted: Scripted, terminal: Terminal
     assert (request.timeout.ToTimedelta().total_seconds(), request.request_id) == (1.5, "r")
 
 
+async def test_limits_priority_and_fallbacks_reach_the_mesh(
+    scripted: Scripted, terminal: Terminal
+) -> None:
+    scripted.streams.append([*events(Result())])
+
+    await terminal.run(
+        *("run", "hello", "--priority", "1", "--max-output-tokens", "500", "--max-cost", "0.25"),
+        *("--fallback", "openrouter/meta-llama/x", "--fallback", "mock-slow"),
+        *("--fallback", "/meta-llama/y", "--fallback", "openai/"),
+    )
+
+    (request,) = scripted.requests
+    assert (request.priority, request.max_output_tokens, request.max_cost_usd) == (1, 500, 0.25)
+    assert [(choice.ai_provider, choice.model) for choice in request.fallbacks] == [
+        ("openrouter", "meta-llama/x"),
+        ("", "mock-slow"),
+        ("", "meta-llama/y"),
+        ("openai", ""),
+    ]
+
+
+async def test_limits_nobody_asked_for_are_not_sent(scripted: Scripted, terminal: Terminal) -> None:
+    scripted.streams.append([*events(Result())])
+
+    await terminal.run("run", "hello")
+
+    (request,) = scripted.requests
+    request.ClearField("request_id")
+    assert [field.name for field, _ in request.ListFields()] == ["input"]
+
+
 async def test_a_dash_reads_the_text_from_stdin(scripted: Scripted, terminal: Terminal) -> None:
     scripted.streams.append([*events(Result())])
 
@@ -243,6 +232,15 @@ async def test_text_that_is_no_utf_8_is_refused(scripted: Scripted, terminal: Te
     outcome = await terminal.run("run", "-", stdin=b"\xff")
 
     assert (outcome.status, outcome.err) == (2, "error: the text is not UTF-8\n")
+    assert scripted.requests == []
+
+
+async def test_an_argument_that_is_no_utf_8_is_refused(
+    scripted: Scripted, terminal: Terminal
+) -> None:
+    outcome = await terminal.run("run", "hello", "--model", os.fsdecode(b"\xff"))
+
+    assert (outcome.status, outcome.err) == (2, "error: an argument is not UTF-8\n")
     assert scripted.requests == []
 
 
@@ -281,18 +279,87 @@ async def test_a_terminal_sees_the_status_and_no_control_characters(
         Result(),
     )
     scripted.streams.append([*steps])
-    ours, theirs = pty.openpty()
-    process = await terminal.start("run", "hello", stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    await asyncio.wait_for(process.communicate(), 10)
-    shown = os.read(ours, 10_000).decode()
-    os.close(ours)
+    shown = (await terminal.show("run", "hello")).out
 
     assert "agent default, model mock" in shown
     assert "[2Jboo" in shown
     assert "succeeded" in shown
     assert "\x1b" not in shown
     assert "\x07" not in shown
+
+
+async def test_a_terminal_is_told_about_the_queue_and_about_calls_that_failed(
+    scripted: Scripted, terminal: Terminal
+) -> None:
+    queued = JobQueued(message="Waiting at place 3.", position=3)
+    failed = LlmFailed(message="The model is overloaded; asked again in 1 s.", step=1, attempt=1)
+    scripted.streams.append([*events(JobStarted(), queued, failed, Result(result="yes"))])
+
+    outcome = await terminal.show("run", "hello", screen=("stderr",))
+
+    assert outcome.out == "yes\n"
+    assert "Waiting at place 3.\n" in outcome.err
+    assert "The model is overloaded; asked again in 1 s.\n" in outcome.err
+
+
+async def test_a_pipe_is_not_told_what_goes_on(scripted: Scripted, terminal: Terminal) -> None:
+    queued = JobQueued(message="Waiting at place 3.", position=3)
+    scripted.streams.append(
+        [*events(JobStarted(), queued, Result(result="yes", usage=Usage(cost_usd=1.0)))]
+    )
+
+    assert await terminal.run("run", "hello") == Outcome(0, "yes\n", "")
+
+
+USED = Usage(
+    input_tokens=1200,
+    cached_input_tokens=200,
+    output_tokens=30,
+    reasoning_tokens=10,
+    cost_usd=0.000123,
+    unreported_calls=1,
+)
+
+
+async def test_a_terminal_sees_last_what_the_run_used_and_cost(
+    scripted: Scripted, terminal: Terminal
+) -> None:
+    scripted.streams.append([*events(JobStarted(), Result(result="yes", usage=USED))])
+
+    outcome = await terminal.show("run", "hello", screen=("stderr",))
+
+    assert outcome.out == "yes\n"
+    last = outcome.err.splitlines()[-1]
+    assert last.startswith(COLOUR)
+    assert unstyled(last) == (
+        "1,200 tokens in (200 cached), 30 tokens out (10 thought), $0.000123, 1 call not reported"
+    )
+
+
+async def test_what_is_not_known_about_use_and_cost_is_not_told_as_zero(
+    scripted: Scripted, terminal: Terminal
+) -> None:
+    scripted.streams.append(
+        [*events(JobStarted(), Result(result="yes", usage=Usage(output_tokens=0)))]
+    )
+
+    outcome = await terminal.show("run", "hello", screen=("stderr",))
+
+    assert unstyled(outcome.err).splitlines()[-1] == "0 tokens out"
+
+
+@pytest.mark.parametrize("choice", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+async def test_who_wants_no_colours_gets_none(
+    scripted: Scripted, terminal: Terminal, choice: dict[str, str]
+) -> None:
+    scripted.streams.append([*events(JobStarted(), Result(result="yes", usage=USED))])
+    terminal.env |= choice
+
+    outcome = await terminal.show("run", "hello")
+
+    assert "$0.000123" in outcome.out
+    # NO_COLOR is about colours alone: dim is none.
+    assert unstyled(outcome.out) == outcome.out.replace("\x1b[2m", "").replace("\x1b[0m", "")
 
 
 async def test_a_terminal_without_unicode_gets_question_marks(

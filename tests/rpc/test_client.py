@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import Error, ExecutionEvent, JobStarted, LlmNewToken, Result
 from conductor.execution.v1.execution_pb2 import Execution
-from conductor.execution.v1.model_pb2 import Model
+from conductor.execution.v1.model_pb2 import Model, ModelChoice
 from conductor_ai.client import Client, ConductorError, is_terminal
 from conductor_ai.errors import ConductorError as SameError
 from tests.rpc.scripted import ID, Failure, Scripted, events, serving, tokens
@@ -27,11 +27,6 @@ UNAVAILABLE = Failure(
     "SHUTTING_DOWN",
     error_details_pb2.RetryInfo(retry_delay=Duration(nanos=1)),
 )
-
-
-@pytest.fixture
-def scripted() -> Scripted:
-    return Scripted()
 
 
 @pytest_asyncio.fixture
@@ -197,6 +192,10 @@ async def test_what_a_run_is_told_reaches_the_mesh(scripted: Scripted, client: C
         metadata={"k": "v"},
         request_id="r",
         timeout=timedelta(minutes=2),
+        priority=1,
+        max_output_tokens=100,
+        max_cost_usd=0.5,
+        fallbacks=(ModelChoice(ai_provider="openai"), ModelChoice(model="mock")),
     )
     await client.start("hello", timeout=1.5)
 
@@ -210,6 +209,10 @@ async def test_what_a_run_is_told_reaches_the_mesh(scripted: Scripted, client: C
             metadata={"k": "v"},
             request_id="r",
             timeout=Duration(seconds=120),
+            priority=1,
+            max_output_tokens=100,
+            max_cost_usd=0.5,
+            fallbacks=[ModelChoice(ai_provider="openai"), ModelChoice(model="mock")],
         ),
         pb.StartExecutionRequest(input="hello", timeout=Duration(seconds=1, nanos=500_000_000)),
     ]

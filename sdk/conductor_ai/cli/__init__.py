@@ -1,0 +1,91 @@
+"""`conductor`: a mesh, used from a terminal.
+
+Exit status of every command: 0 done, 1 failed, 2 refused as asked for, 3 no mesh answers, 130 ended
+by Ctrl-C, 141 nobody reads stdout. `conductor run` and `conductor executions watch` answer the
+outcome of the run: 0 succeeded, 1 failed, 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from conductor_ai.cli import executions, models, run
+from conductor_ai.cli.exits import Exit
+from conductor_ai.cli.output import tell
+
+__all__ = ["app", "main"]
+
+_COMMANDS = "conductor_ai.commands"
+_DISTRIBUTION = "conductor-mesh"
+
+
+class _Commands(TyperGroup):
+    """The commands here, and those that installed packages add; a package is loaded when used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_added()})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in _added():
+            return own
+        one = typer.Typer(add_completion=False)
+        one.command(name=cmd_name)(_added()[cmd_name].load())
+        return get_command(one)
+
+
+def _added() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=_COMMANDS)}
+
+
+app = typer.Typer(
+    name="conductor",
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Run AI agents durably, and follow what they do.",
+)
+app.command()(run.run)
+app.add_typer(executions.group)
+app.add_typer(models.group)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"conductor {version(_DISTRIBUTION)}")
+        except PackageNotFoundError:
+            print("conductor (not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def _conductor(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the release.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # What the terminal's encoding lacks becomes a question mark, not a crash.
+        with suppress(AttributeError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # not on every TextIO
+    if any("\udc80" <= character <= "\udcff" for word in sys.argv for character in word):
+        # Python's way to carry bytes that are no text; no message of the mesh can.
+        tell("error: an argument is not UTF-8")
+        sys.exit(Exit.REFUSED)
+    app()

@@ -1,0 +1,63 @@
+"""Writing for two readers: people at a terminal, and programs behind a pipe."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs, an object a line.")]
+"""Whether a command writes for programs; the fields are named as in the protos."""
+
+# What a terminal obeys instead of showing: a model's answer must not move the cursor or worse.
+_CONTROL = dict.fromkeys([*range(9), 11, 12, *range(13, 32), *range(127, 160)])
+# What turns the direction of writing, beyond the cell of a table it stands in.
+_DIRECTION = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+# What JSON may hold as it is, and terminals obey or other readers take for the end of a line.
+_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
+
+
+def harmless(text: str) -> str:
+    """Take out what a terminal would obey; line breaks and tabs stay."""
+    return text.translate(_CONTROL)
+
+
+def one_line(text: str) -> str:
+    """Make a text fit for a cell: harmless, and on one line."""
+    return harmless(" ".join(text.split())).translate(_DIRECTION)
+
+
+def tell(sentence: str) -> None:
+    """Say something on stderr, whether or not somebody listens."""
+    with suppress(OSError):
+        print(harmless(sentence), file=sys.stderr, flush=True)
+
+
+def whisper(sentence: str) -> None:
+    """Say something on stderr that is there for whoever wants it."""
+    # Not at the top: rich costs time that most commands have no use for.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    with suppress(OSError):
+        Console(stderr=True).print(Text(harmless(sentence), style="dim"), soft_wrap=True)
+
+
+def json_line(message: Message) -> str:
+    """Write a message as one line of JSON, the fields named as in the proto."""
+    line = MessageToJson(
+        message,
+        preserving_proto_field_name=True,
+        indent=None,
+        # A question mark for what the encoding lacks would be another text.
+        ensure_ascii=not _is_unicode(sys.stdout),
+    )
+    return line.translate(_ESCAPED)
+
+
+def _is_unicode(stream: Any) -> bool:
+    return str(getattr(stream, "encoding", "")).lower().replace("-", "").startswith("utf")

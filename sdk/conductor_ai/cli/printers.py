@@ -1,0 +1,117 @@
+"""The events of a run, printed as they come."""
+
+from __future__ import annotations
+
+import sys
+
+from conductor.execution.v1.event_pb2 import ExecutionEvent
+from conductor.execution.v1.usage_pb2 import Usage
+from conductor_ai.cli.exits import Exit
+from conductor_ai.cli.output import harmless, json_line, tell, whisper
+from conductor_ai.cli.usage import summary
+
+_CANCELLED = "EXECUTION_CANCELLED"
+_MESSAGES = ("status_update", "job_resumed", "job_queued", "on_llm_failed")
+_WELL = ("", "stop")
+
+
+def outcome(event: ExecutionEvent) -> Exit | None:
+    """Tell the exit status of a run from its terminal event; None for any other."""
+    if event.HasField("result"):
+        return Exit.SUCCEEDED
+    if event.HasField("error"):
+        return Exit.CANCELLED if event.error.reason == _CANCELLED else Exit.FAILED
+    return None
+
+
+class Printer:
+    """Prints the answer as it comes on stdout, and what is going on on stderr."""
+
+    def __init__(self) -> None:
+        self._talkative = sys.stderr.isatty()
+        self._harmless = sys.stdout.isatty()
+        self._attempts: dict[int, int] = {}
+        self._line_is_open = False
+        self._shown: set[int] = set()
+
+    def event(self, event: ExecutionEvent) -> None:
+        """Show one event."""
+        kind = event.WhichOneof("payload")
+        if kind == "on_llm_start":
+            self._attempt(event.on_llm_start.step, event.on_llm_start.attempt)
+        elif kind == "on_llm_new_token":
+            token = event.on_llm_new_token
+            self._attempt(token.step, token.attempt)
+            self._shown.add(token.step)
+            self._write(token.chunk)
+        elif kind == "job_started":
+            started = event.job_started
+            self.status(
+                f"{event.execution_id} started: agent {started.agent_id}, model {started.model}"
+            )
+        elif kind in _MESSAGES:
+            self.status(getattr(event, kind).message)
+        elif kind == "result":
+            self._succeeded(event)
+        elif kind == "error":
+            self.end_line()
+            verb = "cancelled" if outcome(event) is Exit.CANCELLED else "failed"
+            reason = event.error.reason or "error"
+            tell(f"{event.execution_id} {verb}: {reason}: {event.error.error}")
+            self._spent(event.error.usage)
+
+    def status(self, sentence: str) -> None:
+        """Say what is going on to somebody who watches."""
+        if self._talkative and sentence:
+            self.end_line()
+            tell(sentence)
+
+    def end_line(self) -> None:
+        """Let whatever comes next begin on its own line."""
+        if self._line_is_open:
+            self._write("\n")
+
+    def _succeeded(self, event: ExecutionEvent) -> None:
+        result = event.result
+        is_cut = result.truncated and not self._shown
+        if not self._shown:
+            self._write(result.result)
+        self.end_line()
+        if is_cut:
+            tell(f"cut here; `conductor executions get {event.execution_id}` has the whole answer")
+        ended = (
+            "" if result.finish_reason in _WELL else f" (the model ended: {result.finish_reason})"
+        )
+        self.status(f"{event.execution_id} succeeded{ended}")
+        self._spent(result.usage)
+
+    def _spent(self, usage: Usage) -> None:
+        line = summary(usage)
+        if self._talkative and line:
+            whisper(line)
+
+    def _attempt(self, step: int, attempt: int) -> None:
+        before = self._attempts.get(step, attempt)
+        self._attempts[step] = max(attempt, before)
+        if attempt > before and step in self._shown:
+            self._shown.discard(step)
+            self.end_line()
+            tell(f"the model is asked again (attempt {attempt}); the text above is void")
+
+    def _write(self, text: str) -> None:
+        if text:
+            sys.stdout.write(harmless(text) if self._harmless else text)
+            sys.stdout.flush()
+            self._line_is_open = not text.endswith("\n")
+
+
+class _JsonPrinter(Printer):
+    """Prints each event as one line of JSON, for programs."""
+
+    def event(self, event: ExecutionEvent) -> None:
+        print(json_line(event), flush=True)
+
+
+def printer_for(as_json: bool) -> Printer:
+    """Choose the printer for whoever reads."""
+    return _JsonPrinter() if as_json else Printer()
