@@ -6,6 +6,15 @@ from services.execution.domain.breaker import (
     CircuitState,
     Tolerance,
 )
+from services.execution.domain.errors import (
+    about,
+    not_found,
+    price_unknown,
+    queue_full,
+    result_too_large,
+    timed_out,
+    unavailable_feature,
+)
 from services.execution.domain.events import (
     INLINE_RESULT_BYTES,
     MAX_ERROR_BYTES,
@@ -25,6 +34,9 @@ from services.execution.domain.faults import (
     ModelError,
     Persistence,
 )
+from services.execution.domain.health import (
+    PartHealth,
+)
 from services.execution.domain.limits import (
     Meter,
 )
@@ -34,46 +46,40 @@ from services.execution.domain.models import (
     Model,
     Wish,
 )
-from services.execution.domain.runs import (
+from services.execution.domain.orders import (
     DEFAULT_PRIORITY,
+    Asked,
+    Order,
+    digest,
+)
+from services.execution.domain.runs import (
     PREVIEW_CHARACTERS,
     TERMINAL_STATES,
-    Asked,
     Execution,
     Failure,
     Filter,
-    Order,
-    PartHealth,
     Progress,
     State,
-    about,
     accept,
     call,
     call_failed,
     cancel,
     claim,
-    digest,
     fail,
     follow,
     is_ahead,
     is_behind,
-    not_found,
     opening,
     outcome,
     place,
-    price_unknown,
     project,
-    queue_full,
     release,
     repair,
-    result_too_large,
     same_request,
     succeed,
     take_over,
-    timed_out,
     tokens,
     told_place,
-    unavailable_feature,
 )
 from services.execution.domain.spend import (
     NANO,

@@ -7,7 +7,6 @@ microseconds since the epoch and come in as arguments.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -18,7 +17,6 @@ import orjson
 from services.execution.domain.events import (
     INLINE_RESULT_BYTES,
     MAX_ERROR_BYTES,
-    MAX_RESULT_BYTES,
     TERMINAL_KINDS,
     WAITING_KINDS,
     Event,
@@ -30,6 +28,7 @@ from services.execution.domain.events import (
 )
 from services.execution.domain.faults import Following, ModelError
 from services.execution.domain.models import Choice, Wish
+from services.execution.domain.orders import Asked, Order, digest
 from services.execution.domain.spend import NOTHING, Spend
 from services.kit.errors import (
     DomainError,
@@ -41,9 +40,6 @@ from services.kit.errors import (
 )
 
 PREVIEW_CHARACTERS = 200
-
-DEFAULT_PRIORITY = 3
-"""Of 1 to 5, 1 the most urgent."""
 
 _RUNNING = "STATE_RUNNING"
 _LOST = Spend(unreported=1)
@@ -73,31 +69,6 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a caller asks to run, as given. Empty means the default."""
-
-    input: str
-    agent_id: str = ""
-    ai_provider: str = ""
-    model: str = ""
-    cwd: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    request_id: str = ""
-    timeout_ms: int | None = None
-    conversation_id: str = ""
-    instance_id: str = ""
-    priority: int = 0
-    max_output_tokens: int = 0
-    max_cost: int | None = None
-    """Nano-dollars."""
-    fallbacks: tuple[Wish, ...] = ()
-
-    def content(self) -> dict[str, Any]:
-        """Gather what was given, for telling a repetition from another request."""
-        return {name: value for name in self.__slots__ if (value := getattr(self, name))}
-
-
-@dataclass(frozen=True, slots=True)
 class Filter:
     """Which executions of an organisation to list."""
 
@@ -111,44 +82,6 @@ class Filter:
     def content(self) -> list[Any]:
         """Name the filter, so that a page token can be bound to it."""
         return [getattr(self, name) for name in self.__slots__]
-
-
-@dataclass(frozen=True, slots=True)
-class PartHealth:
-    """One part of the mesh and what is wrong with it; nothing when `trouble` is empty."""
-
-    name: str
-    trouble: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a caller asks to run, checked and with its defaults filled in."""
-
-    input: str
-    agent_id: str
-    choices: tuple[Choice, ...]
-    """The model, then its fallbacks."""
-    timeout_ms: int
-    cwd: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    request_id: str = ""
-    conversation_id: str = ""
-    instance_id: str = ""
-    priority: int = DEFAULT_PRIORITY
-    max_output_tokens: int | None = None
-    max_cost: int | None = None
-    """Nano-dollars."""
-
-    @property
-    def ai_provider(self) -> str:
-        """The provider of the model that is asked first."""
-        return self.choices[0].ai_provider
-
-    @property
-    def model(self) -> str:
-        """The model that is asked first."""
-        return self.choices[0].model
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,12 +171,6 @@ def opening(execution: Execution) -> Event:
         "model": order.model,
     }
     return make(1, execution.create_time, Kind.JOB_STARTED, payload, "")
-
-
-def digest(asked: Asked) -> str:
-    """Digest a request, so that a repetition can be told from another request."""
-    content = orjson.dumps(asked.content(), option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(content).hexdigest()
 
 
 def same_request(execution: Execution, asked: Asked) -> None:
@@ -575,79 +502,6 @@ def outcome(execution: Execution) -> DomainError | None:
         f"Execution {execution.id} did not succeed: {execution.failure.message}",
         resources=[Resource("execution", execution.id)],
         metadata={"execution_id": execution.id},
-    )
-
-
-def unavailable_feature(field_name: str, why: str) -> DomainError:
-    """Make the error for a field that cannot be honoured yet."""
-    return DomainError(
-        Reason.REASON_FEATURE_UNAVAILABLE,
-        f"{field_name}: {why}",
-        violations=[Violation(field_name, why)],
-    )
-
-
-def about(error: DomainError, execution_id: str) -> DomainError:
-    """Name the run that an error met after its start is about, so that nobody starts it again."""
-    if error.resources:
-        return error
-    return DomainError(
-        error.reason,
-        f"{error.message} Execution {execution_id} goes on; watch it rather than start another.",
-        violations=error.violations,
-        resources=[Resource("execution", execution_id)],
-        retry_after=error.retry_after,
-        metadata={**error.metadata, "execution_id": execution_id},
-    )
-
-
-def not_found(execution_id: str) -> DomainError:
-    """Make the error for an id nothing in the organisation has."""
-    return DomainError(
-        Reason.REASON_EXECUTION_NOT_FOUND,
-        f"No execution has the id {execution_id}.",
-        resources=[Resource("execution", execution_id)],
-    )
-
-
-def queue_full(most_waiting: int) -> DomainError:
-    """Make the error for a run that may not even wait."""
-    return DomainError(
-        Reason.REASON_QUEUE_FULL,
-        f"{most_waiting} runs wait already, which is the most that may; try again in a moment.",
-        retry_after=2.0,
-    )
-
-
-def price_unknown(choice: Choice, *, given: bool) -> DomainError:
-    """Make the error for a run with a cost limit on a model without a price.
-
-    Args:
-        given: whether the caller asked for the limit; else it comes from the settings.
-    """
-    name = f"{choice.ai_provider}/{choice.model}"
-    description = f"{name} has no price, so its cost cannot be limited; add one to the price file"
-    description += ", or leave max_cost_usd empty" if given else ", or choose another model"
-    return DomainError(
-        Reason.REASON_PRICE_UNKNOWN,
-        f"max_cost_usd: {description}",
-        violations=[Violation("max_cost_usd", description)],
-        resources=[Resource("model", name)],
-    )
-
-
-def timed_out(timeout_ms: int) -> DomainError:
-    """Make the error of a run that took too long."""
-    return DomainError(
-        Reason.REASON_EXECUTION_TIMEOUT, f"The run took longer than {timeout_ms / 1000:g} s."
-    )
-
-
-def result_too_large() -> DomainError:
-    """Make the error of a run whose answer is larger than what is kept."""
-    return DomainError(
-        Reason.REASON_RESULT_TOO_LARGE,
-        f"The answer grew beyond {MAX_RESULT_BYTES} bytes.",
     )
 
 
