@@ -11,6 +11,7 @@ from functools import partial
 from conductor.execution.v1 import execution_service_pb2, execution_service_pb2_grpc
 from conductor.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
 from services.execution.adapters.agents import SettingsAgents
+from services.execution.adapters.metrics import MeteredWork, Unmetered
 from services.execution.adapters.mock import MockProvider, Script
 from services.execution.adapters.prices import FilePrices
 from services.execution.adapters.providers import Server, connect
@@ -33,9 +34,12 @@ from services.kit.server import App, main
 from services.kit.settings import PREFIX, SettingsError
 from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
 from services.kit.storage.sqlite import SqliteStore
+from services.kit.telemetry import Meter
 
 
-async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
+async def compose(
+    settings: ExecutionSettings, stack: AsyncExitStack, meter: Meter | None = None
+) -> App:
     """Build the service; what it opens is closed by the stack."""
     directory = settings.data_dir / "execution"
     try:
@@ -49,6 +53,8 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
 
     catalogue = await _catalogue(settings, stack)
     agents = _agents(settings, catalogue)
+    known = frozenset((model.ai_provider, model.id) for model, _ in catalogue.models)
+    metrics = Unmetered() if meter is None else MeteredWork(meter, known)
     circuits = Circuits(
         Tolerance(
             settings.execution_breaker_failures,
@@ -66,6 +72,7 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
         queue,
         wakeups,
         turns,
+        metrics,
         clock=ids.now,
         monotonic=time.monotonic,
         new_id=partial(ids.new_id, "worker"),
@@ -95,10 +102,12 @@ async def compose(settings: ExecutionSettings, stack: AsyncExitStack) -> App:
         queue,
         wakeups,
         turns,
+        metrics,
         clock=ids.now,
         new_id=partial(ids.new_id, "exec"),
         terms=_terms(settings),
     )
+    metrics.observe(running=worker.running, waiting=turns.__len__, circuits=circuits.states)
     watches = Watches(executions, wakeups, heartbeat_seconds=settings.execution_heartbeat_seconds)
     health = Health(executions, worker)
     background = [worker.serve]
@@ -224,4 +233,4 @@ def _nano(dollars: Decimal | None) -> int | None:
 
 def run() -> None:
     """Serve until SIGTERM."""
-    main(ExecutionSettings, compose)
+    main(ExecutionSettings, compose, "conductor-execution")

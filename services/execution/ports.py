@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from services.execution.domain import (
     Agent,
+    Choice,
+    CircuitState,
     Event,
     Execution,
     Filter,
     Model,
     Price,
+    Spend,
     State,
     Usage,
 )
@@ -242,4 +246,66 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+class Outcome(StrEnum):
+    """How a call of a model ended."""
+
+    SUCCEEDED = "succeeded"
+    """The answer is whole, whatever its run makes of it."""
+    FAILED = "failed"
+    """The model did not answer, or the provider's adapter has a fault."""
+    STOPPED = "stopped"
+    """The run has reached a limit, was cancelled or handed back."""
+
+
+class Metrics(Protocol):
+    """What is measured of the work; docs/operations.md names it.
+
+    Each thing is told once, by the process that did it. Every method returns at once and raises
+    nothing, whether or not anybody wants to know.
+    """
+
+    def refused(self, choice: Choice) -> None:
+        """A call was not made, because the circuit of its model is open."""
+        ...
+
+    def answering(self, choice: Choice, seconds: float) -> None:
+        """A model said, or thought, its first word so many seconds after it was asked."""
+        ...
+
+    def called(
+        self, choice: Choice, outcome: Outcome, reason: str, seconds: float, spend: Spend
+    ) -> None:
+        """A call of a model ended.
+
+        Args:
+            reason: why it did not succeed, a name of the catalogue of reasons; may be empty.
+            spend: as far as the provider reported it.
+        """
+        ...
+
+    def taken_over(self) -> None:
+        """A run goes on that another worker began."""
+        ...
+
+    def ended(self, execution: Execution) -> None:
+        """A run ended, and that is stored."""
+        ...
+
+    def observe(
+        self,
+        *,
+        running: Callable[[], int],
+        waiting: Callable[[], int],
+        circuits: Callable[[], Mapping[tuple[str, str], CircuitState]],
+    ) -> None:
+        """Take what is looked at from time to time, in another thread; to be called once.
+
+        Args:
+            running: counts the runs in the hands of this process.
+            waiting: counts those that wait, as far as this process knows.
+            circuits: the breakers there are, by provider and model.
+        """
         ...

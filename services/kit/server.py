@@ -25,6 +25,7 @@ from services.kit.interceptor import Interceptor
 from services.kit.settings import Settings, SettingsError, load
 from services.kit.storage.ports import UnreadableStoreError
 from services.kit.tasks import ended
+from services.kit.telemetry import Meter, metering
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_LOG_SECONDS = 0.25
@@ -61,13 +62,17 @@ class App:
     """Hands running work back and ends open streams; called once, before the server stops."""
 
 
-Compose = Callable[[S, AsyncExitStack], Awaitable[App]]
+Compose = Callable[[S, AsyncExitStack, Meter | None], Awaitable[App]]
+"""The meter is None when nobody wants metrics."""
 
 
-def main(settings_type: type[S], compose: Compose[S]) -> None:
+def main(settings_type: type[S], compose: Compose[S], name: str) -> None:
     """Run a service until SIGTERM or SIGINT.
 
     A start that cannot succeed ends the process with status 1 and one sentence on standard error.
+
+    Args:
+        name: of the service, in what it tells of itself.
     """
     # What is said to agents and by them is nobody else's on this machine.
     os.umask(0o077)
@@ -79,18 +84,19 @@ def main(settings_type: type[S], compose: Compose[S]) -> None:
                 "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION."
             )
         logs.configure(settings.log_level)
-        uvloop.run(_run(settings, compose))
+        uvloop.run(_run(settings, compose, name))
     except (SettingsError, UnreadableStoreError, DomainError) as error:
         sys.exit(str(error))
 
 
-async def _run(settings: S, compose: Compose[S]) -> None:
+async def _run(settings: S, compose: Compose[S], name: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with AsyncExitStack() as stack:
-        app = await compose(settings, stack)
+    # Metrics come first, so that they end last and tell of the end too.
+    async with metering(name) as meter, AsyncExitStack() as stack:
+        app = await compose(settings, stack, meter)
         async with serving(app, settings.shutdown_seconds) as served:
             await served.until(stop)
 

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from services.execution import domain
+from services.execution.adapters.metrics import Unmetered
 from services.execution.domain import (
     Agent,
     Asked,
@@ -21,7 +22,7 @@ from services.execution.domain import (
     Tolerance,
     Turns,
 )
-from services.execution.ports import Prices, Prompt, Provider, Report, Wakeups
+from services.execution.ports import Metrics, Prices, Prompt, Provider, Report, Wakeups
 from services.execution.stores import COLLECTIONS, StoredExecutions, StoredLeases
 from services.execution.usecases.calls import Patience
 from services.execution.usecases.catalogue import Catalogue
@@ -106,6 +107,7 @@ class House:
     persistence: Persistence = field(default_factory=Persistence)
     tolerance: Tolerance = field(default_factory=Tolerance)
     terms: Terms = field(default_factory=Terms)
+    metrics: Metrics = field(default_factory=Unmetered)
     org_concurrency: int = 100
     weights: Mapping[str, float] = field(default_factory=dict)
     prefix: str = "1"
@@ -127,6 +129,7 @@ class House:
             self.queue,
             self.wakeups,
             self.turns,
+            self.metrics,
             clock=clock,
             new_id=lambda: f"exec_{self.prefix}_{next(numbers):06}",
             terms=self.terms,
@@ -143,6 +146,7 @@ class House:
             self.queue,
             self.wakeups,
             self.turns,
+            self.metrics,
             clock=clock,
             monotonic=lambda: monotonic() + self.slept,
             new_id=lambda: f"worker_{self.prefix}_{next(worker_numbers)}",

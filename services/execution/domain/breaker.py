@@ -48,9 +48,12 @@ class Breaker:
 
     def state(self, now: float) -> CircuitState:
         """Say whether calls go through."""
-        if self._opened_at is None:
+        # Read once: metrics look at it from another thread.
+        opened_at = self._opened_at
+        if opened_at is None:
             return CircuitState.CLOSED
-        return CircuitState.HALF_OPEN if self.opens_in(now) <= 0 else CircuitState.OPEN
+        is_over = opened_at + self._tolerance.open_seconds <= now
+        return CircuitState.HALF_OPEN if is_over else CircuitState.OPEN
 
     def opens_in(self, now: float) -> float:
         """Say how many seconds are left until a probe may go through; 0 or less when it may."""

@@ -42,6 +42,7 @@ class Call:
         answer: what the provider yields.
         hear: takes each piece; what it returns is awaited, and that time is not the model's.
         leave: takes the task of a provider that does not let go of its connection in time.
+        answering: takes the seconds until the first word, said or thought.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Call:
         hear: Hear,
         patience: Patience,
         leave: Callable[[asyncio.Task[None]], None],
+        answering: Callable[[float], None],
     ) -> None:
         self._answer = answer
         self._hear = hear
         self._patience = patience
         self._leave = leave
+        self._answering = answering
         self._loop = asyncio.get_running_loop()
         self._began = self._heard_at = self._loop.time()
         self._heard = False
@@ -104,8 +107,10 @@ class Call:
                 except Exception as error:
                     raise ProviderFaultError(repr(error)) from error
                 if isinstance(piece, str):
-                    self._heard = True
                     self._heard_at = self._loop.time()
+                    if not self._heard:
+                        self._heard = True
+                        self._answering(self._heard_at - self._began)
                 hearing = self._hear(piece)
                 if hearing is not None:
                     self._hearing = True

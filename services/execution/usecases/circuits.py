@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from services.execution.domain import Admission, Breaker, CircuitState, Tolerance
 
@@ -58,3 +58,9 @@ class Circuits:
             return _CLOSED
         now = self._monotonic()
         return breaker.state(now), breaker.failures, max(breaker.opens_in(now), 0.0)
+
+    def states(self) -> Mapping[tuple[str, str], CircuitState]:
+        """Say the state of each breaker there is; may be called from any thread."""
+        now = self._monotonic()
+        # Copied in one step, which the event loop cannot come between.
+        return {key: breaker.state(now) for key, breaker in self._breakers.copy().items()}

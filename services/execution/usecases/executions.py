@@ -12,6 +12,7 @@ from services.execution.ports import (
     Agents,
     Executions,
     FencedError,
+    Metrics,
     QueueFullError,
     RequestIdTakenError,
     Wakeups,
@@ -59,6 +60,7 @@ class ExecutionService:
         queue: WorkQueue,
         wakeups: Wakeups,
         turns: Turns,
+        metrics: Metrics,
         *,
         clock: Callable[[], int],
         new_id: Callable[[], str],
@@ -72,6 +74,7 @@ class ExecutionService:
         self._clock = clock
         self._new_id = new_id
         self._turns = turns
+        self._metrics = metrics
         self._terms = terms
 
     async def start(self, org: str, asked: Asked) -> Execution:
@@ -246,6 +249,7 @@ class ExecutionService:
                 stored = await self._executions.commit(cancelled, last.sequence, events)
             except FencedError:
                 continue
+            self._metrics.ended(stored)
             await self._wakeups.publish(stop_channel(org, execution_id))
             await self._wakeups.publish(events_channel(org, execution_id))
             return stored

@@ -25,6 +25,8 @@ from services.execution.domain import (
 from services.execution.ports import (
     Executions,
     FencedError,
+    Metrics,
+    Outcome,
     Prompt,
     Report,
     SlotTakenError,
@@ -36,7 +38,7 @@ from services.execution.usecases.channels import events_channel, stop_channel
 from services.execution.usecases.circuits import Circuits
 from services.execution.usecases.executions import whole_log
 from services.execution.usecases.recorder import Recorder
-from services.kit.errors import DomainError, Reason
+from services.kit.errors import DomainError, Reason, reason_name
 
 _LOG = logging.getLogger(__name__)
 _TRIES = 20
@@ -68,6 +70,7 @@ class Tools:
     catalogue: Catalogue
     circuits: Circuits
     wakeups: Wakeups
+    metrics: Metrics
     clock: Callable[[], int]
     """Microseconds since the epoch."""
     flush_every: float
@@ -119,6 +122,11 @@ class _Ear:
         self.finish_reason = ""
         self.listens = False
         """Whether the model was called at all."""
+
+    @property
+    def spend(self) -> Spend:
+        """What the provider has reported so far."""
+        return self._meter.spend(billed=False)
 
     def hear(self, piece: str | Report) -> Awaitable[None] | None:
         """Take a piece; what is returned has to be awaited before the next.
@@ -273,14 +281,16 @@ class Run:
             not_before=progress.not_before,
         )
         self._may_write()
-        return await self._claimed_as(
-            await self._executions.commit(taken, progress.head, events), events, course
-        )
+        stored = await self._executions.commit(taken, progress.head, events)
+        self._tools.metrics.taken_over()
+        return await self._claimed_as(stored, events, course)
 
     async def _claimed_as(
         self, execution: Execution, events: Sequence[Event], course: _Course
     ) -> _Course | None:
         self._claimed, self._head = execution, events[-1].sequence
+        if execution.finished:
+            self._tools.metrics.ended(execution)
         await self._tools.wakeups.publish(events_channel(self._org, self._id))
         return None if execution.finished else course
 
@@ -367,32 +377,43 @@ class Run:
 
     async def _call_model(self, choice: Choice, prompt: Prompt, ear: _Ear) -> None:
         provider = self._tools.catalogue.provider(choice.ai_provider)
-        circuits = self._tools.circuits
+        circuits, metrics = self._tools.circuits, self._tools.metrics
         admission = circuits.admit(choice.ai_provider, choice.model)
         if admission is None:
+            metrics.refused(choice)
             seconds = circuits.opens_in(choice.ai_provider, choice.model)
             raise ModelError(
                 f"{choice.model} is not asked for {seconds:.0f} s, because its last calls failed.",
                 Reason.REASON_MODEL_CIRCUIT_OPEN,
             )
-        note = circuits.left
+        note, outcome, reason = circuits.left, Outcome.STOPPED, ""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             ear.listens = True
             answer = provider.stream(choice.model, prompt)
-            await Call(answer, ear.hear, self._tools.patience, self._tools.leave).finish()
-            note = circuits.succeeded
+            answering = partial(metrics.answering, choice)
+            await Call(
+                answer, ear.hear, self._tools.patience, self._tools.leave, answering
+            ).finish()
+            note, outcome = circuits.succeeded, Outcome.SUCCEEDED
         except ModelError as fault:
+            outcome, reason = Outcome.FAILED, reason_name(fault.reason)
             if fault.reason in domain.BREAKING:
                 note = circuits.failed
             elif fault.reason not in domain.RETRIED:
                 note = circuits.succeeded
             raise
-        except DomainError:
+        except DomainError as limit:
             # A limit of the run; the model spoke.
-            note = circuits.succeeded
+            note, reason = circuits.succeeded, reason_name(limit.reason)
+            raise
+        except Exception:
+            outcome, reason = Outcome.FAILED, reason_name(Reason.REASON_INTERNAL)
             raise
         finally:
             note(choice.ai_provider, choice.model, admission)
+            metrics.called(choice, outcome, reason, loop.time() - began, ear.spend)
 
     def _following(self, course: _Course, fault: ModelError, left: float) -> Following | None:
         """Decide what follows a failed attempt, with so many seconds left; None ends the run."""
@@ -514,6 +535,8 @@ class Run:
                 continue
             self._claimed = replace(changed, version=changed.version + 1)
             self._head = events[-1].sequence
+            if changed.finished:
+                self._tools.metrics.ended(changed)
             await self._tools.wakeups.publish(events_channel(self._org, self._id))
             return
         raise FencedError

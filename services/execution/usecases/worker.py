@@ -29,6 +29,7 @@ from services.execution.ports import (
     Executions,
     FencedError,
     Leases,
+    Metrics,
     Renewal,
     Wakeups,
     WorkQueue,
@@ -79,6 +80,7 @@ class Worker:
         queue: WorkQueue,
         wakeups: Wakeups,
         turns: Turns,
+        metrics: Metrics,
         *,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
@@ -102,6 +104,7 @@ class Worker:
             catalogue,
             circuits,
             wakeups,
+            metrics,
             clock,
             pace.flush_every,
             patience,
@@ -127,6 +130,10 @@ class Worker:
     def healthy(self) -> bool:
         """Whether the worker holds a lease, so that its runs can be written."""
         return self._lease is not None and self._lease_is_fresh()
+
+    def running(self) -> int:
+        """Count the runs in its hands; may be called from any thread."""
+        return len(self._active)
 
     async def start(self) -> None:
         """Take a lease, so that `serve` may write."""

@@ -1,0 +1,317 @@
+"""Metrics as a collector gets them, and what becomes of the service when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as pb
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
+    MetricsServiceServicer,
+    add_MetricsServiceServicer_to_server,
+)
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+from conductor.execution.v1.execution_pb2 import Execution
+from services.kit.telemetry import metering
+from tests.fakes.models import Answer, ModelServer, Tokens, failed
+from tests.rpc.serving import PATIENCE, served
+
+pytestmark = pytest.mark.timeout(60)
+
+EXECUTION = [sys.executable, "-m", "services.execution"]
+GOOD = {"gen_ai.provider.name": "acme", "gen_ai.request.model": "good"}
+BAD = {"gen_ai.provider.name": "acme", "gen_ai.request.model": "bad"}
+
+
+class Collector(MetricsServiceServicer):
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.requests: list[pb.ExportMetricsServiceRequest] = []
+        self.arrived = asyncio.Condition()
+        self.address = ""
+
+    # Asynchronous, which the generated base does not know.
+    async def Export(self, request: Any, context: Any) -> Any:
+        self.requests.append(request)
+        async with self.arrived:
+            self.arrived.notify_all()
+        return pb.ExportMetricsServiceResponse()
+
+    @property
+    def services(self) -> list[dict[str, Any]]:
+        return [
+            plain(one.resource.attributes)
+            for request in self.requests
+            for one in request.resource_metrics
+        ]
+
+    def of(self, name: str, about: dict[str, str]) -> Any:
+        """The newest value of a series, of a histogram the sum; None when it never came."""
+        values = [value for attributes, value in self._points(name) if attributes == about]
+        return values[-1] if values else None
+
+    async def until(self, name: str, about: dict[str, str], value: float) -> None:
+        """Wait until a series has a value."""
+        async with asyncio.timeout(PATIENCE), self.arrived:
+            await self.arrived.wait_for(lambda: self.of(name, about) == value)
+
+    def _points(self, name: str) -> Iterator[tuple[dict[str, Any], Any]]:
+        for request in self.requests:
+            for resource in request.resource_metrics:
+                for scope in resource.scope_metrics:
+                    for metric in scope.metrics:
+                        if metric.name != name:
+                            continue
+                        for point in metric.histogram.data_points:
+                            yield plain(point.attributes), point.sum
+                        for one in (*metric.sum.data_points, *metric.gauge.data_points):
+                            value = one.as_int if one.HasField("as_int") else one.as_double
+                            yield plain(one.attributes), value
+
+
+def plain(attributes: Iterable[KeyValue]) -> dict[str, Any]:
+    return {one.key: one.value.string_value for one in attributes}
+
+
+@pytest.fixture
+async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
+    """A collector, which the environment names."""
+    collector = Collector()
+    server = grpc.aio.server()
+    register: Any = add_MetricsServiceServicer_to_server
+    register(collector, server)
+    collector.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{collector.address}")
+    yield collector
+    await server.stop(None)
+
+
+@asynccontextmanager
+async def silent_port() -> AsyncIterator[int]:
+    """A port that takes connections and never says a word."""
+    connections: list[asyncio.StreamWriter] = []
+
+    async def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    for writer in connections:
+        writer.transport.abort()
+    await server.wait_closed()
+
+
+async def test_tokens_cost_and_an_open_circuit_arrive(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("acme:\n  good: {input: 1, output: 2}\n")
+    async with ModelServer() as server, metering("conductor-execution") as meter:
+        assert meter is not None
+        server.says("good", Answer(usage=Tokens(12, 7, cached=4, reasoning=2)))
+        server.says("bad", failed())
+        acme = {"base_url": f"{server.url}/v1", "models": ["good", "bad"], "keyless": True}
+        async with served(
+            tmp_path,
+            meter,
+            execution_providers={"acme": acme},
+            execution_price_file=prices,
+            execution_attempts=2,
+            execution_retry_pause_seconds=0,
+            execution_breaker_failures=2,
+        ) as mesh:
+            answered = await mesh.finished(ai_provider="acme", model="good")
+            assert answered.state == Execution.STATE_SUCCEEDED
+            for reason in ("MODEL_FAILED", "MODEL_CIRCUIT_OPEN"):
+                refused = await mesh.finished(ai_provider="acme", model="bad")
+                assert refused.error.reason == reason
+            # While it serves, not only at its end.
+            await collector.until("conductor.model.circuit", BAD, 2)
+            await collector.until("conductor.runs.running", {}, 0)
+            await collector.until("conductor.runs.waiting", {}, 0)
+    chat = {"gen_ai.operation.name": "chat"}
+    tokens = {
+        kind: collector.of("gen_ai.client.token.usage", {**chat, **GOOD, "gen_ai.token.type": kind})
+        for kind in ("input", "output", "cached_input", "reasoning")
+    }
+    assert tokens == {"input": 12, "output": 7, "cached_input": 4, "reasoning": 2}
+    assert collector.of("conductor.run.cost", GOOD) == pytest.approx(26e-6)
+    assert collector.of("gen_ai.client.operation.time_to_first_chunk", {**chat, **GOOD}) > 0
+    failure = {**chat, **BAD, "error.type": "MODEL_FAILED"}
+    assert collector.of("gen_ai.client.operation.duration", failure) > 0
+    for about, outcome, count in (
+        (GOOD, "succeeded", 1),
+        (BAD, "failed", 2),
+        (BAD, "refused", 1),
+    ):
+        outcomes = {**about, "conductor.call.outcome": outcome}
+        assert collector.of("conductor.model.attempts", outcomes) == count
+    ended = {"conductor.run.state": "FAILED", "error.type": "MODEL_CIRCUIT_OPEN"}
+    assert collector.of("conductor.runs.ended", ended) == 1
+    assert collector.services[-1]["service.name"] == "conductor-execution"
+    assert len({one["service.instance.id"] for one in collector.services}) == 1
+
+
+async def test_what_was_not_sent_yet_is_sent_at_the_end(
+    collector: Collector, tmp_path: Path
+) -> None:
+    async with metering("conductor-execution") as meter, served(tmp_path, meter) as mesh:
+        await mesh.finished()
+        assert collector.requests == []
+    assert collector.of("conductor.runs.ended", {"conductor.run.state": "SUCCEEDED"}) == 1
+
+
+async def test_the_environment_names_the_service(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "agents-of-acme")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=seven,team=blue")
+    async with metering("conductor-execution") as meter:
+        assert meter is not None
+        meter.counter("test", "1", "A test.")(1, {})
+    (service,) = collector.services
+    assert service["service.name"] == "agents-of-acme"
+    assert service["service.instance.id"] == "seven"
+    assert service["team"] == "blue"
+
+
+async def test_a_collector_that_never_answers_delays_the_end_two_seconds_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with silent_port() as port:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
+        sending = metering("conductor-execution")
+        meter = await sending.__aenter__()
+        async with served(tmp_path, meter) as mesh:
+            assert (await mesh.finished()).state == Execution.STATE_SUCCEEDED
+        async with asyncio.timeout(2):
+            await sending.__aexit__(None, None, None)
+
+
+async def test_a_collector_that_is_away_is_one_line_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A port that is bound and not listened on refuses every connection.
+    async with silent_port() as port:
+        pass
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    # Long enough to try again, of which the SDK tells at length.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1.3")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
+    reads = 0
+    enough = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def read() -> list[tuple[float, dict[str, str]]]:
+        nonlocal reads
+        reads += 1
+        if reads == 2:
+            loop.call_soon_threadsafe(enough.set)
+        return [(1, {})]
+
+    async with metering("test") as meter:
+        assert meter is not None
+        meter.gauge("test", "1", "A test.", read)
+        async with asyncio.timeout(PATIENCE):
+            await enough.wait()
+    lines = [one for one in caplog.records if one.name.startswith("opentelemetry")]
+    assert [one.levelname for one in lines] == ["ERROR"]
+    assert str(port) in lines[0].getMessage()
+
+
+@asynccontextmanager
+async def process(data_dir: Path, **variables: str) -> AsyncIterator[Process]:
+    """The service as a process that serves; ends it if it has not ended."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    env = {**kept, "CONDUCTOR_DATA_DIR": str(data_dir), **variables}
+    one = await asyncio.create_subprocess_exec(*EXECUTION, env=env, stderr=PIPE)
+    try:
+        async with asyncio.timeout(30):
+            while '"serving"' not in await line(one):
+                pass
+        yield one
+    finally:
+        if one.returncode is None:
+            one.kill()
+            await one.wait()
+
+
+async def line(one: Process) -> str:
+    assert one.stderr is not None
+    read = (await one.stderr.readline()).decode()
+    assert read, "it ended"
+    return read
+
+
+async def stopped(one: Process) -> list[dict[str, Any]]:
+    """Stop a process; returns what it logged meanwhile."""
+    one.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(15):
+        _, errors = await one.communicate()
+    assert one.returncode == 0
+    return [json.loads(said) for said in errors.decode().splitlines()]
+
+
+async def test_the_bootstrap_sends_the_metrics_of_a_process(
+    collector: Collector, tmp_path: Path
+) -> None:
+    endpoint = f"http://{collector.address}"
+    async with process(tmp_path, OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=endpoint) as one:
+        await stopped(one)
+    assert collector.of("conductor.runs.running", {}) == 0
+    assert collector.services[0]["service.name"] == "conductor-execution"
+
+
+async def test_a_process_starts_and_stops_without_its_collector(tmp_path: Path) -> None:
+    async with silent_port() as port:
+        pass
+    endpoint = f"http://127.0.0.1:{port}"
+    async with process(
+        tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_METRIC_EXPORT_INTERVAL="50"
+    ) as one:
+        logged = await stopped(one)
+    assert len([said for said in logged if said["logger"].startswith("opentelemetry")]) <= 1
+
+
+async def test_nothing_of_opentelemetry_is_imported_unless_it_is_asked_for(tmp_path: Path) -> None:
+    program = """
+import asyncio, sys
+from contextlib import AsyncExitStack
+from services.execution.app import compose
+from services.execution.settings import ExecutionSettings
+from services.kit.server import serving
+from services.kit.telemetry import metering
+import services.execution.__main__
+
+async def main():
+    async with metering("conductor-execution") as meter, AsyncExitStack() as stack:
+        app = await compose(ExecutionSettings(), stack, meter)
+        async with serving(app, 1):
+            pass
+
+asyncio.run(main())
+print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))
+"""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    env = {**kept, "CONDUCTOR_DATA_DIR": str(tmp_path)}
+    one = await asyncio.create_subprocess_exec(sys.executable, "-c", program, env=env, stdout=PIPE)
+    async with asyncio.timeout(30):
+        said, _ = await one.communicate()
+    assert one.returncode == 0
+    assert said.decode().strip() == "[]"
