@@ -216,6 +216,16 @@ def test_the_requests_model_comes_before_the_agents_and_that_before_the_default(
     assert catalogue().choose(Wish(provider, model), (), agent)[0].model == expected
 
 
+def test_a_provider_that_knows_no_model_by_name_is_not_the_default() -> None:
+    unnamed = Talker({})
+    unnamed.name = "local"
+    known = Talker({"a": words()})
+    assert Catalogue([unnamed, known], PriceList()).default.model == "a"
+    with pytest.raises(DomainError) as caught:
+        Catalogue([unnamed, known], PriceList()).choose(Wish("local"), (), Agent("x"))
+    assert reason(caught) == "MODEL_NOT_FOUND"
+
+
 def test_models_are_in_the_order_of_their_ids() -> None:
     assert [model.id for model, _ in catalogue().models] == ["a", "b", "c", "d"]
     assert catalogue().default.model == "b"

@@ -122,6 +122,18 @@ def test_a_run_whose_slot_was_taken_has_its_place_and_turn_again() -> None:
     assert again.slot == 1
 
 
+def test_a_turn_that_another_process_took_is_not_charged() -> None:
+    line = turns()
+    queue(line, "a", 10)
+    queue(line, "b", 10)
+    for turn in take(line, 4):
+        if turn.waiting.org == "a":
+            line.waste(turn)
+        else:
+            line.end(turn)
+    assert Counter(turn.waiting.org for turn in take(line, 6)) == {"a": 4, "b": 2}
+
+
 def test_what_goes_on_comes_before_what_waits_and_keeps_its_slot() -> None:
     line = turns(limit=1)
     queue(line, "a", 1)

@@ -141,12 +141,18 @@ class Turns:
 
     def give_back(self, turn: Turn) -> None:
         """Undo a turn whose slot another process has taken: the run has its place again."""
-        self.end(turn)
         org, slot = turn.waiting.org, turn.slot
+        self.waste(turn)
         if slot is not None:
             self._others.setdefault(org, set()).add(slot)
         self.add(turn.waiting)
-        self._passed[org] -= 1 / self._weight(org)
+
+    def waste(self, turn: Turn) -> None:
+        """Undo a turn of a run that did not begin, because another process was faster."""
+        self.end(turn)
+        org = turn.waiting.org
+        if not turn.resumed and org in self._passed:
+            self._passed[org] -= 1 / self._weight(org)
 
     def observe(self, taken: Iterable[tuple[str, int]]) -> None:
         """Take over which slots the runs of other processes hold."""

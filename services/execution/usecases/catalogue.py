@@ -118,7 +118,7 @@ class Catalogue:
             at: where in the request it stands, before its own field's name.
         """
         if not wish.model:
-            name = wish.ai_provider or next(iter(self._providers))
+            name = wish.ai_provider or self._first_with_models()
             models = self.provider(name, at).models
             if not models:
                 description = f"{name} has no model of its own; name one"
@@ -135,6 +135,10 @@ class Catalogue:
             raise _wrong_provider(at, provider.name, description)
         description = f"this mesh knows no model {wish.model} of {provider.name}; "
         raise _unknown_model(at, wish.model, description + _others(wish.model, provider.models))
+
+    def _first_with_models(self) -> str:
+        """Find the provider of runs that leave everything open; some know no model by name."""
+        return next(name for name, one in self._providers.items() if one.models)
 
     def _serving(self, model: str, at: str) -> str:
         """Find the first provider of a model."""

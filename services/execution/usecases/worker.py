@@ -365,8 +365,10 @@ class Worker:
         run = self._active.pop(turn.waiting)
         if run.slot_was_taken:
             self._turns.give_back(turn)
-        else:
+        elif run.claimed:
             self._turns.end(turn)
+        else:
+            self._turns.waste(turn)
         self._begin_due()
 
     def _leave(self, task: asyncio.Task[None]) -> None:
