@@ -12,17 +12,21 @@ from statistics import median
 from time import monotonic
 
 from tests.bench.figures import Figures, Pace
-from tests.bench.generator import FailedError, load_generator
+from tests.bench.generator import load_generator
 from tests.bench.load import allow_many_files
 from tests.bench.machine import facts
+from tests.bench.model_figures import SDKS, idle_memory, model_figures, provider_settings
 from tests.bench.seed import seed
 from tests.bench.stand import Stand, database
 from tests.bench.table import Row, table
+from tests.bench.told import FailedError
 
-NAMES = ("memory", "get", "replay", "first-frame", "start", "watchers")
+NAMES = ("memory", "get", "replay", "first-frame", "start", "watchers", "tokens", "calls")
 QUICK = Pace(
     rounds=3, seconds=0.5, warm_up=0.2, replays=6, restarts=1, watchers=200, live_seconds=4.0
 )
+_MANY = 10_000_000
+"""Runs that may wait while nothing runs."""
 _RUNS = 6
 """Runs replayed in turn; their pages are more than a service keeps."""
 _READ_EVENTS = 30
@@ -43,7 +47,8 @@ async def measure(chosen: set[str], pace: Pace, folder: Path) -> tuple[list[Row]
             await stand.start_web(data, read)
         figures = Figures(stand, load, pace, data, runs, read, [])
         if chosen & {"memory", "start"}:
-            async with stand.service(paused, execution_concurrency=0) as service:
+            unending = {"execution_concurrency": 0, "execution_queue_limit": _MANY}
+            async with stand.service(paused, **unending) as service:
                 if "memory" in chosen:
                     rows += _shown(await figures.memory(service))
                 if "start" in chosen:
@@ -62,7 +67,29 @@ async def measure(chosen: set[str], pace: Pace, folder: Path) -> tuple[list[Row]
                 rows += _shown(await figures.watchers(service))
         if "replay" in chosen:
             rows += _shown(await figures.replay_cold())
+        rows += await _of_models(chosen, stand, pace, folder)
     return rows, median(figures.own) if figures.own else 0.0
+
+
+async def _of_models(chosen: set[str], stand: Stand, pace: Pace, folder: Path) -> list[Row]:
+    """Measure what has to do with providers and their SDKs."""
+    if not chosen & {"memory", "tokens", "calls"}:
+        return []
+    rows: list[Row] = []
+    url = await stand.start_models()
+    for names in (("openai",), tuple(SDKS)):
+        settings = provider_settings(url, *names)
+        async with stand.service(folder / "called", execution_providers=settings) as service:
+            if "memory" in chosen:
+                rows += _shown([await idle_memory(service, names)])
+            if names != tuple(SDKS):
+                continue
+            async with model_figures(stand, service, url, pace.rounds, pace.calls) as figures:
+                if "tokens" in chosen:
+                    rows += _shown(await figures.tokens())
+                if "calls" in chosen:
+                    rows += _shown(await figures.calls())
+    return rows
 
 
 def _shown(rows: list[Row]) -> list[Row]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench import web
-from tests.bench.generator import FailedError, LoadGenerator
+from tests.bench.generator import LoadGenerator
 from tests.bench.load import Calls
 from tests.bench.process import Usage
 from tests.bench.stand import Stand
 from tests.bench.table import Row, Target
+from tests.bench.told import FailedError
 
 ECHO = "/bench/executions/any"
 START = "/api/executions"
@@ -39,6 +40,7 @@ class Pace:
     restarts: int = 3
     watchers: int = 1000
     live_seconds: float = 12.0
+    calls: int = 200
 
     def live_models(self) -> dict[str, dict[str, float]]:
         """The model of the live runs, as the service is told of it."""

@@ -1,7 +1,6 @@
 """The load generator: a process of its own, the same for everything that is measured.
 
-Run as `python -m tests.bench.load <port>`. It takes one JSON object a line on standard input,
-`{"do": <name>, ...}`, and answers each with one line on standard output; it ends with its input.
+Run as `python -m tests.bench.load <port>`; what it is told is in `tests.bench.told`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import json
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter, process_time
 from typing import Any, TypeVar
@@ -32,6 +31,7 @@ from tests.bench.client import (
     unchunked,
 )
 from tests.bench.judge import judge
+from tests.bench.told import obey
 
 HOST = "127.0.0.1"
 _AT_A_TIME = 100
@@ -248,20 +248,6 @@ def _quantile(values: list[float], part: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * part))]
 
 
-async def _serve(port: int) -> None:
-    generator = Generator(port)
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
-    while line := await reader.readline():
-        command = json.loads(line)
-        answer = await getattr(generator, command.pop("do"))(**command)
-        known = answer if isinstance(answer, dict) else asdict(answer)
-        sys.stdout.write(json.dumps(known) + "\n")
-        sys.stdout.flush()
-
-
 def allow_many_files() -> None:
     """Raise the limit of open files: each connection is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -270,4 +256,4 @@ def allow_many_files() -> None:
 
 if __name__ == "__main__":
     allow_many_files()
-    uvloop.run(_serve(int(sys.argv[1])))
+    uvloop.run(obey(Generator(int(sys.argv[1]))))

@@ -20,6 +20,7 @@ from grpc_tools import protoc
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.gateway.v1.gateway_service_pb2 import StreamJobRequest
 from conductor.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
+from services.execution.settings import KNOWN_PROVIDERS
 from services.mesh.addresses import free_ports
 from services.mesh.envoy import Edge, arguments, render
 from services.mesh.logs import tail
@@ -42,7 +43,7 @@ class Stand:
         self.folder = folder
         self._lifeline = Lifeline()
         self._running: list[Process] = []
-        self.port, self._admin, self._service, self._bare, self._web = free_ports(5)
+        self.port, self._admin, self._service, self._bare, self._web, self._models = free_ports(6)
         self.envoy = Usage(0)
         self._http = httpx.AsyncClient(base_url=f"http://{HOST}:{self.port}", timeout=_PATIENCE)
 
@@ -83,6 +84,8 @@ class Stand:
     async def service(self, data: Path, **settings: object) -> AsyncIterator[Usage]:
         """Run the execution service over a data directory, until the block ends."""
         told = {f"CONDUCTOR_{name.upper()}": str(value) for name, value in settings.items()}
+        # A key of whoever measures would add its SDK to the service.
+        told |= {row.key_variable: "" for row in KNOWN_PROVIDERS.values() if row.key_variable}
         process = await self._start(
             "execution",
             (sys.executable, "-m", "services.execution"),
@@ -116,6 +119,24 @@ class Stand:
         await self._start("web", command)
         await self._answers(f"{web.PREFIX}/executions/{execution_id}")
 
+    async def start_models(self) -> str:
+        """Start the server of models; answers its address."""
+        command = (sys.executable, "-m", "tests.bench.models", str(self._models))
+        await self._start("models", command)
+        async with asyncio.timeout(_PATIENCE):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(HOST, self._models)
+                except OSError:
+                    await asyncio.sleep(0.02)
+                else:
+                    writer.close()
+                    return f"http://{HOST}:{self._models}"
+
+    def channel(self) -> grpc.aio.Channel:
+        """Connect to the service, past Envoy."""
+        return grpc.aio.insecure_channel(f"{HOST}:{self._service}")
+
     async def message(self, execution_id: str) -> Execution:
         """Get an execution as GetExecution answers it."""
         answer = await self._http.get(f"/api/executions/{execution_id}")
@@ -123,7 +144,7 @@ class Stand:
 
     async def chunks(self, job_id: str) -> list[bytes]:
         """Read a stream as the chunks the service sends it in."""
-        async with grpc.aio.insecure_channel(f"{HOST}:{self._service}") as channel:
+        async with self.channel() as channel:
             call = GatewayServiceStub(channel).StreamJob(StreamJobRequest(job_id=job_id))
             return [body.data async for body in call]
 
