@@ -11,7 +11,17 @@ import pytest
 from services.execution.stores import COLLECTIONS, EVENTS, LOGS
 from services.kit.errors import DomainError, Reason
 from services.kit.storage import sqlite
-from services.kit.storage.ports import Append, UnreadableStoreError
+from services.kit.storage.ports import (
+    Append,
+    AtMost,
+    Collection,
+    ConflictError,
+    Delete,
+    Document,
+    Insert,
+    LimitError,
+    UnreadableStoreError,
+)
 from services.kit.storage.sqlite import SqliteStore
 
 
@@ -57,5 +67,41 @@ async def test_a_writer_that_cannot_even_go_back_begins_anew(
             assert caught.value.reason == Reason.REASON_STORE_UNAVAILABLE
             await store.write(Append(EVENTS, "acme", "a", 0, [(1, b"kept", "w")]))
         assert await store.last(EVENTS, "acme", "a") == (1, b"kept", "w")
+    finally:
+        await store.close()
+
+
+NOTES = Collection("notes")
+
+
+def note(id_: str) -> Document:
+    return Document("acme", id_, 1, {})
+
+
+async def test_a_limit_counts_what_another_process_has_written(tmp_path: Path) -> None:
+    path, most = tmp_path / "store.db", AtMost(NOTES, {}, 3)
+    one = await SqliteStore.open(path, [NOTES], LOGS)
+    other = await SqliteStore.open(path, [NOTES], LOGS)
+    try:
+        await one.write(most, Insert(NOTES, note("a")))
+        await other.write(Insert(NOTES, note("b")), Insert(NOTES, note("c")))
+        with pytest.raises(LimitError):
+            await one.write(most, Insert(NOTES, note("d")))
+    finally:
+        await one.close()
+        await other.close()
+
+
+async def test_a_limit_does_not_go_by_what_was_undone(tmp_path: Path) -> None:
+    most = AtMost(NOTES, {}, 1)
+    store = await SqliteStore.open(tmp_path / "store.db", [NOTES], LOGS)
+    try:
+        await store.write(Insert(NOTES, note("a")))
+        with pytest.raises(ConflictError):
+            await store.write(
+                Delete(NOTES, "acme", "a", 1), most, Append(EVENTS, "acme", "a", 7, [(8, b"", "w")])
+            )
+        with pytest.raises(LimitError):
+            await store.write(most, Insert(NOTES, note("b")))
     finally:
         await store.close()

@@ -50,6 +50,8 @@ _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 
 _Request = tuple[Sequence[Write], "asyncio.Future[None]"]
 _Outcome = tuple["asyncio.Future[None]", Exception | None]
+_Limit = tuple[str, int, tuple[tuple[str, str], ...]]
+"""What `AtMost` counts: the name of a collection, the most there may be, and the values that match."""
 
 
 class SqliteStore:
@@ -62,6 +64,10 @@ class SqliteStore:
         self._loop = asyncio.get_running_loop()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
+        self._changed = 0
+        """How many documents the writer has inserted and replaced."""
+        self._room: dict[_Limit, tuple[int, int]] = {}
+        """The version of the file in which it was counted, and the `_changed` that may exhaust it."""
         writer = _connect(path)
         try:
             self._prepare(writer)
@@ -160,6 +166,7 @@ class SqliteStore:
         db.close()
 
     def _reconnected(self, db: sqlite3.Connection) -> sqlite3.Connection:
+        self._room.clear()
         try:
             db.close()
             return _connect(self._path)
@@ -177,11 +184,13 @@ class SqliteStore:
             outcomes = [(future, self._apply(db, writes)) for writes, future in batch]
             db.execute("COMMIT")
         except sqlite3.Error as error:
+            self._room.clear()
             if db.in_transaction:
                 db.execute("ROLLBACK")
             failure = _translate(error)
             return [(future, failure) for _, future in batch]
         except Exception as error:  # noqa: BLE001 one impossible write must not end the writer
+            self._room.clear()
             db.execute("ROLLBACK")
             if len(batch) == 1:
                 return [(batch[0][1], error)]
@@ -211,8 +220,10 @@ class SqliteStore:
             case Append():
                 self._logs[write.log].append(db, write)
             case Insert(collection, document):
+                self._changed += 1
                 self._sql[collection.name].insert(db, document)
             case Replace(collection, document):
+                self._changed += 1
                 self._sql[collection.name].replace(db, document)
             case Delete(collection, org, id_, version):
                 sql = self._sql[collection.name]
@@ -220,10 +231,26 @@ class SqliteStore:
                     raise ConflictError
             case Erase(log, org, stream):
                 db.execute(self._logs[log].erase, (org, stream))
-            case AtMost(collection, equal, limit):
-                counting, values = self._sql[collection.name].count(equal, limit)
-                if db.execute(counting, values).fetchone()[0] >= limit:
-                    raise LimitError
+            case AtMost():
+                self._hold(db, write)
+
+    def _hold(self, db: sqlite3.Connection, most: AtMost) -> None:
+        """Hold a limit.
+
+        To count takes the longer the more there are, so it is done again only when as many documents
+        were written as there was room for, or somebody else has written.
+        """
+        limit = (most.collection.name, most.limit, tuple(most.equal.items()))
+        (others,) = db.execute("PRAGMA data_version").fetchone()
+        if limit in self._room:
+            version, enough = self._room[limit]
+            if version == others and self._changed < enough:
+                return
+        counting, values = self._sql[most.collection.name].count(most.equal, most.limit)
+        (found,) = db.execute(counting, values).fetchone()
+        if found >= most.limit:
+            raise LimitError
+        self._room[limit] = (others, self._changed + most.limit - found)
 
     # Reading
 
