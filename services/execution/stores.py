@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from services.execution.domain import (
@@ -269,11 +269,11 @@ def _document(execution: Execution) -> Document:
     if execution.end_time is not None:
         body["end_time"] = execution.end_time
     if execution.failure is not None:
-        body["failure"] = asdict(execution.failure)
+        body["failure"] = _fields(execution.failure)
     if execution.spend != NOTHING:
         body["spend"] = execution.spend.content()
     if execution.served_by is not None:
-        body["served_by"] = asdict(execution.served_by)
+        body["served_by"] = _fields(execution.served_by)
     if execution.finish_reason:
         body["finish_reason"] = execution.finish_reason
     content = {"input": order.input}
@@ -317,7 +317,15 @@ def _order_body(order: Order) -> dict[str, Any]:
 
 
 def _choice_body(choice: Choice) -> dict[str, Any]:
-    return {name: value for name, value in asdict(choice).items() if value is not None}
+    body: dict[str, Any] = {"ai_provider": choice.ai_provider, "model": choice.model}
+    if choice.price is not None:
+        body["price"] = _fields(choice.price)
+    return body
+
+
+def _fields(value: Failure | Price | Wish) -> dict[str, Any]:
+    """Print a value whose fields are plain; `asdict` would copy each, which takes ten times as long."""
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def _order(document: Document) -> Order:

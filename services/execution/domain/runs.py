@@ -362,54 +362,67 @@ def project(execution: Execution, events: Iterable[Event], answer: str | None = 
     Args:
         answer: the whole answer, where a `result` event may have had to cut it.
     """
+    changes: dict[str, Any] = {}
     for event in events:
-        if event.kind != Kind.LLM_NEW_TOKEN and event.kind not in WAITING_KINDS:
-            payload = orjson.loads(event.payload)
-            changes = {**_spending(execution, event, payload), **_moving(execution, event, payload)}
-            if changes:
-                execution = replace(execution, update_time=event.time, **changes)
-    if answer is not None and execution.state is State.SUCCEEDED:
-        return replace(execution, result=answer)
-    return execution
+        kind = event.kind
+        if kind == Kind.LLM_NEW_TOKEN or kind in WAITING_KINDS:
+            continue
+        payload = orjson.loads(event.payload)
+        spend = changes.get("spend", execution.spend)
+        started = changes.get("start_time", execution.start_time)
+        if change := _spending(spend, kind, payload) | _moving(started, kind, event, payload):
+            changes |= change
+            changes["update_time"] = event.time
+    if answer is not None and changes.get("state", execution.state) is State.SUCCEEDED:
+        changes["result"] = answer
+    return replace(execution, **changes) if changes else execution
 
 
-def _moving(execution: Execution, event: Event, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what an event changes of a run's state."""
-    ending = {"owner": "", "slot": None, "end_time": event.time}
-    match event.kind:
+def _moving(
+    started: int | None, kind: str, event: Event, payload: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Say what an event changes of the state of a run that had started by then, or not."""
+    match kind:
         case Kind.STATUS_UPDATE if payload.get("state") == _RUNNING:
-            started = execution.start_time or event.time
-            return {"state": State.RUNNING, "owner": event.writer, "start_time": started}
+            start_time = started or event.time
+            return {"state": State.RUNNING, "owner": event.writer, "start_time": start_time}
         case Kind.JOB_RESUMED:
             return {"owner": event.writer}
         case Kind.RESULT:
-            return {**ending, "state": State.SUCCEEDED, "result": payload["result"]}
+            return {**_ending(event), "state": State.SUCCEEDED, "result": payload["result"]}
         case Kind.ERROR:
             cancelled = payload["reason"] == _CANCELLED
             failure = Failure(payload["reason"], payload["error"])
             state = State.CANCELLED if cancelled else State.FAILED
-            return {**ending, "state": state, "failure": failure}
+            return {**_ending(event), "state": state, "failure": failure}
         case _:
             return {}
 
 
-def _spending(execution: Execution, event: Event, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what an event changes of a run's model calls."""
-    spend = Spend.read(payload.get("usage", {}))
-    match event.kind:
+def _ending(event: Event) -> dict[str, Any]:
+    return {"owner": "", "slot": None, "end_time": event.time}
+
+
+def _spending(before: Spend, kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what an event changes of a run's model calls, which had used so much before."""
+    match kind:
         case Kind.LLM_START if "model" in payload:
             return {"served_by": Wish(payload["ai_provider"], payload["model"])}
         case Kind.LLM_END:
             finish_reason = payload.get("finish_reason", "")
-            return {"spend": execution.spend.plus(spend), "finish_reason": finish_reason}
+            return {"spend": before.plus(_spend(payload)), "finish_reason": finish_reason}
         case Kind.LLM_FAILED:
-            return {"spend": execution.spend.plus(spend)}
+            return {"spend": before.plus(_spend(payload))}
         case Kind.JOB_RESUMED if payload.get("call_lost"):
-            return {"spend": execution.spend.plus(_LOST)}
+            return {"spend": before.plus(_LOST)}
         case Kind.RESULT | Kind.ERROR:
-            return {"spend": spend}
+            return {"spend": _spend(payload)}
         case _:
             return {}
+
+
+def _spend(payload: Mapping[str, Any]) -> Spend:
+    return Spend.read(payload["usage"]) if "usage" in payload else NOTHING
 
 
 def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Progress]:
