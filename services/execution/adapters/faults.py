@@ -300,6 +300,8 @@ class Wording:
 
     def piece(self, text: str) -> str:
         """Take the next piece; what it gives may be empty."""
+        if text.isascii() and not self._half:
+            return text
         text = self._half + text
         self._half = ""
         if text and "\ud800" <= text[-1] <= "\udbff":
@@ -314,6 +316,8 @@ class Wording:
 
 def mended(text: str) -> str:
     """Join surrogate pairs, and put U+FFFD for each lone surrogate."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

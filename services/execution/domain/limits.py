@@ -56,7 +56,7 @@ class Meter:
             DomainError: OUTPUT_LIMIT_REACHED or COST_LIMIT_REACHED.
         """
         self._pieces += 1
-        self.size += len(text.encode())
+        self.size += len(text) if text.isascii() else len(text.encode())
         if self._left is not None:
             tokens, limit = self._left
             if min(self._pieces, self.size // _BYTES_PER_TOKEN) > tokens:
