@@ -141,3 +141,27 @@ async def test_what_cannot_be_stored_is_told_once_and_ends_the_storing() -> None
         await recorder.close()
         assert tape.failures == [error]
         assert tape.pieces == []
+
+
+@in_virtual_time
+async def test_an_answer_that_is_whole_is_left_to_the_write_that_ends_it() -> None:
+    tape = Tape()
+    recorder = tape.recorder()
+    recorder.add("all at once")
+    recorder.hold()
+    await asyncio.sleep(1)
+    assert tape.pieces == []
+    assert await recorder.close() == "all at once"
+
+
+@in_virtual_time
+async def test_an_answer_that_is_whole_waits_for_what_is_being_stored() -> None:
+    tape = Tape(seconds=0.5)
+    recorder = tape.recorder()
+    recorder.add("first, ")
+    await asyncio.sleep(0.1)
+    recorder.add("then the rest")
+    recorder.hold()
+    await asyncio.sleep(1)
+    assert await recorder.close() == "then the rest"
+    assert tape.text == "first, "

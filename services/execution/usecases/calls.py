@@ -43,6 +43,7 @@ class Call:
         hear: takes each piece; what it returns is awaited, and that time is not the model's.
         leave: takes the task of a provider that does not let go of its connection in time.
         answering: takes the seconds until the first word, said or thought.
+        ended: called when the model has no more to say, before its connection is let go.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class Call:
         patience: Patience,
         leave: Callable[[asyncio.Task[None]], None],
         answering: Callable[[float], None],
+        ended: Callable[[], None],
     ) -> None:
         self._answer = answer
         self._hear = hear
         self._patience = patience
         self._leave = leave
         self._answering = answering
+        self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._began = self._heard_at = self._loop.time()
         self._heard = False
@@ -101,6 +104,7 @@ class Call:
                 try:
                     piece = await anext(answer)
                 except StopAsyncIteration:
+                    self._ended()
                     return
                 except ModelError:
                     raise

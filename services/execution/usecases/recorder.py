@@ -56,11 +56,15 @@ class Recorder:
         if self._storing is not None:
             await asyncio.wait([self._storing])
 
-    async def close(self) -> str:
-        """Stop storing and return what is not stored yet."""
+    def hold(self) -> None:
+        """Begin to store no more: nothing is added any more, and `close` gives the rest."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+
+    async def close(self) -> str:
+        """Stop storing and return what is not stored yet."""
+        self.hold()
         if self._storing is not None:
             await asyncio.wait([self._storing])
         return "".join(self._pending)

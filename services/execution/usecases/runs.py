@@ -146,6 +146,10 @@ class _Ear:
                 return self._recorder.flushed()
         return None
 
+    def heard_all(self) -> None:
+        """Leave what is not stored yet to the write that ends the call, which is about to come."""
+        self._recorder.hold()
+
 
 class Run:
     """One run in the hands of a worker.
@@ -394,7 +398,12 @@ class Run:
             answer = provider.stream(choice.model, prompt)
             answering = partial(metrics.answering, choice)
             await Call(
-                answer, ear.hear, self._tools.patience, self._tools.leave, answering
+                answer,
+                ear.hear,
+                self._tools.patience,
+                self._tools.leave,
+                answering,
+                ear.heard_all,
             ).finish()
             note, outcome = circuits.succeeded, Outcome.SUCCEEDED
         except ModelError as fault:
