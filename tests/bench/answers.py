@@ -30,16 +30,15 @@ async def read_answers(read: Read, times: int, callers: int) -> Answers:
     """Read so many answers, that many at a time."""
     latencies: list[float] = []
     texts: set[str] = set()
+    turns = iter(range(times))
 
     async def call() -> None:
-        while len(latencies) + at_work[0] < times:
-            at_work[0] += 1
+        # Each caller takes the next turn there is.
+        for _ in turns:
             began = perf_counter()
             texts.add(await read())
             latencies.append(perf_counter() - began)
-            at_work[0] -= 1
 
-    at_work = [0]
     began = perf_counter()
     async with asyncio.TaskGroup() as tasks:
         for _ in range(callers):
