@@ -320,6 +320,8 @@ def _choice_body(choice: Choice) -> dict[str, Any]:
     body: dict[str, Any] = {"ai_provider": choice.ai_provider, "model": choice.model}
     if choice.price is not None:
         body["price"] = _fields(choice.price)
+    if choice.max_output_tokens is not None:
+        body["max_output_tokens"] = choice.max_output_tokens
     return body
 
 
@@ -345,8 +347,8 @@ def _order(document: Document) -> Order:
 
 
 def _choice(row: Mapping[str, Any]) -> Choice:
-    price = row.get("price")
-    return Choice(row["ai_provider"], row["model"], None if price is None else Price(**price))
+    price = None if row.get("price") is None else Price(**row["price"])
+    return Choice(row["ai_provider"], row["model"], price, row.get("max_output_tokens"))
 
 
 def _execution(document: Document) -> Execution:

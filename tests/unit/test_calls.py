@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -29,8 +30,9 @@ from services.execution.usecases.calls import Patience
 from services.execution.usecases.executions import Terms
 from services.execution.usecases.worker import Pace
 from services.kit.errors import DomainError, Reason
+from services.kit.storage.ports import Replace, Write, store_unavailable
 from services.kit.tasks import ended
-from tests.fakes.house import ORG, House, PriceList, Says, house_at_work, is_sound, words
+from tests.fakes.house import ORG, House, PriceList, Says, Talker, house_at_work, is_sound, words
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import in_virtual_time, monotonic
 
@@ -64,6 +66,14 @@ def script(*answers: Pieces) -> Says:
 
 def down(reason: Reason.ValueType = OVERLOADED, retry_after: float | None = None) -> ModelError:
     return ModelError("It is down.", reason, retry_after=retry_after)
+
+
+def named(name: str, says: Mapping[str, Says]) -> Talker:
+    """A provider of another name."""
+    provider = Talker(says)
+    provider.name = name
+    provider.models = {id_: replace(one, ai_provider=name) for id_, one in provider.models.items()}
+    return provider
 
 
 async def story(house: House, execution: Execution) -> list[tuple[str, dict[str, Any]]]:
@@ -327,6 +337,41 @@ async def test_a_provider_that_does_not_let_go_is_left_behind() -> None:
         release.set()
 
 
+@in_virtual_time
+async def test_what_a_provider_says_after_it_was_given_up_is_heard_by_nobody() -> None:
+    async def late(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
+        yield "a"
+        for _ in range(2):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+            await asyncio.sleep(1.5)
+            yield "LATE"
+
+    for ending in ({"timeout_ms": 3000}, {}):
+        async with house_at_work(
+            {"m": late}, patience=Patience(idle=10.0), persistence=Persistence(attempts=2)
+        ) as house:
+            run = await house.end_of(await house.start(**ending))  # type: ignore[arg-type]  # fields of Asked
+            await asyncio.sleep(20)
+            assert "LATE" not in await shape(house, run)
+
+
+@in_virtual_time
+async def test_a_limit_ends_the_run_however_slowly_the_provider_lets_go() -> None:
+    async def clinging(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
+        try:
+            while True:
+                yield "four"
+        finally:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+
+    async with house_at_work({"m": clinging}) as house:
+        run = await house.end_of(await house.start(max_output_tokens=10))
+        assert failure(run) == "OUTPUT_LIMIT_REACHED"
+        assert monotonic() < 3
+
+
 # The circuit
 
 
@@ -412,6 +457,94 @@ async def test_a_probe_that_is_cancelled_leaves_the_way_to_the_next() -> None:
         await house.service.cancel(ORG, probe.id, "call:1")
         await asyncio.sleep(0.1)
         assert (await house.end_of(await house.start())).result == "fine"
+
+
+@in_virtual_time
+async def test_a_probe_that_speaks_closes_the_circuit_before_it_has_ended() -> None:
+    answers: tuple[Pieces, ...] = [down()], ["slow", 100.0, "ly"], ["fine"]
+    async with house_at_work(
+        {"m": script(*answers)},
+        tolerance=Tolerance(1, 5.0),
+        persistence=Persistence(attempts=1),
+        patience=Patience(idle=200.0),
+    ) as house:
+        await house.end_of(await house.start())
+        await asyncio.sleep(5)
+        probe = await house.start()
+        await house.until(probe, Kind.LLM_NEW_TOKEN)
+        assert (await house.end_of(await house.start())).result == "fine"
+        assert (await house.end_of(probe, within=200)).result == "slowly"
+
+
+@in_virtual_time
+async def test_an_open_circuit_does_not_burn_what_waits() -> None:
+    """A model that is away for 20 seconds costs no run that can wait for it."""
+
+    async def say(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
+        await asyncio.sleep(0.5)
+        if monotonic() < 20:
+            raise down()
+        yield "fine"
+
+    async with house_at_work({"m": say}, pace=Pace(concurrency=10)) as house:
+        runs = [await house.start(str(number)) for number in range(100)]
+        over = [await house.end_of(run, within=500) for run in runs]
+        lost = [run for run in over if run.failure is not None]
+        # The first of them found out.
+        assert len(lost) <= 10
+        for run in over:
+            is_sound(run, await house.log(run))
+
+
+@in_virtual_time
+async def test_a_provider_that_is_not_there_any_more_is_followed_by_the_fallback() -> None:
+    memory = Memory()
+    before = House(
+        {},
+        store=MemoryStore(memory, COLLECTIONS),
+        providers=[named("gone", {"m": words("a")}), named("fake", {"n": words("b")})],
+    )
+    run = await before.start(model="m", fallbacks=(Wish(model="n"),))
+    alone = await before.start(model="m")
+    after = before.beside(
+        store=MemoryStore(memory, COLLECTIONS), providers=[named("fake", {"n": words("b")})]
+    )
+    async with after.working():
+        assert (await after.end_of(run)).result == "b"
+        assert failure(await after.end_of(alone)) == "PROVIDER_NOT_FOUND"
+        assert (await shape(after, run))[:2] == ["start 1 m", "failed 1 PROVIDER_NOT_FOUND"]
+
+
+@in_virtual_time
+async def test_while_a_fallback_speaks_the_run_says_so() -> None:
+    says = {"m": script([down(REJECTED)]), "second": script(["a", 100.0])}
+    async with house_at_work(says) as house:
+        run = await house.start(model="m", fallbacks=(Wish(model="second"),))
+        await house.until(run, Kind.LLM_NEW_TOKEN)
+        assert (await house.service.get(ORG, run.id)).served_by == Wish("fake", "second")
+        cancelled = await house.service.cancel(ORG, run.id, "call:1")
+        is_sound(cancelled, await house.log(cancelled))
+
+
+@in_virtual_time
+async def test_a_run_whose_claim_met_trouble_begins_once_that_is_over() -> None:
+    class Troubled(MemoryStore):
+        trouble = False
+
+        async def write(self, *writes: Write) -> None:
+            if self.trouble and isinstance(writes[0], Replace):
+                raise store_unavailable()
+            await super().write(*writes)
+
+    store = Troubled(Memory(), COLLECTIONS)
+    async with house_at_work({"m": words("a")}, store=store) as house:
+        # Reading what waits took long, so it is not read again for a while.
+        house.worker._next_reading = monotonic() + 3600
+        store.trouble = True
+        run = await house.start()
+        await asyncio.sleep(0.5)
+        store.trouble = False
+        assert (await house.end_of(run, within=3)).result == "a"
 
 
 # Usage and limits
@@ -505,6 +638,86 @@ async def test_a_model_is_told_how_much_it_may_say() -> None:
         # A thousandth of a dollar buys a hundred tokens at ten dollars a million.
         await house.end_of(await house.start(max_cost=1_000_000))
         assert told == [None, 100, 60, 100]
+
+
+@in_virtual_time
+async def test_a_model_is_not_told_that_it_may_say_more_than_it_can() -> None:
+    told: list[int | None] = []
+
+    async def say(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
+        told.append(prompt.max_output_tokens)
+        yield used(0, 10)
+
+    small = named("small", {"m": say})
+    small.models = {"m": replace(small.models["m"], max_output_tokens=4096)}
+    for provider in (small, named("unknown", {"m": say})):
+        async with house_at_work({}, providers=[provider], prices=PRICED) as house:
+            await house.end_of(await house.start(max_cost=1_000_000_000))
+            await house.end_of(await house.start(max_output_tokens=50_000))
+    assert told == [4096, 4096, None, 50_000]
+
+
+@in_virtual_time
+async def test_an_answer_cut_at_the_most_a_model_can_say_is_an_answer() -> None:
+    small = named("small", {"m": script(["a b", Report(finish_reason="length")])})
+    small.models = {"m": replace(small.models["m"], max_output_tokens=4096)}
+    async with house_at_work({}, providers=[small]) as house:
+        run = await house.end_of(await house.start(max_output_tokens=50_000))
+        assert (run.result, run.finish_reason) == ("a b", "length")
+
+
+@in_virtual_time
+async def test_attempts_that_were_not_reported_count_by_what_they_said() -> None:
+    dying: Pieces = [*["word"] * 90, 0.1, down()]
+    async with house_at_work({"m": script(dying)}, prices=PRICED) as house:
+        run = await house.end_of(await house.start(max_output_tokens=200))
+        assert failure(run) == "OUTPUT_LIMIT_REACHED"
+        # Ninety tokens each, at ten dollars a million.
+        run = await house.end_of(await house.start(max_cost=2_000_000))
+        assert failure(run) == "COST_LIMIT_REACHED"
+        assert run.spend.unreported == 3
+
+
+@in_virtual_time
+async def test_what_was_said_before_a_crash_counts_too() -> None:
+    async def say(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
+        for _ in range(90):
+            yield "word"
+        await asyncio.sleep(0.5 if prompt.attempt > 1 else 3600)
+
+    memory = Memory()
+    first = House({"m": say}, store=MemoryStore(memory, COLLECTIONS))
+    second = first.beside(store=MemoryStore(memory, COLLECTIONS))
+    async with first.working():
+        run = await first.start(max_output_tokens=150)
+        await first.until(run, Kind.LLM_NEW_TOKEN)
+        await asyncio.sleep(1)
+    async with second.working():
+        assert failure(await second.end_of(run)) == "OUTPUT_LIMIT_REACHED"
+
+
+@in_virtual_time
+async def test_a_report_of_the_beginning_is_no_report_of_what_was_said_after_it() -> None:
+    cut: Pieces = [Report(Usage(10, 1)), "word " * 20, 1.0, down()]
+    async with house_at_work({"m": script(cut, ["fine", used(10, 1)])}, prices=PRICED) as house:
+        run = await house.end_of(await house.start())
+        assert (run.spend.usage, run.spend.unreported) == (Usage(20, 2), 1)
+
+
+@in_virtual_time
+async def test_a_cost_that_is_known_in_part_still_counts_against_the_limit() -> None:
+    answers: Pieces = [Report(Usage(None, 600)), 0.1, down()]
+    async with house_at_work({"m": script(answers)}, prices=PRICED) as house:
+        run = await house.end_of(await house.start(max_cost=11_000_000))
+        assert failure(run) == "COST_LIMIT_REACHED"
+        assert run.spend.cost is None
+
+
+@in_virtual_time
+async def test_a_call_that_was_cut_while_it_thought_is_unreported() -> None:
+    async with house_at_work({"m": script(["", 1.0, down()], ["fine", used(1, 1)])}) as house:
+        run = await house.end_of(await house.start())
+        assert run.spend.unreported == 1
 
 
 @in_virtual_time

@@ -146,6 +146,25 @@ def test_what_goes_on_comes_before_what_waits_and_keeps_its_slot() -> None:
     assert turn.waiting.id == "a3000000"
 
 
+def test_what_goes_on_does_not_wait_as_well() -> None:
+    line = turns(limit=4)
+    queue(line, "a", 2)
+    line.resume(Waiting("a", 3, "a3000000"), 2)
+    assert [(turn.waiting.id, turn.slot) for turn in take(line, 9)] == [
+        ("a3000000", 2),
+        ("a3000001", 0),
+    ]
+
+
+def test_nothing_is_remembered_of_those_who_came_and_went() -> None:
+    line = turns()
+    for number in range(1000):
+        queue(line, f"org{number}", 1)
+    for turn in take(line, 1000):
+        line.end(turn)
+    assert (line._passed, line._heap, line._mine, line._added) == ({}, [], {}, {})
+
+
 def test_places_count_from_one_in_the_order_of_turns() -> None:
     line = turns()
     queue(line, "a", 3)

@@ -39,6 +39,8 @@ from services.execution.domain.health import (
 )
 from services.execution.domain.limits import (
     Meter,
+    Tally,
+    tally,
 )
 from services.execution.domain.models import (
     Agent,
@@ -67,7 +69,7 @@ from services.execution.domain.runs import (
     claim,
     fail,
     follow,
-    is_ahead,
+    is_apart,
     is_behind,
     opening,
     outcome,
@@ -82,6 +84,7 @@ from services.execution.domain.runs import (
     told_place,
 )
 from services.execution.domain.spend import (
+    LOST,
     NANO,
     NOTHING,
     Price,
@@ -101,6 +104,7 @@ __all__ = (
     "DEFAULT_PRIORITY",
     "FINAL",
     "INLINE_RESULT_BYTES",
+    "LOST",
     "MAX_ERROR_BYTES",
     "MAX_EVENT_BYTES",
     "MAX_RESULT_BYTES",
@@ -133,6 +137,7 @@ __all__ = (
     "Progress",
     "Spend",
     "State",
+    "Tally",
     "Tolerance",
     "Turn",
     "Turns",
@@ -148,7 +153,7 @@ __all__ = (
     "digest",
     "fail",
     "follow",
-    "is_ahead",
+    "is_apart",
     "is_behind",
     "not_found",
     "opening",
@@ -164,6 +169,7 @@ __all__ = (
     "spent",
     "succeed",
     "take_over",
+    "tally",
     "timed_out",
     "tokens",
     "told_place",

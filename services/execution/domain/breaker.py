@@ -83,7 +83,8 @@ class Breaker:
         self.left(admission)
         self.failures += 1
         is_one_too_many = 0 < self._tolerance.failures <= self.failures
-        if admission is Admission.PROBE or (self._opened_at is None and is_one_too_many):
+        closed = self._opened_at is None
+        if (closed and is_one_too_many) or (not closed and admission is Admission.PROBE):
             self._opened_at = now
 
     def left(self, admission: Admission) -> None:

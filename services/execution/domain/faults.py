@@ -14,11 +14,12 @@ RETRIED = frozenset(
         Reason.REASON_MODEL_UNREACHABLE,
         Reason.REASON_MODEL_TIMEOUT,
         Reason.REASON_MODEL_RESPONSE_INVALID,
+        Reason.REASON_MODEL_CIRCUIT_OPEN,
     }
 )
 """Faults that may be gone when the same call is made again."""
 
-BREAKING = RETRIED - {Reason.REASON_MODEL_RATE_LIMITED}
+BREAKING = RETRIED - {Reason.REASON_MODEL_RATE_LIMITED, Reason.REASON_MODEL_CIRCUIT_OPEN}
 """Faults that say the provider is in trouble, and open its circuit when they come in a row."""
 
 BILLED = frozenset({Reason.REASON_MODEL_TIMEOUT})
@@ -34,7 +35,7 @@ class ModelError(Exception):
     Args:
         message: one sentence that is safe to show to the caller: nothing secret, and nothing a
             provider wrote.
-        reason: one of the catalogue's MODEL_ reasons.
+        reason: one of the catalogue's MODEL_ reasons, or why its provider cannot be asked.
         retry_after: seconds the provider asks to wait before the same call.
     """
 

@@ -49,3 +49,5 @@ class Choice:
     model: str
     price: Price | None = None
     """None when it was unknown."""
+    max_output_tokens: int | None = None
+    """The most of one answer; None when it was unknown."""

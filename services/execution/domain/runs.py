@@ -27,9 +27,10 @@ from services.execution.domain.events import (
     pieces,
 )
 from services.execution.domain.faults import Following, ModelError
+from services.execution.domain.limits import BYTES_PER_TOKEN
 from services.execution.domain.models import Choice, Wish
 from services.execution.domain.orders import Asked, Order, digest
-from services.execution.domain.spend import NOTHING, Spend
+from services.execution.domain.spend import LOST, NOTHING, Spend
 from services.kit.errors import (
     DomainError,
     Reason,
@@ -42,7 +43,6 @@ from services.kit.errors import (
 PREVIEW_CHARACTERS = 200
 
 _RUNNING = "STATE_RUNNING"
-_LOST = Spend(unreported=1)
 _CANCELLED = reason_name(Reason.REASON_EXECUTION_CANCELLED)
 
 
@@ -147,6 +147,8 @@ class Progress:
     """How often that choice has failed since its turn came."""
     not_before: int = 0
     """When the next try may begin."""
+    said: int = 0
+    """Bytes of the tries whose tokens nobody reported."""
     answer: str = ""
     """The tokens of each step's last attempt."""
 
@@ -226,7 +228,7 @@ def take_over(
     lost = Spend()
     if progress.calling:
         payload["call_lost"] = True
-        lost = _LOST
+        lost = LOST
     following: list[tuple[Kind, Mapping[str, Any]]] = [(Kind.JOB_RESUMED, payload)]
     if not execution.start_time:
         following.append((Kind.STATUS_UPDATE, _running(execution)))
@@ -347,7 +349,7 @@ def cancel(
     """
     calling = last.kind in {Kind.LLM_START, Kind.LLM_NEW_TOKEN}
     error = DomainError(Reason.REASON_EXECUTION_CANCELLED, "The run was cancelled.")
-    spend = _LOST if calling else NOTHING
+    spend = LOST if calling else NOTHING
     return fail(execution, last.sequence, error, caller, now, spend)
 
 
@@ -414,7 +416,7 @@ def _spending(before: Spend, kind: str, payload: Mapping[str, Any]) -> dict[str,
         case Kind.LLM_FAILED:
             return {"spend": before.plus(_spend(payload))}
         case Kind.JOB_RESUMED if payload.get("call_lost"):
-            return {"spend": before.plus(_LOST)}
+            return {"spend": before.plus(LOST)}
         case Kind.RESULT | Kind.ERROR:
             return {"spend": _spend(payload)}
         case _:
@@ -458,9 +460,14 @@ def is_behind(execution: Execution, last: Event) -> bool:
     return last.kind in TERMINAL_KINDS and not execution.finished
 
 
-def is_ahead(execution: Execution, last: Event) -> bool:
-    """Tell whether a summary says that a run began before its log does: its worker is about to."""
-    return not (execution.waiting or execution.finished) and last.kind in WAITING_KINDS
+def is_apart(execution: Execution, last: Event) -> bool:
+    """Tell whether a summary and the log of a run that goes on do not agree, as its last event shows.
+
+    Where several writes are no transaction, a worker is between them.
+    """
+    if execution.waiting or execution.finished or last.kind == Kind.LLM_NEW_TOKEN:
+        return False
+    return last.kind in WAITING_KINDS or last.time > execution.update_time
 
 
 def follow(events: Iterable[Event]) -> Progress:
@@ -468,19 +475,26 @@ def follow(events: Iterable[Event]) -> Progress:
     progress = Progress()
     head = 0
     answers: dict[int, list[str]] = {}
+    said = unreported = 0
     for event in events:
         head = event.sequence
         payload = orjson.loads(event.payload)
-        if event.kind == Kind.LLM_NEW_TOKEN:
+        kind = event.kind
+        if kind == Kind.LLM_NEW_TOKEN:
             answers.setdefault(payload["step"], []).append(payload["chunk"])
+            said += len(payload["chunk"].encode())
             if not progress.shown:
                 progress = replace(progress, shown=True)
             continue
-        if event.kind == Kind.LLM_START:
+        if kind == Kind.LLM_START:
             answers[payload["step"]] = []
+        elif kind in {Kind.LLM_FAILED, Kind.LLM_END, Kind.JOB_RESUMED}:
+            reported = payload.get("usage", {}).get("output_tokens", 0) * BYTES_PER_TOKEN
+            unreported += max(said - reported, 0)
+            said = 0
         progress = replace(progress, **_advance(progress, event, payload))
     answer = "".join("".join(answers[number]) for number in sorted(answers))
-    return replace(progress, head=head, answer=answer)
+    return replace(progress, head=head, answer=answer, said=unreported + said)
 
 
 def _advance(progress: Progress, event: Event, payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,12 +114,12 @@ class Spend:
 
 
 NOTHING = Spend()
+LOST = Spend(unreported=1)
+"""Of a call that nobody knows the end of."""
 
 
-def spent(usage: Usage | None, price: Price | None) -> Spend:
-    """Make the spend of one call from what its provider reported, None for nothing."""
-    if usage is None:
-        return Spend(unreported=1)
+def spent(usage: Usage, price: Price | None) -> Spend:
+    """Make the spend of one call from what its provider reported."""
     cost = None if price is None else price.cost(usage)
     return Spend(usage, cost, unpriced=cost is None)
 

@@ -8,8 +8,8 @@ the store's unique keys decide, and this decides only what is tried.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple
 
@@ -51,7 +51,10 @@ class Turns:
         """How far an organisation has come: each turn adds the inverse of its weight."""
         self._added: dict[Waiting, int] = {}
         self._count = 0
-        self._resumed: deque[Turn] = deque()
+        self._heap: list[tuple[float, str]] = []
+        """How far organisations that wait have come; what is not so any more is passed over."""
+        self._remembered = _REMEMBERED
+        self._resumed: dict[Waiting, Turn] = {}
         self._now = 0.0
         self._mine: dict[str, set[int]] = {}
         self._others: dict[str, set[int]] = {}
@@ -69,16 +72,16 @@ class Turns:
         line = self._lines.setdefault(waiting.org, [])
         if not line:
             # Whoever comes back after a while has its turn next, and not all those it did not need.
-            self._passed[waiting.org] = max(self._passed.get(waiting.org, 0.0), self._now)
+            self._move(waiting.org, max(self._passed.get(waiting.org, 0.0), self._now))
         insort(line, (waiting.priority, waiting.id))
         self._count += 1
         self._added[waiting] = self._count
 
     def resume(self, waiting: Waiting, slot: int | None) -> None:
         """Let a run that had its turn go on before all that wait."""
-        turn = Turn(waiting, slot, resumed=True)
-        if turn not in self._resumed:
-            self._resumed.append(turn)
+        if waiting in self._added:
+            self._remove(waiting)
+        self._resumed[waiting] = Turn(waiting, slot, resumed=True)
 
     def mark(self) -> int:
         """Note the moment at which reading what waits began, for `forget`."""
@@ -108,27 +111,42 @@ class Turns:
     def next(self) -> Turn | None:
         """Take the run whose turn it is, and a slot for it; None when none may begin."""
         if self._resumed:
-            turn = self._resumed.popleft()
+            waiting = next(iter(self._resumed))
+            turn = self._resumed.pop(waiting)
             if turn.slot is not None:
-                self._mine.setdefault(turn.waiting.org, set()).add(turn.slot)
+                self._mine.setdefault(waiting.org, set()).add(turn.slot)
             return turn
-        best: tuple[float, str] | None = None
-        for org in self._lines:
-            if not self._has_slot(org):
-                # Turns it could not take are not kept for it.
-                self._passed[org] = max(self._passed[org], self._now)
-            elif best is None or (self._passed[org], org) < best:
-                best = self._passed[org], org
-        if best is None:
+        org = self._next_org()
+        if org is None:
             return None
-        self._now, org = best
-        self._passed[org] += 1 / self._weight(org)
+        self._now = self._passed[org]
         mine, others = self._mine.setdefault(org, set()), self._others.get(org, ())
         slot = next(number for number in count() if number not in mine and number not in others)
         mine.add(slot)
         waiting = Waiting(org, *self._lines[org][0])
+        self._move(org, self._now + 1 / self._weight(org))
         self._remove(waiting)
         return Turn(waiting, slot)
+
+    def _next_org(self) -> str | None:
+        """Find the organisation that has come least far, of those that wait and have a slot."""
+        found = None
+        without_slot = []
+        while self._heap and found is None:
+            passed, org = heappop(self._heap)
+            if org in self._lines and passed == self._passed[org]:
+                if self._has_slot(org):
+                    found = org
+                else:
+                    without_slot.append(org)
+        for org in without_slot:
+            # Turns it could not take are not kept for it.
+            self._move(org, max(self._passed[org], self._now))
+        return found
+
+    def _move(self, org: str, passed: float) -> None:
+        self._passed[org] = passed
+        heappush(self._heap, (passed, org))
 
     def end(self, turn: Turn) -> None:
         """Note that a run does not go on here any more; its slot is free."""
@@ -152,7 +170,7 @@ class Turns:
         self.end(turn)
         org = turn.waiting.org
         if not turn.resumed and org in self._passed:
-            self._passed[org] -= 1 / self._weight(org)
+            self._move(org, self._passed[org] - 1 / self._weight(org))
 
     def observe(self, taken: Iterable[tuple[str, int]]) -> None:
         """Take over which slots the runs of other processes hold."""
@@ -170,10 +188,21 @@ class Turns:
         del line[bisect_left(line, (waiting.priority, waiting.id))]
         if not line:
             del self._lines[waiting.org]
-            if len(self._passed) > 2 * len(self._lines) + _REMEMBERED:
-                # Whoever is behind begins anew where the others are, so it need not be remembered.
-                self._passed = {
-                    org: passed
-                    for org, passed in self._passed.items()
-                    if passed > self._now or org in self._lines
-                }
+            self._forget_who_is_behind()
+
+    def _forget_who_is_behind(self) -> None:
+        """Forget how far those have come who wait for nothing, where that makes no difference.
+
+        Whoever is behind begins anew where the others are.
+        """
+        if not self._lines:
+            self._passed.clear()
+            self._heap.clear()
+            self._now = 0.0
+        elif len(self._passed) > self._remembered:
+            self._passed = {
+                org: passed
+                for org, passed in self._passed.items()
+                if passed > self._now or org in self._lines
+            }
+            self._remembered = 2 * len(self._passed) + _REMEMBERED

@@ -65,6 +65,8 @@ class Call:
         self._began = self._heard_at = self._loop.time()
         self._heard = False
         self._hearing = False
+        self._outcome: asyncio.Future[None] = self._loop.create_future()
+        self._over = False
 
     async def finish(self) -> None:
         """Hear the whole answer.
@@ -75,52 +77,82 @@ class Call:
             Exception: what `hear` raised.
         """
         listening = asyncio.create_task(self._listen(), name="listen to a model")
+        listening.add_done_callback(self._settle)
         try:
-            while not listening.done():
+            while not self._outcome.done():
                 deadline, late = self._deadline()
                 left = deadline - self._loop.time()
                 if left <= 0:
                     raise ModelError(late, Reason.REASON_MODEL_TIMEOUT)
                 # A first word may move the deadline closer.
-                await asyncio.wait({listening}, timeout=min(left, self._patience.idle))
+                await asyncio.wait({self._outcome}, timeout=min(left, self._patience.idle))
+        finally:
+            # A provider may go on to speak while it lets go; nobody listens any more.
+            self._over = True
+            await self._let_go(listening)
+        self._outcome.result()
+
+    async def _listen(self) -> None:
+        async with aclosing(self._answer) as answer:
+            try:
+                await self._hear_all(answer)
+            except Exception as error:  # noqa: BLE001 it is raised where the outcome is awaited
+                # Before the connection is let go, for which nobody has to wait.
+                self._settle(error)
+            else:
+                self._settle(None)
+
+    async def _hear_all(self, answer: Answer) -> None:
+        while True:
+            try:
+                piece = await anext(answer)
+            except StopAsyncIteration:
+                self._ended()
+                return
+            except ModelError:
+                raise
+            except Exception as error:
+                raise ProviderFaultError(repr(error)) from error
+            if self._over:
+                return
+            if isinstance(piece, str):
+                self._heard_at = self._loop.time()
+                if not self._heard:
+                    self._heard = True
+                    self._answering(self._heard_at - self._began)
+            hearing = self._hear(piece)
+            if hearing is not None:
+                self._hearing = True
+                await hearing
+                self._hearing = False
+                self._heard_at = self._loop.time()
+
+    def _settle(self, ending: Exception | asyncio.Task[None] | None) -> None:
+        """Note how the call ended; the first to know says it."""
+        if self._over or self._outcome.done():
+            return
+        if ending is None:
+            self._outcome.set_result(None)
+        elif isinstance(ending, asyncio.Task):
+            sentence = "its connection was cancelled, and it let that through"
+            self._outcome.set_exception(ProviderFaultError(sentence))
+        else:
+            self._outcome.set_exception(ending)
+
+    async def _let_go(self, listening: asyncio.Task[None]) -> None:
+        """Give the provider a moment to let go of its connection."""
+        whole = self._outcome.done() and self._outcome.exception() is None
+        if not whole:
+            listening.cancel()
+        try:
+            await asyncio.wait({listening}, timeout=_LETTING_GO_SECONDS)
         finally:
             if not listening.done():
                 listening.cancel()
-                await asyncio.wait({listening}, timeout=_LETTING_GO_SECONDS)
-            if not listening.done():
                 _LOG.warning("a provider does not let go of its connection; it is left to itself")
                 self._leave(listening)
             elif not listening.cancelled():
                 listening.exception()
-        if listening.cancelled():
-            raise ProviderFaultError("its connection was cancelled, and it let that through")
-        failure = listening.exception()
-        if failure is not None:
-            raise failure
-
-    async def _listen(self) -> None:
-        async with aclosing(self._answer) as answer:
-            while True:
-                try:
-                    piece = await anext(answer)
-                except StopAsyncIteration:
-                    self._ended()
-                    return
-                except ModelError:
-                    raise
-                except Exception as error:
-                    raise ProviderFaultError(repr(error)) from error
-                if isinstance(piece, str):
-                    self._heard_at = self._loop.time()
-                    if not self._heard:
-                        self._heard = True
-                        self._answering(self._heard_at - self._began)
-                hearing = self._hear(piece)
-                if hearing is not None:
-                    self._hearing = True
-                    await hearing
-                    self._hearing = False
-                    self._heard_at = self._loop.time()
 
     def _deadline(self) -> tuple[float, str]:
         """Say until when it is waited for, and what is said then."""

@@ -155,7 +155,9 @@ class Catalogue:
         return (model for one in self._providers.values() for model in one.models)
 
     def _choice(self, ai_provider: str, model: str) -> Choice:
-        return Choice(ai_provider, model, self._prices.price(ai_provider, model))
+        known = self._providers[ai_provider].models.get(model)
+        most = None if known is None else known.max_output_tokens
+        return Choice(ai_provider, model, self._prices.price(ai_provider, model), most)
 
     def _not_configured(self, field_name: str, name: str, model: str = "") -> DomainError:
         served = f"{model} is served by {name}, which" if model else name

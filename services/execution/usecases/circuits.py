@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from services.execution.domain import Admission, Breaker, CircuitState, Tolerance
 
+_MOST = 1000
 _CLOSED = (CircuitState.CLOSED, 0, 0.0)
 
 
@@ -37,6 +38,9 @@ class Circuits:
     def failed(self, ai_provider: str, model: str, admission: Admission) -> None:
         """Note that a call failed in a way that speaks against the model."""
         key = (ai_provider, model)
+        if key not in self._breakers and len(self._breakers) >= _MOST:
+            # Some providers may be asked for any name.
+            del self._breakers[next(iter(self._breakers))]
         breaker = self._breakers.setdefault(key, Breaker(self._tolerance))
         breaker.failed(admission, self._monotonic())
 

@@ -241,7 +241,7 @@ class ExecutionService:
                     opening = domain.opening(execution)
                     await self._executions.append(org, execution_id, 0, [opening])
                 continue
-            if domain.is_ahead(execution, last):
+            if domain.is_apart(execution, last):
                 log = await whole_log(self._executions, org, execution_id)
                 execution, _ = domain.repair(execution, log)
             cancelled, events = domain.cancel(execution, last, caller, self._clock())

@@ -39,7 +39,12 @@ class Recorder:
         return "".join(self._said)
 
     def add(self, text: str) -> int:
-        """Add a piece of the answer; returns how many characters are not stored yet."""
+        """Add a piece of the answer; returns how many characters are not stored yet.
+
+        Once it is closed nothing is added any more.
+        """
+        if self._closed:
+            return 0
         self._said.append(text)
         self._pending.append(text)
         self._size += len(text)

@@ -6,47 +6,31 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import partial
 
 from services.execution import domain
 from services.execution.domain import (
-    Choice,
     Event,
     Execution,
     Following,
-    Meter,
     ModelError,
-    Persistence,
     Progress,
-    Spend,
+    Tally,
+    Turn,
 )
-from services.execution.ports import (
-    Executions,
-    FencedError,
-    Metrics,
-    Outcome,
-    Prompt,
-    Report,
-    SlotTakenError,
-    Wakeups,
-)
-from services.execution.usecases.calls import Call, Patience
-from services.execution.usecases.catalogue import Catalogue
+from services.execution.ports import FencedError, SlotTakenError
+from services.execution.usecases.attempts import Attempt, Spoken, Tools
 from services.execution.usecases.channels import events_channel, stop_channel
-from services.execution.usecases.circuits import Circuits
 from services.execution.usecases.executions import whole_log
 from services.execution.usecases.recorder import Recorder
-from services.kit.errors import DomainError, Reason, reason_name
+from services.kit.errors import DomainError, Reason
 
 _LOG = logging.getLogger(__name__)
 _TRIES = 20
-_LENGTH = "length"
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
-_MAX_PENDING = 1024 * 1024
-"""Characters of unrecorded answer at which the model has to wait for the store."""
 
 
 class End(Enum):
@@ -62,31 +46,6 @@ class End(Enum):
     """What it says cannot be recorded, for a reason that will not pass."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What every run of a worker works with."""
-
-    executions: Executions
-    catalogue: Catalogue
-    circuits: Circuits
-    wakeups: Wakeups
-    metrics: Metrics
-    clock: Callable[[], int]
-    """Microseconds since the epoch."""
-    flush_every: float
-    """Seconds between two pieces of an answer, at least."""
-    patience: Patience
-    persistence: Persistence
-    chance: Callable[[], float]
-    """Random numbers from 0 to 1."""
-    is_gone: Callable[[str], bool]
-    """Whether another worker was found to be gone."""
-    may_write: Callable[[], bool]
-    """Whether this worker's own lease is fresh."""
-    leave: Callable[[asyncio.Task[None]], None]
-    """Takes the task of a provider that does not let go of its connection."""
-
-
 @dataclass(slots=True)
 class _Course:
     """The model call a run is at."""
@@ -99,56 +58,8 @@ class _Course:
     announced: bool = True
     """Whether the log says already that this attempt begins."""
     not_before: int = 0
-
-
-@dataclass(slots=True)
-class _Spoken:
-    """What came of one attempt."""
-
-    answer: str
-    rest: str
-    """The end of the answer, which is not stored yet."""
-    spend: Spend
-    finish_reason: str
-    failure: ModelError | DomainError | None
-
-
-class _Ear:
-    """Takes what a model says to where it belongs."""
-
-    def __init__(self, meter: Meter, recorder: Recorder) -> None:
-        self._meter = meter
-        self._recorder = recorder
-        self.finish_reason = ""
-        self.listens = False
-        """Whether the model was called at all."""
-
-    @property
-    def spend(self) -> Spend:
-        """What the provider has reported so far."""
-        return self._meter.spend(billed=False)
-
-    def hear(self, piece: str | Report) -> Awaitable[None] | None:
-        """Take a piece; what is returned has to be awaited before the next.
-
-        Raises:
-            DomainError: a limit of the run is reached.
-        """
-        if isinstance(piece, Report):
-            self.finish_reason = piece.finish_reason or self.finish_reason
-            if piece.usage is not None:
-                self._meter.reported(piece.usage)
-        elif piece:
-            self._meter.said(piece)
-            if self._meter.size > domain.MAX_RESULT_BYTES:
-                raise domain.result_too_large()
-            if self._recorder.add(piece) > _MAX_PENDING:
-                return self._recorder.flushed()
-        return None
-
-    def heard_all(self) -> None:
-        """Leave what is not stored yet to the write that ends the call, which is about to come."""
-        self._recorder.hold()
+    tally: Tally = field(default_factory=Tally)
+    """What the attempts before this one count against the limits of the run."""
 
 
 class Run:
@@ -156,22 +67,24 @@ class Run:
 
     Args:
         worker: who writes.
-        slot: the slot it takes when it begins.
+        turn: whose it is.
     """
 
-    def __init__(self, tools: Tools, org: str, id_: str, worker: str, slot: int | None) -> None:
+    def __init__(self, tools: Tools, turn: Turn, worker: str) -> None:
         self._tools = tools
         self._executions = tools.executions
-        self._org = org
-        self._id = id_
+        self._turn = turn
+        self._org = turn.waiting.org
+        self._id = turn.waiting.id
         self._worker = worker
-        self._slot = slot
         self._task: asyncio.Task[None] | None = None
         self._end: End | None = None
         self._claimed: Execution | None = None
         self._head = 0
         self.slot_was_taken = False
         """Whether it could not begin because another run holds the slot."""
+        self.met_trouble = False
+        """Whether it could not begin because the store is in trouble."""
 
     def begin(self, ended: Callable[[], None]) -> None:
         """Work on the run in a task of its own; calls `ended` when it is over."""
@@ -221,6 +134,7 @@ class Run:
         except FencedError:
             _LOG.info("run %s was taken over or ended by somebody else", self._id)
         except DomainError as error:
+            self.met_trouble = True
             _LOG.warning("run %s waits for the store: %s", self._id, error)
         except Exception:  # noqa: BLE001 whatever a provider does, the run has to end
             _LOG.exception("run %s met a fault of the worker", self._id)
@@ -256,6 +170,9 @@ class Run:
             with suppress(FencedError):
                 if projected.waiting:
                     return await self._begin(projected, progress.head)
+                if not (self._turn.resumed or execution.waiting):
+                    # It is not waiting any more, and has a slot of its own: the next sweep knows.
+                    return None
                 return await self._take_over(projected, progress)
         raise FencedError
 
@@ -266,7 +183,7 @@ class Run:
         )
 
     async def _begin(self, execution: Execution, head: int) -> _Course | None:
-        slot = execution.slot if self._slot is None else self._slot
+        slot = execution.slot if self._turn.slot is None else self._turn.slot
         claimed, events = domain.claim(execution, head, self._worker, slot, self._tools.clock())
         self._may_write()
         return await self._claimed_as(
@@ -283,6 +200,9 @@ class Run:
             progress.shown,
             announced=False,
             not_before=progress.not_before,
+            tally=domain.tally(
+                execution.spend, progress.said, execution.order.choices[progress.choice]
+            ),
         )
         self._may_write()
         stored = await self._executions.commit(taken, progress.head, events)
@@ -315,6 +235,9 @@ class Run:
             if pause > 0:
                 await asyncio.sleep(min(pause, deadline - loop.time()))
             if not course.announced:
+                if loop.time() >= deadline:
+                    await self._end_with(domain.timed_out(order.timeout_ms))
+                    return
                 await self._announce(course)
             spoken = await self._attempt(course, deadline)
             if not isinstance(spoken.failure, ModelError):
@@ -337,106 +260,46 @@ class Run:
             self._worker,
             self._tools.clock(),
         )
-        head = self._head
-        await self._insist(
-            events, partial(self._executions.append, self._org, self._id, head, events)
-        )
-        self._claimed, self._head = begun, events[-1].sequence
-        await self._tools.wakeups.publish(events_channel(self._org, self._id))
+        await self._commit(begun, events)
 
-    async def _attempt(self, course: _Course, deadline: float) -> _Spoken:
+    async def _end_with(self, failure: DomainError) -> None:
+        """End the run between two attempts."""
+        now = self._tools.clock()
+        ended, events = domain.fail(self._execution, self._head, failure, self._worker, now)
+        await self._commit(ended, events)
+
+    async def _attempt(self, course: _Course, deadline: float) -> Spoken:
         """Call the model once."""
-        execution = self._execution
-        order = execution.order
-        choice = order.choices[course.choice]
-        meter = Meter(order.max_output_tokens, order.max_cost, execution.spend, choice)
+        order = self._execution.order
         recorder = Recorder(
             lambda text: self._record(course, text),
             self._tools.flush_every,
             self._recording_failed,
         )
-        ear = _Ear(meter, recorder)
-        failure: ModelError | DomainError | None = None
-        limit = asyncio.timeout_at(deadline)
-        try:
-            async with limit:
-                prompt = Prompt(order.input, course.step, course.attempt, meter.allowance)
-                await self._call_model(choice, prompt, ear)
-            meter.close(cut=ear.finish_reason == _LENGTH)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            failure = domain.timed_out(order.timeout_ms)
-        except (ModelError, DomainError) as error:
-            failure = error
-        finally:
-            rest = await recorder.close()
+        choice = order.choices[course.choice]
+        attempt = Attempt(self._tools, order, choice, course.tally, recorder)
+        spoken = await attempt.make(course.step, course.attempt, deadline)
         if self._end is not None:
             # The provider made something else of the cancellation.
             raise asyncio.CancelledError
-        course.shown = course.shown or meter.size > 0
-        answered = not isinstance(failure, ModelError) or failure.reason in domain.BILLED
-        spend = meter.spend(billed=ear.listens and answered)
-        return _Spoken(recorder.answer, rest, spend, ear.finish_reason, failure)
-
-    async def _call_model(self, choice: Choice, prompt: Prompt, ear: _Ear) -> None:
-        provider = self._tools.catalogue.provider(choice.ai_provider)
-        circuits, metrics = self._tools.circuits, self._tools.metrics
-        admission = circuits.admit(choice.ai_provider, choice.model)
-        if admission is None:
-            metrics.refused(choice)
-            seconds = circuits.opens_in(choice.ai_provider, choice.model)
-            raise ModelError(
-                f"{choice.model} is not asked for {seconds:.0f} s, because its last calls failed.",
-                Reason.REASON_MODEL_CIRCUIT_OPEN,
-            )
-        note, outcome, reason = circuits.left, Outcome.STOPPED, ""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            ear.listens = True
-            answer = provider.stream(choice.model, prompt)
-            answering = partial(metrics.answering, choice)
-            await Call(
-                answer,
-                ear.hear,
-                self._tools.patience,
-                self._tools.leave,
-                answering,
-                ear.heard_all,
-            ).finish()
-            note, outcome = circuits.succeeded, Outcome.SUCCEEDED
-        except ModelError as fault:
-            outcome, reason = Outcome.FAILED, reason_name(fault.reason)
-            if fault.reason in domain.BREAKING:
-                note = circuits.failed
-            elif fault.reason not in domain.RETRIED:
-                note = circuits.succeeded
-            raise
-        except DomainError as limit:
-            # A limit of the run; the model spoke.
-            note, reason = circuits.succeeded, reason_name(limit.reason)
-            raise
-        except Exception:
-            outcome, reason = Outcome.FAILED, reason_name(Reason.REASON_INTERNAL)
-            raise
-        finally:
-            note(choice.ai_provider, choice.model, admission)
-            metrics.called(choice, outcome, reason, loop.time() - began, ear.spend)
+        course.shown = course.shown or bool(spoken.answer)
+        course.tally = spoken.tally
+        return spoken
 
     def _following(self, course: _Course, fault: ModelError, left: float) -> Following | None:
         """Decide what follows a failed attempt, with so many seconds left; None ends the run."""
+        another = course.choice + 1 < len(self._execution.order.choices)
+        another = another and not course.shown and fault.reason not in domain.FINAL
+        if another and fault.reason == Reason.REASON_MODEL_CIRCUIT_OPEN:
+            return Following(0.0, falls_back=True)
         persistence = self._tools.persistence
         pause = persistence.pause(fault, course.failures + 1, self._tools.chance())
         if pause is not None and pause < left:
             return Following(pause)
-        another = course.choice + 1 < len(self._execution.order.choices)
-        if another and not course.shown and fault.reason not in domain.FINAL:
-            return Following(0.0, falls_back=True)
-        return None
+        return Following(0.0, falls_back=True) if another else None
 
     async def _record_failure(
-        self, course: _Course, spoken: _Spoken, fault: ModelError, following: Following | None
+        self, course: _Course, spoken: Spoken, fault: ModelError, following: Following | None
     ) -> None:
         """Store that an attempt failed, with what it had said, and what follows."""
         now = self._tools.clock()
@@ -504,7 +367,7 @@ class Run:
         _LOG.log(level, "run %s stops, its answer cannot be recorded: %r", self._id, error)
         self.end(End.FENCED if passing else End.FAULT)
 
-    async def _finish(self, course: _Course, spoken: _Spoken, failure: DomainError | None) -> None:
+    async def _finish(self, course: _Course, spoken: Spoken, failure: DomainError | None) -> None:
         """Store what is left of the answer, the terminal event and the projection together."""
         now = self._tools.clock()
         last = self._tokens(course, spoken.rest, now) if spoken.rest else []
@@ -572,9 +435,8 @@ class Run:
             if projected.finished or self._is_another_s(projected):
                 return
             self._head = progress.head
-            failed, events = domain.fail(
-                projected, progress.head, error, self._worker, self._tools.clock()
-            )
+            now, lost = self._tools.clock(), domain.LOST if progress.calling else domain.NOTHING
+            failed, events = domain.fail(projected, progress.head, error, self._worker, now, lost)
             await self._commit(failed, events)
         except (FencedError, DomainError) as trouble:
             _LOG.warning("run %s could not be ended: %r", self._id, trouble)

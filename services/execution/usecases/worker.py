@@ -34,17 +34,20 @@ from services.execution.ports import (
     Wakeups,
     WorkQueue,
 )
+from services.execution.usecases.attempts import Tools
 from services.execution.usecases.calls import Patience
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.channels import events_channel, read_work_item
 from services.execution.usecases.circuits import Circuits
-from services.execution.usecases.runs import End, Run, Tools
+from services.execution.usecases.runs import End, Run
 from services.kit.errors import DomainError
 
 _LOG = logging.getLogger(__name__)
 _HAND_BACK_SECONDS = 3.0
 _READING_SHARE = 20
 """How many times as long as it took to read what waits it is not read again."""
+_LONGEST_REST = 5.0
+"""Seconds for which it is not read again, at most."""
 _TOLD_AT_ONCE = 500
 
 
@@ -119,6 +122,8 @@ class Worker:
         self._told: dict[Waiting, int] = {}
         self._next_reading = 0.0
         self._stopping = False
+        self._put_off: list[Waiting] = []
+        """What could not begin because the store was in trouble."""
         self._lease: Renewal | None = None
         self._renewed_at = monotonic()
         self._seen: dict[str, tuple[int, float]] = {}
@@ -243,6 +248,9 @@ class Worker:
         A long queue is read less often, so that reading it never takes more than a small part of
         the time.
         """
+        for waiting in self._put_off:
+            self._turns.add(waiting)
+        self._put_off.clear()
         began = self._monotonic()
         if began < self._next_reading:
             return
@@ -252,7 +260,7 @@ class Worker:
         for waiting in found - self._active.keys():
             self._turns.add(waiting)
         ended = self._monotonic()
-        self._next_reading = ended + _READING_SHARE * (ended - began)
+        self._next_reading = ended + min(_READING_SHARE * (ended - began), _LONGEST_REST)
 
     async def _tell_places(self) -> None:
         """Tell runs that wait their place, when they begin to and whenever it has halved."""
@@ -356,8 +364,10 @@ class Worker:
             waiting = turn.waiting
             if waiting in self._active:
                 # It went on here already when the store was read.
+                if not turn.resumed:
+                    self._turns.waste(turn)
                 continue
-            run = Run(self._tools, waiting.org, waiting.id, self._lease.worker, turn.slot)
+            run = Run(self._tools, turn, self._lease.worker)
             self._active[waiting] = run
             run.begin(partial(self._ended, turn))
 
@@ -369,6 +379,8 @@ class Worker:
             self._turns.end(turn)
         else:
             self._turns.waste(turn)
+            if run.met_trouble and not turn.resumed:
+                self._put_off.append(turn.waiting)
         self._begin_due()
 
     def _leave(self, task: asyncio.Task[None]) -> None:
