@@ -134,6 +134,8 @@ async def test_tokens_cost_and_an_open_circuit_arrive(
             execution_attempts=2,
             execution_retry_pause_seconds=0,
             execution_breaker_failures=2,
+            # Nobody waits for the circuit.
+            execution_longest_retry_after_seconds=1,
         ) as mesh:
             answered = await mesh.finished(ai_provider="acme", model="good")
             assert answered.state == Execution.STATE_SUCCEEDED

@@ -245,7 +245,11 @@ async def test_what_a_call_used_and_cost_is_in_its_events_and_in_the_run(
     [
         pytest.param("chat", {"unreported_calls": 1}, id="chat"),
         # Messages say at their beginning what the input is.
-        pytest.param("messages", {"input_tokens": 12, "output_tokens": 1}, id="messages"),
+        pytest.param(
+            "messages",
+            {"input_tokens": 12, "output_tokens": 1, "unreported_calls": 1},
+            id="messages",
+        ),
     ],
 )
 async def test_what_a_call_that_was_cut_is_known_to_have_used_counts_as_well(
