@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from contextlib import AsyncExitStack
@@ -35,6 +36,8 @@ from services.kit.settings import PREFIX, SettingsError
 from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
 from services.kit.storage.sqlite import SqliteStore
 from services.kit.telemetry import Meter
+
+_LOG = logging.getLogger(__name__)
 
 
 async def compose(
@@ -154,6 +157,11 @@ async def _catalogue(settings: ExecutionSettings, stack: AsyncExitStack) -> Cata
     for name, row in rows.items():
         known = prices.models(name)
         key = row.key
+        if not (key.isascii() and key.isprintable()):
+            raise SettingsError(
+                f"The key of {name} holds characters that cannot be sent, such as a line break; "
+                f"see {row.key_variable or 'its api_key'}."
+            )
         if key or (row.is_keyless and name in settings.execution_providers):
             models = {id_: known.get(id_, Model(id_, name)) for id_ in row.ids(known)}
             server = Server(
@@ -168,6 +176,10 @@ async def _catalogue(settings: ExecutionSettings, stack: AsyncExitStack) -> Cata
             )
             providers.append(connect(server))
             stack.push_async_callback(providers[-1].close)
+        elif name in settings.execution_providers:
+            remedy = f"set {row.key_variable or 'its api_key'}"
+            absent[name] = Absent(remedy, tuple(known))
+            _LOG.warning("the provider %s is configured and has no key; %s", name, remedy)
         elif row.is_keyless:
             absent[name] = Absent(f"name it in {PREFIX}EXECUTION_PROVIDERS", tuple(known))
         else:

@@ -62,9 +62,17 @@ _CONTEXT_MODES_TO_COME = frozenset({"stateful", "contextual", "interactive"})
 
 def asked_of_start(request: execution_service_pb2.StartExecutionRequest) -> Asked:
     """Read what a caller asks to run."""
+    return _asked(request, request.input)
+
+
+def _asked(
+    request: execution_service_pb2.StartExecutionRequest | gateway_service_pb2.ExecuteRequest,
+    text: str,
+) -> Asked:
+    """Read what both requests name alike."""
     timeout = request.timeout
     return Asked(
-        input=request.input,
+        input=text,
         agent_id=request.agent_id,
         ai_provider=request.ai_provider,
         model=request.model,
@@ -343,17 +351,7 @@ def asked_of_execute(request: gateway_service_pb2.ExecuteRequest) -> Asked:
         raise unavailable_feature(
             "screenplay_id", "screenplays are not available yet; leave it empty"
         )
-    return Asked(
-        input=_text(request),
-        agent_id=request.agent_id,
-        ai_provider=request.ai_provider,
-        model=request.model,
-        cwd=request.cwd,
-        metadata=dict(request.metadata),
-        request_id=request.request_id,
-        conversation_id=request.conversation_id,
-        instance_id=request.instance_id,
-    )
+    return _asked(request, _text(request))
 
 
 def _text(request: gateway_service_pb2.ExecuteRequest) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -14,6 +14,14 @@ from services.kit.settings import Settings, environment, only_loopback
 
 _MAX_PORT = 65535
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_AGENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_URL = re.compile(r"https?://[^\s@?#]+")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_LEAST = Decimal("0.000000001")
+
+
+def _fits_a_header(value: str) -> bool:
+    return value.isascii() and value.isprintable()
 
 
 class _Row(BaseModel):
@@ -36,6 +44,12 @@ class AgentSettings(ModelSettings):
     """What is asked in this order when its model fails before it said anything."""
 
 
+def _only_fallbacks(rows: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
+    if any(not row.ai_provider and not row.model for row in rows):
+        raise ValueError("each fallback has to name an ai_provider or a model")
+    return rows
+
+
 class OrgSettings(_Row):
     """An organisation, as a row of `execution_orgs`."""
 
@@ -53,10 +67,10 @@ class ProviderSettings(_Row):
     """
 
     protocol: Literal["openai", "anthropic"] = "openai"
-    base_url: str = Field(default="", pattern=r"^(https?://[^\s@]+)?$")
+    base_url: str = ""
     api_key: SecretStr | None = None
-    """The key itself; better left to the environment variable."""
-    key_variable: str = ""
+    """The key itself, for when the environment does not say it."""
+    key_variable: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
     """The environment variable that holds the key."""
     keyless: bool = False
     """Whether it works without a key."""
@@ -73,15 +87,42 @@ class ProviderSettings(_Row):
 
     @property
     def key(self) -> str:
-        """The key; empty when there is none."""
-        if self.api_key is not None:
-            return self.api_key.get_secret_value()
-        return environment(self.key_variable) if self.key_variable else ""
+        """The key: the environment's before the file's; empty when there is none."""
+        said = environment(self.key_variable) if self.key_variable else ""
+        if not said and self.api_key is not None:
+            said = self.api_key.get_secret_value().strip()
+        return said
 
     @property
     def is_keyless(self) -> bool:
         """Whether it may be used without a key."""
         return self.keyless or (self.api_key is None and not self.key_variable)
+
+    @field_validator("base_url")
+    @classmethod
+    def _only_addresses(cls, url: str) -> str:
+        if url and not _URL.fullmatch(url):
+            raise ValueError(
+                "it has to be an address beginning with http:// or https://, without user, "
+                "password, ? and #"
+            )
+        return url
+
+    @field_validator("headers")
+    @classmethod
+    def _only_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            # The value may be a secret, so it is not repeated.
+            if not _HEADER.fullmatch(name) or not _fits_a_header(value):
+                raise ValueError(f"the header {name!r} cannot be sent as it is")
+        return headers
+
+    @field_validator("api_key")
+    @classmethod
+    def _only_keys(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not _fits_a_header(key.get_secret_value().strip()):
+            raise ValueError("the key holds characters that cannot be sent, such as a line break")
+        return key
 
     def ids(self, known: Iterable[str]) -> list[str]:
         """Name the models it serves, the default first.
@@ -141,6 +182,8 @@ class MockSettings(_Row):
 
 class ExecutionSettings(Settings):
     """What the execution service is told."""
+
+    section: ClassVar[str] = "execution_"
 
     execution_address: str = "127.0.0.1:0"
     """Where it listens; port 0 is any free one. Envoy is what callers reach, this is loopback."""
@@ -220,10 +263,10 @@ class ExecutionSettings(Settings):
     execution_output_tokens_ceiling: int | None = Field(default=None, ge=1, le=2**31)
     """The most output tokens a run may ask for."""
 
-    execution_cost_usd: Decimal | None = Field(default=None, gt=0, le=1_000_000)
+    execution_cost_usd: Decimal | None = Field(default=None, ge=_LEAST, le=1_000_000)
     """The most that a run may cost that asks for nothing else; none when left out."""
 
-    execution_cost_usd_ceiling: Decimal | None = Field(default=None, gt=0, le=1_000_000)
+    execution_cost_usd_ceiling: Decimal | None = Field(default=None, ge=_LEAST, le=1_000_000)
     """The most that a run may ask to cost."""
 
     execution_org_concurrency: int = Field(default=100, ge=0, le=100_000)
@@ -234,6 +277,34 @@ class ExecutionSettings(Settings):
 
     execution_queue_limit: int = Field(default=10_000, ge=1, le=10_000_000)
     """How many runs may wait, those of all organisations together."""
+
+    @field_validator("execution_price_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, path: object) -> object:
+        return None if path == "" else path
+
+    @field_validator("execution_providers", mode="before")
+    @classmethod
+    def _named_alone(cls, rows: object) -> object:
+        if not isinstance(rows, dict):
+            return rows
+        return {name: {} if row is None else row for name, row in rows.items()}
+
+    @field_validator("execution_agents")
+    @classmethod
+    def _only_agents(cls, agents: dict[str, AgentSettings]) -> dict[str, AgentSettings]:
+        for id_, agent in agents.items():
+            if not _AGENT.fullmatch(id_):
+                raise ValueError(
+                    f"{id_!r} is no id for an agent; use up to 64 letters, digits, - and _"
+                )
+            _only_fallbacks(agent.fallbacks)
+        return agents
+
+    @field_validator("execution_fallbacks")
+    @classmethod
+    def _only_fallbacks(cls, rows: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
+        return _only_fallbacks(rows)
 
     @field_validator("execution_providers")
     @classmethod

@@ -32,6 +32,8 @@ _TALKATIVE = (
     "opentelemetry.sdk.metrics._internal.export",
     "opentelemetry.sdk.metrics._internal.instrument",
 )
+_INDISCREET = "opentelemetry.util.re"
+"""Repeats headers it cannot read, which may be secrets."""
 
 
 class SdkMeter:
@@ -79,6 +81,7 @@ class Sending:
         self._provider = MeterProvider([reader], resource, shutdown_on_exit=False)
         for name in _TALKATIVE:
             _hush(logging.getLogger(name))
+        logging.getLogger(_INDISCREET).setLevel(logging.CRITICAL)
         self.meter = SdkMeter(self._provider.get_meter(_SCOPE))
 
     def close(self) -> None:

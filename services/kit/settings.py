@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -35,6 +37,9 @@ class Settings(BaseSettings):
     """What every process of the mesh is told."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    section: ClassVar[str] = ""
+    """What the names of a service's own settings begin with: one that is not known is refused."""
 
     data_dir: Path = Path(".conductor")
     """Where embedded stores, logs and locks live."""
@@ -98,18 +103,43 @@ def load(kind: type[T]) -> T:
     if named is not None and not Path(named).is_file():
         raise SettingsError(f"{PREFIX}CONFIG names {named}, which is not a file.")
     try:
+        _refuse_unknown(kind)
         return kind()
     except ValidationError as error:
-        sentences = []
-        for problem in error.errors(include_url=False, include_input=False):
-            name = ".".join(str(part) for part in problem["loc"])
-            message = problem["msg"].removeprefix("Value error, ")
-            if not name:
-                sentences.append(f"The settings do not fit together: {message}.")
-                continue
-            sentences.append(
-                f"The setting {PREFIX}{name.upper()} ({name} in config.yaml) is wrong: {message}."
-            )
-        raise SettingsError(" ".join(sentences)) from None
-    except (YAMLError, SourceError, OSError, ValueError) as error:
+        problems = error.errors(include_url=False, include_input=False)
+        raise SettingsError(" ".join(_sentence(problem) for problem in problems)) from None
+    except SourceError as error:
+        # It names the field in quotes, and nothing else that helps.
+        field = next((one for one in kind.model_fields if f'"{one}"' in str(error)), "")
+        if not field:
+            raise SettingsError(f"The settings cannot be read: {error}") from None
+        raise SettingsError(
+            f"The setting {PREFIX}{field.upper()} cannot be read; it has to be JSON."
+        ) from None
+    except (YAMLError, OSError, ValueError) as error:
         raise SettingsError(f"The settings cannot be read: {error}") from None
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    """Say what is wrong with a setting."""
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return f"The settings do not fit together: {message}."
+    name, *path = (str(part) for part in problem["loc"])
+    at = f" at {'.'.join(path)}" if path else ""
+    return f"The setting {PREFIX}{name.upper()} ({name} in config.yaml) is wrong{at}: {message}."
+
+
+def _refuse_unknown(kind: type[Settings]) -> None:
+    """Refuse settings that nobody reads: one that is misspelled is believed to be in force."""
+    if not kind.section:
+        return
+    file = YamlConfigSettingsSource(kind, os.environ.get(f"{PREFIX}CONFIG", "config.yaml"))
+    given = [name.lower().removeprefix(PREFIX.lower()) for name in os.environ if name[:1] == "C"]
+    for name in (*given, *(str(key) for key in file())):
+        if name.startswith(kind.section) and name not in kind.model_fields:
+            near = get_close_matches(name, kind.model_fields, n=1)
+            meant = f"; did you mean {near[0]}" if near else ""
+            raise SettingsError(
+                f"There is no setting {PREFIX}{name.upper()} ({name} in config.yaml){meant}."
+            )

@@ -64,10 +64,14 @@ async def test_a_higher_attempt_starts_the_text_anew_and_says_so(
     )
     scripted.streams.append([*steps])
 
+    scripted.streams.append([*steps])
+
     outcome = await terminal.run("run", "hello")
+    final = await terminal.run("run", "hello", "--final")
 
     assert outcome.out == "first. half of the sec\nsecond.\n"
     assert outcome.err == "the model is asked again (attempt 2); the text above is void\n"
+    assert (final.out, final.err) == ("first. second.\n", "")
 
 
 async def test_a_failed_run_is_status_1_and_named(scripted: Scripted, terminal: Terminal) -> None:

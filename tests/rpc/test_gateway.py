@@ -7,9 +7,11 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from conductor.execution.v1 import execution_service_pb2 as execution_pb
 from conductor.execution.v1.execution_pb2 import Execution
+from conductor.execution.v1.model_pb2 import ModelChoice
 from conductor.gateway.v1 import gateway_service_pb2 as pb
 from tests.rpc.serving import PATIENCE, Mesh, body_of, frames, refusal
 
@@ -152,6 +154,26 @@ async def test_a_model_of_another_provider_is_refused(mesh: Mesh, route: Any) ->
     assert "set OPENAI_API_KEY" in refused.message
     refused = await refusal(route(mesh, input="Hello", ai_provider="MOCK"))
     assert refused.kind == (grpc.StatusCode.NOT_FOUND, "PROVIDER_NOT_FOUND")
+
+
+async def test_limits_hold_on_the_routes_of_chat_clients_too(mesh: Mesh) -> None:
+    refused = await refusal(execute(mesh, input="Hello", model="mock", max_output_tokens=2))
+    assert refused.kind == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OUTPUT_LIMIT_REACHED")
+    refused = await refusal(execute(mesh, input="Hello", priority=6))
+    assert refused.kind == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    answer = await execute(
+        mesh,
+        input="Hello",
+        model="mock",
+        priority=1,
+        max_cost_usd=0.5,
+        timeout=Duration(seconds=5),
+        fallbacks=[ModelChoice(model="mock-slow")],
+    )
+    execution = await mesh.get(answer.job_id)
+    assert (execution.priority, execution.max_cost_usd) == (1, 0.5)
+    assert execution.timeout.seconds == 5
+    assert [one.model for one in execution.fallbacks] == ["mock-slow"]
 
 
 async def test_a_run_that_fails_is_an_error_that_names_it(mesh: Mesh) -> None:

@@ -260,6 +260,56 @@ class TestSettings:
         (tmp_path / "config.yaml").write_text("")
         assert load(Some).some_number == 1
 
+    @pytest.mark.parametrize("where", ["environment", "file"])
+    def test_a_misspelled_setting_of_a_service_is_refused_with_what_was_meant(
+        self, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if where == "file":
+            (tmp_path / "config.yaml").write_text("execution_concurency: 5\n")
+        else:
+            monkeypatch.setenv("CONDUCTOR_EXECUTION_CONCURENCY", "5")
+        with pytest.raises(SettingsError, match="did you mean execution_concurrency"):
+            load(ExecutionSettings)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "sentence"),
+        [
+            ("PROVIDERS", '{"mine": {}}', "mine is no provider that is known"),
+            ("PROVIDERS", '{"mock": {}}', "no name for a provider"),
+            ("PROVIDERS", '{"x": {"base_url": "http://u:p@x/v1"}}', "x.base_url: .*without user"),
+            ("PROVIDERS", '{"x": {"base_url": "http://x/v1?key=1"}}', "without user"),
+            ("PROVIDERS", '{"openai": {"headers": {"X": "a\\nb"}}}', "cannot be sent"),
+            ("PROVIDERS", '{"openai": {"api_key": "a\\nb"}}', "cannot be sent"),
+            ("PROVIDERS", '{"openai": {"key_variable": "no such"}}', "key_variable"),
+            ("PROVIDERS", "{", "has to be JSON"),
+            ("AGENTS", '{"w b!": {}}', "no id for an agent"),
+            ("AGENTS", '{"w": {"fallbacks": [{}]}}', "has to name"),
+            ("FALLBACKS", "[{}]", "has to name"),
+            ("COST_USD", "1e-12", "1E-9"),
+            ("TIMEOUT_CEILING_SECONDS", "1", "must be at most"),
+            ("ORGS", '{"a": {"weight": 0}}', "a.weight"),
+        ],
+    )
+    def test_a_setting_of_models_that_cannot_work_is_refused_with_its_name(
+        self, name: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(f"CONDUCTOR_EXECUTION_{name}", value)
+        with pytest.raises(SettingsError, match=sentence):
+            load(ExecutionSettings)
+
+    def test_the_environments_key_comes_before_the_files(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "config.yaml").write_text(
+            "execution_providers: {openai: {api_key: ' file '}, ollama: }\n"
+        )
+        providers = load(ExecutionSettings).execution_providers
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        assert providers["openai"].key == "file"
+        monkeypatch.setenv("OPENAI_API_KEY", "environment")
+        assert providers["openai"].key == "environment"
+        assert providers["ollama"].is_keyless
+
     def test_settings_do_not_change(self) -> None:
         loaded = load(ExecutionSettings)
         with pytest.raises(ValueError, match="frozen"):

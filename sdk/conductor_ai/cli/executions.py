@@ -118,7 +118,7 @@ def watch(
     0 succeeded, 1 failed, 130 cancelled, 2 refused as asked for, 3 no mesh answers. Ctrl-C stops
     watching, with 130, and leaves the run alone. 141: nobody reads stdout.
     """
-    printer = printer_for(as_json)
+    printer = printer_for(as_json=as_json)
     call(address, lambda client: following.watch(client, execution_id, after, printer))
 
 

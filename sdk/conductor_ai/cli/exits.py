@@ -34,6 +34,7 @@ _EXITS = {
     grpc.StatusCode.UNAUTHENTICATED: Exit.REFUSED,
     grpc.StatusCode.PERMISSION_DENIED: Exit.REFUSED,
     grpc.StatusCode.UNIMPLEMENTED: Exit.REFUSED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Exit.REFUSED,
 }
 
 

@@ -105,6 +105,30 @@ class Printer:
             self._line_is_open = not text.endswith("\n")
 
 
+class _FinalPrinter(Printer):
+    """Prints the answer once it is whole, and so nothing that becomes void."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[int, tuple[int, list[str]]] = {}
+        """By step: the attempt, and what it has said."""
+
+    def event(self, event: ExecutionEvent) -> None:
+        kind = event.WhichOneof("payload")
+        if kind == "on_llm_new_token":
+            token = event.on_llm_new_token
+            attempt, chunks = self._said.get(token.step, (0, []))
+            chunks = chunks if attempt == token.attempt else []
+            chunks.append(token.chunk)
+            self._said[token.step] = (token.attempt, chunks)
+        elif kind != "on_llm_start":
+            if kind == "result":
+                for step in sorted(self._said):
+                    self._shown.add(step)
+                    self._write("".join(self._said[step][1]))
+            super().event(event)
+
+
 class _JsonPrinter(Printer):
     """Prints each event as one line of JSON, for programs."""
 
@@ -112,6 +136,8 @@ class _JsonPrinter(Printer):
         print(json_line(event), flush=True)
 
 
-def printer_for(as_json: bool) -> Printer:
+def printer_for(*, as_json: bool, final: bool = False) -> Printer:
     """Choose the printer for whoever reads."""
-    return _JsonPrinter() if as_json else Printer()
+    if as_json:
+        return _JsonPrinter()
+    return _FinalPrinter() if final else Printer()

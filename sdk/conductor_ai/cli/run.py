@@ -70,10 +70,19 @@ def run(
     request_id: Annotated[
         str, typer.Option(help="Idempotency key: the same one never starts a second run.")
     ] = "",
+    final: Annotated[
+        bool,
+        typer.Option(
+            "--final", help="Print the answer once it is whole, without what failed attempts said."
+        ),
+    ] = False,
     as_json: AsJson = False,
     address: Address = "",
 ) -> None:
     """Run an agent and follow it: its answer on stdout as it comes, the outcome as exit status.
+
+    When a model fails midway it is asked again, and what it had said stays on stdout; scripts use
+    --final.
 
     0 succeeded, 1 failed, 130 cancelled, 2 refused as asked for, 3 no mesh answers. Ctrl-C cancels
     the run; a second one leaves at once, with 4, and the run may go on. 141: nobody reads stdout.
@@ -97,7 +106,7 @@ def run(
         options["max_cost_usd"] = max_cost
     if request_id:
         options["request_id"] = request_id
-    call(address, _Run(_read(text), options, printer_for(as_json)).follow)
+    call(address, _Run(_read(text), options, printer_for(as_json=as_json, final=final)).follow)
 
 
 def _read(text: str) -> str:

@@ -25,7 +25,7 @@ from services.kit.errors import Reason
 _LOG = logging.getLogger(__name__)
 _LOGGED_CHARACTERS = 500
 _SHORTEST_SECRET = 6
-_WORD_CHARACTERS = 64
+_WORD = re.compile(r"[A-Za-z_]{1,40}")
 # More is no number of tokens, and the sum of several has to fit 32 bits.
 _LARGEST_COUNT = 10**9
 
@@ -331,8 +331,10 @@ def printable(text: str, length: int) -> str:
 
 
 def word(value: object) -> str:
-    """Read a word of a provider, such as a finish reason; empty for what is none."""
-    return printable(value, _WORD_CHARACTERS) if isinstance(value, str) else ""
+    """Read a word of a provider, such as a finish reason; empty for none, `other` for no word."""
+    if not isinstance(value, str) or not value:
+        return ""
+    return value if _WORD.fullmatch(value) else "other"
 
 
 def count(value: object) -> int | None:

@@ -200,7 +200,7 @@ class JobResumed(message.Message):
 class JobQueued(message.Message):
     """The run waits for its turn.
 
-    Told when the run is accepted and has to wait, and again each time its place has halved.
+    Told once it has waited for a moment, and again each time its place has halved.
     """
 
     DESCRIPTOR: descriptor.Descriptor

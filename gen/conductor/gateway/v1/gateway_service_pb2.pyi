@@ -4,7 +4,9 @@ isort:skip_file
 The routes browsers and chat clients already know."""
 
 from collections import abc as abc
+from conductor.execution.v1 import model_pb2 as model_pb2
 from google.protobuf import descriptor as descriptor
+from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
 from google.protobuf.internal import containers as containers
 import builtins as builtins
@@ -160,6 +162,11 @@ class ExecuteRequest(message.Message):
     INSTANCE_ID_FIELD_NUMBER: builtins.int
     CONVERSATION_ID_FIELD_NUMBER: builtins.int
     SCREENPLAY_ID_FIELD_NUMBER: builtins.int
+    TIMEOUT_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    MAX_COST_USD_FIELD_NUMBER: builtins.int
+    FALLBACKS_FIELD_NUMBER: builtins.int
     input: builtins.str
     """The text for the agent."""
     command: builtins.str
@@ -182,6 +189,12 @@ class ExecuteRequest(message.Message):
     """The conversation to run in. Refused until conversations exist."""
     screenplay_id: builtins.str
     """The screenplay to run with. Refused until screenplays exist."""
+    priority: builtins.int
+    """How urgent it is among what waits, as in StartExecutionRequest."""
+    max_output_tokens: builtins.int
+    """The most tokens the models may say in all, as in StartExecutionRequest."""
+    max_cost_usd: builtins.float
+    """The most the run may cost in US dollars, as in StartExecutionRequest."""
     @builtins.property
     def text_entries(self) -> containers.RepeatedCompositeFieldContainer[TextEntry]:
         """Pieces of a chat message; those of type `text` are joined by a blank line."""
@@ -189,6 +202,14 @@ class ExecuteRequest(message.Message):
     @builtins.property
     def metadata(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Free labels: at most 64, keys of 1 to 64 and values of up to 1,024 characters."""
+
+    @builtins.property
+    def timeout(self) -> duration_pb2.Duration:
+        """How long the run may take once a worker picks it up, as in StartExecutionRequest."""
+
+    @builtins.property
+    def fallbacks(self) -> containers.RepeatedCompositeFieldContainer[model_pb2.ModelChoice]:
+        """Models to ask when the one before failed, as in StartExecutionRequest."""
 
     def __init__(
         self,
@@ -206,12 +227,19 @@ class ExecuteRequest(message.Message):
         instance_id: builtins.str = ...,
         conversation_id: builtins.str = ...,
         screenplay_id: builtins.str = ...,
+        timeout: duration_pb2.Duration | None = ...,
+        priority: builtins.int = ...,
+        max_output_tokens: builtins.int = ...,
+        max_cost_usd: builtins.float | None = ...,
+        fallbacks: abc.Iterable[model_pb2.ModelChoice] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "max_cost_usd", b"max_cost_usd", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "ai_provider", b"ai_provider", "command", b"command", "context_mode", b"context_mode", "conversation_id", b"conversation_id", "cwd", b"cwd", "input", b"input", "instance_id", b"instance_id", "metadata", b"metadata", "model", b"model", "request_id", b"request_id", "screenplay_id", b"screenplay_id", "text_entries", b"text_entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "agent_id", b"agent_id", "ai_provider", b"ai_provider", "command", b"command", "context_mode", b"context_mode", "conversation_id", b"conversation_id", "cwd", b"cwd", "fallbacks", b"fallbacks", "input", b"input", "instance_id", b"instance_id", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "metadata", b"metadata", "model", b"model", "priority", b"priority", "request_id", b"request_id", "screenplay_id", b"screenplay_id", "text_entries", b"text_entries", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_cost_usd: _TypeAlias = typing.Literal["max_cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__max_cost_usd: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_usd) -> _WhichOneofReturnType__max_cost_usd | None: ...
 
 @typing.final
 class TextEntry(message.Message):
