@@ -227,7 +227,8 @@ async def test_a_fault_has_its_reason_and_what_came_before_it(
     [
         pytest.param(Answer(), "stop", id="stop"),
         pytest.param(Answer(finish="length"), "length", id="length"),
-        pytest.param(Answer(finish="pause\nturn" + "x" * 99), "pause turn" + "x" * 54, id="odd"),
+        pytest.param(Answer(finish="pause_turn"), "pause_turn", id="unknown"),
+        pytest.param(Answer(finish="sk-secret\n" + "x" * 99), "other", id="odd"),
         pytest.param(Answer(packet_bytes=1), "stop", id="byte-by-byte"),
         pytest.param(Answer(usage_each_chunk=True), "stop", id="usage-each-chunk"),
     ],
