@@ -135,7 +135,8 @@ def _refuse_unknown(kind: type[Settings]) -> None:
     if not kind.section:
         return
     file = YamlConfigSettingsSource(kind, os.environ.get(f"{PREFIX}CONFIG", "config.yaml"))
-    given = [name.lower().removeprefix(PREFIX.lower()) for name in os.environ if name[:1] == "C"]
+    told = (name.lower() for name in os.environ if name.upper().startswith(PREFIX))
+    given = (name.removeprefix(PREFIX.lower()) for name in told)
     for name in (*given, *(str(key) for key in file())):
         if name.startswith(kind.section) and name not in kind.model_fields:
             near = get_close_matches(name, kind.model_fields, n=1)
