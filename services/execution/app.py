@@ -150,8 +150,8 @@ async def compose(
 
 async def _catalogue(settings: ExecutionSettings, stack: AsyncExitStack) -> Catalogue:
     """Connect the providers that are switched on; `mock` comes last."""
-    prices = FilePrices(settings.execution_price_file)
     rows = {**KNOWN_PROVIDERS, **settings.execution_providers}
+    prices = FilePrices(settings.execution_price_file, rows.keys())
     providers: list[Provider] = []
     absent: dict[str, Absent] = {}
     for name, row in rows.items():

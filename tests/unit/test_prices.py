@@ -348,3 +348,14 @@ class TestWrong:
 
         with pytest.raises(SettingsError, match="is not a file"):
             FilePrices(pipe)
+
+
+def test_prices_of_a_provider_that_is_not_there_are_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tmp_path / "prices.yaml"
+    own.write_text("opnai:\n  m: {input: 1, output: 2}\nhouse:\n  m: {input: 1, output: 2}\n")
+    FilePrices(own, ["house"])
+    assert [one.getMessage() for one in caplog.records] == [
+        "The price file has prices of 'opnai', and no provider has that name."
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from importlib import resources
@@ -67,12 +67,14 @@ class FilePrices:
 
     Args:
         own: the owner's file; None for the table that ships.
+        providers: the names there are, if they are known: prices of others help nobody, and are a
+            WARNING in the log.
 
     Raises:
         SettingsError: the owner's file cannot be used; names the row and the fix.
     """
 
-    def __init__(self, own: Path | None = None) -> None:
+    def __init__(self, own: Path | None = None, providers: Collection[str] | None = None) -> None:
         shipped = resources.files("services.execution").joinpath("models.yaml")
         self._own = own
         self._shipped = _table(shipped.read_text("utf-8"))
@@ -84,6 +86,8 @@ class FilePrices:
                 self._table = _over(_read(own), self._shipped)
             except _Wrong as wrong:
                 raise SettingsError(f"{_SETTING}: {wrong}") from None
+        self._providers = None if providers is None else {*self._shipped, *providers}
+        self._warn_of_strangers()
         self._models = {
             ai_provider: {
                 id_: Model(
@@ -128,6 +132,12 @@ class FilePrices:
             )
         else:
             _LOG.info("The price file changed; runs from now on have its prices.")
+            self._warn_of_strangers()
+
+    def _warn_of_strangers(self) -> None:
+        strangers = () if self._providers is None else self._table.keys() - self._providers
+        for name in strangers:
+            _LOG.warning("The price file has prices of %r, and no provider has that name.", name)
 
 
 def _mark(file: Path) -> _Mark | None:
