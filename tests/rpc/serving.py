@@ -25,6 +25,20 @@ from services.execution.settings import ExecutionSettings
 from services.kit.server import serving
 from services.kit.telemetry import Meter
 
+CLOSED = {
+    "job_started",
+    "status_update",
+    "on_llm_start",
+    "on_llm_new_token",
+    "on_llm_end",
+    "on_tool_start",
+    "on_tool_end",
+    "approval_required",
+    "approval_resolved",
+    "result",
+    "error",
+}
+"""The events chat clients know; any other is shown to them as one of these."""
 PATIENCE = 5.0
 FRAME = re.compile(
     rb"(?:id: (\d+)\n)?(?:event: (\w+)\n)?data: (\{.*\})\n\n|: .*\n\n|retry: \d+\n: .*\n\n"

@@ -17,23 +17,10 @@ from services.kit.logs import JsonFormatter
 from tests.fakes import models
 from tests.fakes.models import Answer, Then, Tokens
 from tests.rpc.modelled import BOTH, KEY, followed, last_answer, modelled, story
-from tests.rpc.serving import PATIENCE, Mesh, body_of, frames
+from tests.rpc.serving import CLOSED, PATIENCE, Mesh, body_of, frames
 
 pytestmark = pytest.mark.timeout(30)
 
-CLOSED = {
-    "job_started",
-    "status_update",
-    "on_llm_start",
-    "on_llm_new_token",
-    "on_llm_end",
-    "on_tool_start",
-    "on_tool_end",
-    "approval_required",
-    "approval_resolved",
-    "result",
-    "error",
-}
 HIDDEN = {"job_queued", "job_resumed", "on_llm_failed"}
 FINE = Answer()
 HALF = ("Hel", "lo")

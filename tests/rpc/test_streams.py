@@ -18,6 +18,7 @@ from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from tests.rpc.serving import (
+    CLOSED,
     PATIENCE,
     Mesh,
     Refusal,
@@ -31,19 +32,6 @@ from tests.rpc.serving import (
 pytestmark = pytest.mark.timeout(30)
 
 NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND")
-CLOSED = {
-    "job_started",
-    "status_update",
-    "on_llm_start",
-    "on_llm_new_token",
-    "on_llm_end",
-    "on_tool_start",
-    "on_tool_end",
-    "approval_required",
-    "approval_resolved",
-    "result",
-    "error",
-}
 
 
 def job_stream(mesh: Mesh, id_: str, after: int = 0, header: str | None = None) -> Any:
