@@ -33,8 +33,7 @@ from services.kit import ids
 from services.kit.errors import DomainError
 from services.kit.server import App, main
 from services.kit.settings import PREFIX, SettingsError
-from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
-from services.kit.storage.sqlite import SqliteStore
+from services.kit.storage.opening import open_queue, open_store
 from services.kit.telemetry import Meter
 
 _LOG = logging.getLogger(__name__)
@@ -44,15 +43,9 @@ async def compose(
     settings: ExecutionSettings, stack: AsyncExitStack, meter: Meter | None = None
 ) -> App:
     """Build the service; what it opens is closed by the stack."""
-    directory = settings.data_dir / "execution"
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"CONDUCTOR_DATA_DIR cannot be used: {error}") from error
-    store = await SqliteStore.open(directory / "execution.db", COLLECTIONS, LOGS)
-    stack.push_async_callback(store.close)
+    store = await open_store(settings, "execution", COLLECTIONS, LOGS, stack)
     executions, leases = StoredExecutions(store), StoredLeases(store)
-    queue, wakeups = InProcessQueue(), InProcessWakeups()
+    queue, wakeups = await open_queue(settings, "execution", stack)
 
     catalogue = await _catalogue(settings, stack)
     agents = _agents(settings, catalogue)

@@ -176,6 +176,10 @@ class WorkQueue(Protocol):
         """Wait for the oldest item and take it."""
         ...
 
+    async def done(self, item: str) -> None:
+        """Say that a taken item is in good hands."""
+        ...
+
 
 class Agents(Protocol):
     """The agents there are."""

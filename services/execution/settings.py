@@ -188,6 +188,9 @@ class ExecutionSettings(Settings):
     execution_address: str = "127.0.0.1:0"
     """Where it listens; port 0 is any free one. Envoy is what callers reach, this is loopback."""
 
+    execution_processes: int = Field(default=1, ge=1, le=64)
+    """How many processes of this service there are."""
+
     execution_concurrency: int = Field(default=100, ge=0, le=10_000)
     """Runs at a time; 0 accepts runs and begins none."""
 

@@ -99,7 +99,7 @@ class StoredExecutions:
     async def by_request_id(self, org: str, request_id: str) -> Execution | None:
         """Read the run a request_id started."""
         key = _request_key(org, request_id)
-        found = await self._store.find(EXECUTIONS, "request_key", key)
+        found = await self._store.find(EXECUTIONS, org, "request_key", key)
         return None if found is None else _execution(found)
 
     async def list(

@@ -8,19 +8,9 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from services.kit.principals import ANYONE, Principal
+
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who calls, and for which organisation."""
-
-    org_id: str = "default"
-    """The organisation; the first part of the key of everything stored."""
-
-
-ANYONE = Principal()
-"""Every caller, while authentication is off."""
 
 
 @dataclass(slots=True)

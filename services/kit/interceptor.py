@@ -1,8 +1,8 @@
 """What happens around every rpc, in one fixed order.
 
-Trace and call id, log, errors, principal, validation, then the handler. One wrapper is made for
-each method, once; a chain of six interceptors would cost as much as the work they guard. Requests are
-parsed here rather than by grpc, so that one that cannot be parsed is an error of ours.
+Trace and call id, log, errors, principal, validation, audit, then the handler. One wrapper is made
+for each method, once; a chain of seven interceptors would cost as much as the work they guard.
+Requests are parsed here rather than by grpc, so that one that cannot be parsed is an error of ours.
 """
 
 from __future__ import annotations
@@ -21,12 +21,21 @@ from google.protobuf.message import DecodeError, Message
 
 from conductor.errors.v1.reason_pb2 import Reason
 from services.kit import call
-from services.kit.errors import DomainError, Violation, code_of, to_status
+from services.kit.audit import Auditor
+from services.kit.errors import DomainError, Violation, code_of, reason_name, to_status
+from services.kit.guard import Access, Guard, access_of
 from services.kit.logs import CallLog
 
 _LOG = logging.getLogger(__name__)
 _SMALL_REQUEST = 64 * 1024
 _DETAILS = "grpc-status-details-bin"
+_FOREIGN = "grpc."
+"""What the names of services begin with that are not ours and open to all, like health."""
+_ANYONE = Access()
+_UNRECORDED = {
+    reason_name(reason) for reason in (Reason.REASON_UNAUTHENTICATED, Reason.REASON_RATE_LIMITED)
+}
+"""Refusals anyone can cause as often as they like leave no record."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 M = TypeVar("M", bound=Message)
@@ -44,10 +53,18 @@ class Interceptor:
 
     Methods with a stream of requests (reflection) pass through untouched. Methods are wrapped when
     they are registered: as a grpc.aio interceptor the same work costs a chain of coroutines a call.
+
+    Args:
+        guard: judges callers; None lets everyone in, as `ANYONE`.
+        auditor: keeps records of calls that change something, when there is one.
     """
 
-    def __init__(self, call_log: CallLog) -> None:
+    def __init__(
+        self, call_log: CallLog, guard: Guard | None = None, auditor: Auditor | None = None
+    ) -> None:
         self._log = call_log
+        self._guard = guard
+        self._auditor = auditor
         self._validator = protovalidate.Validator()
 
     def around(self, server: grpc.aio.Server) -> grpc.aio.Server:
@@ -61,30 +78,43 @@ class Interceptor:
         return {
             name: handler
             if handler.request_streaming
-            else self._wrap(f"/{service}/{name}", handler)
+            else self._wrap(f"/{service}/{name}", handler, self._access(service, name))
             for name, handler in handlers.items()
         }
 
+    @staticmethod
+    def _access(service: str, name: str) -> Access:
+        return _ANYONE if service.startswith(_FOREIGN) else access_of(service, name)
+
     def _wrap(
-        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
+        self, method: str, handler: grpc.RpcMethodHandler[Any, Any], access: Access
     ) -> grpc.RpcMethodHandler[Any, Any]:
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream, handler.request_deserializer)
+                self._stream(method, handler.unary_stream, handler.request_deserializer, access)
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler.unary_unary, handler.request_deserializer)
+            self._unary(method, handler.unary_unary, handler.request_deserializer, access)
         )
 
     def _unary(
-        self, method: str, behavior: Any, parse: Any
+        self, method: str, behavior: Any, parse: Any, access: Access
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        guard = None if access.scope is None else self._guard
+        auditor = self._auditor if access.changes else None
+
         async def answer(raw: bytes, context: Context) -> bytes:
             began = perf_counter()
             served = call.begin(method, _metadata(context))
-            code = "OK"
+            code, reason = "OK", ""
+            request: Message | None = None
+            response: Any = None
             try:
-                response = await behavior(self._checked(parse, raw), context)
+                request = _parsed(parse, raw)
+                if guard is not None:
+                    await guard.admit(served, access, request)
+                self._check(request, raw)
+                response = await behavior(request, context)
                 return response if type(response) is bytes else response.SerializeToString()
             except asyncio.CancelledError:
                 code = "CANCELLED"
@@ -94,24 +124,38 @@ class Interceptor:
                 raise
             except Exception as error:
                 known = _as_domain_error(served, error)
-                code = code_of(known.reason).name
+                code, reason = code_of(known.reason).name, reason_name(known.reason)
                 await _abort(context, known)
                 raise
             finally:
+                if auditor is not None and request is not None and reason not in _UNRECORDED:
+                    await auditor.record(served, request, response, code, reason)
                 self._log.write(served, code, perf_counter() - began)
 
         return answer
 
     def _stream(
-        self, method: str, behavior: Any, parse: Any
+        self, method: str, behavior: Any, parse: Any, access: Access
     ) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
+        guard = None if access.scope is None else self._guard
+        auditor = self._auditor if access.changes else None
+
         async def answer(raw: bytes, context: Context) -> AsyncIterator[bytes]:
             began = perf_counter()
             served = call.begin(method, _metadata(context))
-            code = "CANCELLED"
+            code, reason = "CANCELLED", ""
+            request: Message | None = None
+            begun = False
             try:
-                async with aclosing(behavior(self._checked(parse, raw), context)) as responses:
+                request = _parsed(parse, raw)
+                if guard is not None:
+                    await guard.admit(served, access, request)
+                self._check(request, raw)
+                async with aclosing(behavior(request, context)) as responses:
                     async for response in responses:
+                        if not begun and auditor is not None:
+                            begun = True
+                            await auditor.record(served, request, None, "OK", "")
                         yield (
                             response if type(response) is bytes else response.SerializeToString()
                         )
@@ -121,22 +165,18 @@ class Interceptor:
                 raise
             except Exception as error:
                 known = _as_domain_error(served, error)
-                code = code_of(known.reason).name
+                code, reason = code_of(known.reason).name, reason_name(known.reason)
                 await _abort(context, known)
                 raise
             finally:
+                unrecorded = begun or request is None or reason in _UNRECORDED
+                if auditor is not None and request is not None and not unrecorded:
+                    await auditor.record(served, request, None, code, reason)
                 self._log.write(served, code, perf_counter() - began)
 
         return answer
 
-    def _checked(self, parse: Parse, raw: bytes) -> Message:
-        try:
-            request = parse(raw)
-        except DecodeError:
-            raise DomainError(
-                Reason.REASON_MALFORMED_REQUEST,
-                "The request cannot be read: it is damaged, or text in it is not UTF-8.",
-            ) from None
+    def _check(self, request: Message, raw: bytes) -> None:
         violations = self._validator.collect_violations(request, fail_fast=True)
         if violations:
             if len(raw) <= _SMALL_REQUEST:
@@ -148,7 +188,6 @@ class Interceptor:
                 "; ".join(f"{one.field}: {one.description}" for one in broken),
                 violations=broken,
             )
-        return request
 
 
 class _Registration:
@@ -169,6 +208,16 @@ class _Registration:
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(service, wrapped),)
         )
+
+
+def _parsed(parse: Parse, raw: bytes) -> Message:
+    try:
+        return parse(raw)
+    except DecodeError:
+        raise DomainError(
+            Reason.REASON_MALFORMED_REQUEST,
+            "The request cannot be read: it is damaged, or text in it is not UTF-8.",
+        ) from None
 
 
 def _metadata(context: Context) -> dict[str, str]:

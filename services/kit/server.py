@@ -20,7 +20,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.kit import logs
+from services.kit.audit import Auditor
 from services.kit.errors import DomainError
+from services.kit.guard import Guard
 from services.kit.interceptor import Interceptor
 from services.kit.settings import Settings, SettingsError, load
 from services.kit.storage.ports import UnreadableStoreError
@@ -60,6 +62,10 @@ class App:
     """What runs beside the calls. One that fails ends the process, so that it is started anew."""
     drain: Callable[[], Awaitable[None]]
     """Hands running work back and ends open streams; called once, before the server stops."""
+    guard: Guard | None = None
+    """Judges callers; None lets everyone in, as `ANYONE`."""
+    auditor: Auditor | None = None
+    """Keeps records of calls that change something."""
 
 
 Compose = Callable[[S, AsyncExitStack, Meter | None], Awaitable[App]]
@@ -123,7 +129,9 @@ class serving:  # noqa: N801 used as a context manager, like a function
     async def __aenter__(self) -> Self:
         """Bind, serve, and say SERVING."""
         names = [name for name, _ in self._app.services]
-        registration = Interceptor(self._call_log).around(self._server)
+        registration = Interceptor(self._call_log, self._app.guard, self._app.auditor).around(
+            self._server
+        )
         for _, register in self._app.services:
             register(registration)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registration)

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -48,6 +48,57 @@ class Settings(BaseSettings):
 
     shutdown_seconds: float = Field(default=6.0, ge=0, le=7)
     """How long open calls may take to end after SIGTERM."""
+
+    drain_seconds: float = Field(default=0.0, ge=0, le=60)
+    """How long a process that was told to stop goes on serving, after it said so, until those who
+    send it calls have noticed."""
+
+    store_url: SecretStr = SecretStr("")
+    """Where documents and events are kept: `mongodb://…`; empty for SQLite in the data directory."""
+
+    store_driver: Literal["motor", "pymongo"] = "motor"
+    """What speaks to MongoDB: Motor, or the asyncio client of PyMongo itself."""
+
+    queue_url: SecretStr = SecretStr("")
+    """What carries work and wake-ups between processes: `redis://…`; empty for none."""
+
+    auth: Literal["off", "on"] = "off"
+    """Whether callers have to show who they are."""
+
+    bootstrap_key: SecretStr = SecretStr("")
+    """A key that is an operator's from the start; `conductor up` makes one where none is set."""
+
+    mesh_secret: SecretStr = SecretStr("")
+    """What the processes of one mesh sign with and know each other by."""
+
+    jwt_issuer: str = ""
+    """The `iss` of tokens that are let in; empty lets none in."""
+
+    jwt_audience: str = ""
+    """What has to be among the `aud` of such tokens."""
+
+    jwt_jwks: str = ""
+    """The keys that sign them: a file, or an address beginning with http:// or https://."""
+
+    jwt_org_claim: str = "org_id"
+    """The claim that names the organisation."""
+
+    jwt_scope_claim: str = "scope"
+    """The claim that names the scopes, parted by blanks or as a list."""
+
+    rate_limit: float = Field(default=0.0, ge=0, le=1_000_000)
+    """Calls a second of each organisation; 0 is no limit."""
+
+    rate_limits: dict[str, float] = Field(default_factory=dict)
+    """Calls a second of the organisations named; 0 is no limit."""
+
+    audit_retention_days: float = Field(default=90.0, ge=0)
+    """How long audit records are kept; 0 keeps them all."""
+
+    @field_validator("auth", mode="before")
+    @classmethod
+    def _yaml_reads_on_as_true(cls, value: object) -> object:
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
     @classmethod
     def settings_customise_sources(

@@ -31,6 +31,8 @@ SERVICES = (
         rpc_services=(
             "conductor.execution.v1.ExecutionService",
             "conductor.gateway.v1.GatewayService",
+            "conductor.auth.v1.KeyService",
+            "conductor.audit.v1.AuditService",
         ),
         long_rpcs=("conductor.gateway.v1.GatewayService/Execute",),
     ),

@@ -194,8 +194,8 @@ class TestDocuments:
 
     async def test_a_document_is_found_by_its_unique_key(self, store: Store) -> None:
         await store.write(Insert(RUNS, run("a")), Insert(RUNS, run("a", org="other")))
-        assert await store.find(RUNS, "request_key", "other/a") == run("a", org="other")
-        assert await store.find(RUNS, "request_key", "nobody/a") is None
+        assert await store.find(RUNS, "other", "request_key", "other/a") == run("a", org="other")
+        assert await store.find(RUNS, "o", "request_key", "other/a") is None
 
     async def test_content_is_read_by_key_and_left_out_of_queries(self, store: Store) -> None:
         large = run(content={"text": UNICODE * 1000})

@@ -67,10 +67,12 @@ class MemoryStore:
         document = await self.get(collection, org, id_)
         return None if document is None else document.version
 
-    async def find(self, collection: Collection, unique: str, value: str) -> Document | None:
+    async def find(
+        self, collection: Collection, org: str, unique: str, value: str
+    ) -> Document | None:
         self._check_open()
-        for (name, _, _), document in self._memory.documents.items():
-            if name == collection.name and document.fields[unique] == value:
+        for (name, owner, _), document in self._memory.documents.items():
+            if (name, owner) == (collection.name, org) and document.fields[unique] == value:
                 return document
         return None
 

@@ -83,8 +83,10 @@ class Line:
     async def version(self, collection: Collection, org: str, id_: str) -> int | None:
         return await self._call(lambda: self._store.version(collection, org, id_))
 
-    async def find(self, collection: Collection, unique: str, value: str) -> Document | None:
-        return await self._call(lambda: self._store.find(collection, unique, value))
+    async def find(
+        self, collection: Collection, org: str, unique: str, value: str
+    ) -> Document | None:
+        return await self._call(lambda: self._store.find(collection, org, unique, value))
 
     async def query(self, query: Query) -> list[Document]:
         return await self._call(lambda: self._store.query(query))

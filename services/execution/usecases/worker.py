@@ -345,10 +345,12 @@ class Worker:
     async def _listen(self) -> None:
         """Let every run that was accepted wait for its turn, and begin it if that is now."""
         while True:
-            waiting = read_work_item(await self._queue.take())
+            item = await self._queue.take()
+            waiting = read_work_item(item)
             if waiting not in self._active:
                 self._turns.add(waiting)
                 self._begin_due()
+            await self._queue.done(item)
 
     def _begin_due(self) -> None:
         """Begin the runs whose turn it is, as many as this worker takes."""

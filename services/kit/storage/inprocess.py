@@ -53,3 +53,6 @@ class InProcessQueue:
         item = await self._queue.get()
         self._waiting.discard(item)
         return item
+
+    async def done(self, item: str) -> None:
+        """Nothing: an item lives no longer than the process that takes it."""

@@ -64,7 +64,8 @@ class Collection:
     fields: tuple[str, ...] = ()
     """Text fields that queries filter by; each has an index."""
     unique: tuple[str, ...] = ()
-    """Text fields no two documents share."""
+    """Text fields no two documents share. Those of different organisations have to differ by
+    themselves: a store that is parted by organisation holds no key over its parts."""
     schema_version: int = 1
     """The version of the bodies this release writes; a store with newer ones is refused."""
 
@@ -213,8 +214,10 @@ class Store(Protocol):
         """Read only the version of a document."""
         ...
 
-    async def find(self, collection: Collection, unique: str, value: str) -> Document | None:
-        """Read a document by one of its unique keys."""
+    async def find(
+        self, collection: Collection, org: str, unique: str, value: str
+    ) -> Document | None:
+        """Read a document of an organisation by one of its unique keys."""
         ...
 
     async def query(self, query: Query) -> list[Document]:
@@ -256,9 +259,19 @@ class WorkQueue(Protocol):
     """Hands items to whoever takes them first. A hint: the store says what is due."""
 
     async def put(self, item: str) -> None:
-        """Add an item; one that waits already is not added again."""
+        """Add an item; one that waits already is not added again.
+
+        Never raises for an unreachable broker.
+        """
         ...
 
     async def take(self) -> str:
-        """Wait for the oldest item and take it."""
+        """Wait for the oldest item and take it.
+
+        Whoever takes it calls `done`; an item whose taker dies before that may be taken again.
+        """
+        ...
+
+    async def done(self, item: str) -> None:
+        """Say that a taken item is in good hands. Never raises for an unreachable broker."""
         ...

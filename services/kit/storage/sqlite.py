@@ -260,10 +260,12 @@ class SqliteStore:
         row = self._fetch_one(sql.select_one, (org, id_))
         return None if row is None else sql.document(row)
 
-    async def find(self, collection: Collection, unique: str, value: str) -> Document | None:
-        """Read a document by one of its unique keys."""
+    async def find(
+        self, collection: Collection, org: str, unique: str, value: str
+    ) -> Document | None:
+        """Read a document of an organisation by one of its unique keys."""
         sql = self._sql[collection.name]
-        row = self._fetch_one(sql.select_unique[unique], (value,))
+        row = self._fetch_one(sql.select_unique[unique], (value, org))
         return None if row is None else sql.document(row)
 
     async def version(self, collection: Collection, org: str, id_: str) -> int | None:
@@ -365,7 +367,9 @@ class _CollectionSql:
         self._select_keys = f"SELECT {names}, '{{}}', '{{}}' FROM {table}"
         whole = f"SELECT {names}, body, content FROM {table}"
         self.select_one = f"{whole} WHERE org=? AND id=?"
-        self.select_unique = {field: f"{whole} WHERE {field}=?" for field in collection.unique}
+        self.select_unique = {
+            field: f"{whole} WHERE {field}=? AND org=?" for field in collection.unique
+        }
         self.select_version = f"SELECT version FROM {table} WHERE org=? AND id=?"
 
     def add_missing_columns(self, db: sqlite3.Connection) -> None:

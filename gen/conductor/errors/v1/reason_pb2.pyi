@@ -61,6 +61,17 @@ class _ReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTyp
     """The store's disk is full. Nothing was written; free some space and try again."""
     REASON_CONFLICT: _Reason.ValueType  # 12
     """The same thing was changed by others many times in a row. Try again."""
+    REASON_UNAUTHENTICATED: _Reason.ValueType  # 13
+    """The caller showed no key, or one that is unknown, expired or revoked.
+
+    Send a key as `X-API-Key: …` or `Authorization: Bearer …`.
+    """
+    REASON_PERMISSION_DENIED: _Reason.ValueType  # 14
+    """The caller's key lacks the scope the rpc needs, or the caller may not act for the organisation."""
+    REASON_RATE_LIMITED: _Reason.ValueType  # 15
+    """The organisation calls more often than it may. RetryInfo says when to try again."""
+    REASON_KEY_NOT_FOUND: _Reason.ValueType  # 16
+    """No key has this id in the caller's organisation."""
     REASON_EXECUTION_NOT_FOUND: _Reason.ValueType  # 20
     """No execution has this id in the caller's organisation."""
     REASON_EXECUTION_NOT_FINISHED: _Reason.ValueType  # 21
@@ -154,6 +165,17 @@ REASON_STORE_FULL: Reason.ValueType  # 11
 """The store's disk is full. Nothing was written; free some space and try again."""
 REASON_CONFLICT: Reason.ValueType  # 12
 """The same thing was changed by others many times in a row. Try again."""
+REASON_UNAUTHENTICATED: Reason.ValueType  # 13
+"""The caller showed no key, or one that is unknown, expired or revoked.
+
+Send a key as `X-API-Key: …` or `Authorization: Bearer …`.
+"""
+REASON_PERMISSION_DENIED: Reason.ValueType  # 14
+"""The caller's key lacks the scope the rpc needs, or the caller may not act for the organisation."""
+REASON_RATE_LIMITED: Reason.ValueType  # 15
+"""The organisation calls more often than it may. RetryInfo says when to try again."""
+REASON_KEY_NOT_FOUND: Reason.ValueType  # 16
+"""No key has this id in the caller's organisation."""
 REASON_EXECUTION_NOT_FOUND: Reason.ValueType  # 20
 """No execution has this id in the caller's organisation."""
 REASON_EXECUTION_NOT_FINISHED: Reason.ValueType  # 21

@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from conductor.auth.v1 import access_pb2 as conductor_dot_auth_dot_v1_dot_access__pb2
 from conductor.execution.v1 import model_pb2 as conductor_dot_execution_dot_v1_dot_model__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
@@ -30,7 +31,7 @@ from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*conductor/gateway/v1/gateway_service.proto\x12\x14\x63onductor.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"conductor/execution/v1/model.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\"\x12\n\x10GetHealthRequest\"\xed\x01\n\x11GetHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12I\n\tendpoints\x18\x04 \x03(\x0b\x32\x36.conductor.gateway.v1.GetHealthResponse.EndpointsEntry\x12)\n\x05parts\x18\x05 \x03(\x0b\x32\x1a.conductor.gateway.v1.Part\x1a\x30\n\x0e\x45ndpointsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"5\n\x04Part\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xb2\x06\n\x0e\x45xecuteRequest\x12@\n\x0ctext_entries\x18\x01 \x03(\x0b\x32\x1f.conductor.gateway.v1.TextEntryB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x18\n\x05input\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@\x12\x1a\n\x07\x63ommand\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@\x12.\n\x08\x61gent_id\x18\x04 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x1c\n\x0b\x61i_provider\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x05model\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\x03\x63wd\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12]\n\x08metadata\x18\x08 \x03(\x0b\x32\x32.conductor.gateway.v1.ExecuteRequest.MetadataEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x08\x12\x1c\n\nrequest_id\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x1d\n\x0c\x63ontext_mode\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1c\n\x0binstance_id\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@\x12 \n\x0f\x63onversation_id\x18\x0c \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1e\n\rscreenplay_id\x18\r \x01(\tB\x07\xbaH\x04r\x02\x18@\x12>\n\x07timeout\x18\x0e \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x04\x08\x80\xa3\x05\x32\x04\x10\xc0\x84=\x12\x19\n\x08priority\x18\x0f \x01(\rB\x07\xbaH\x04*\x02\x18\x05\x12\x19\n\x11max_output_tokens\x18\x10 \x01(\r\x12\x34\n\x0cmax_cost_usd\x18\x11 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x00\x88\x01\x01\x12@\n\tfallbacks\x18\x12 \x03(\x0b\x32#.conductor.execution.v1.ModelChoiceB\x08\xbaH\x05\x92\x01\x02\x10\x08\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_max_cost_usd\"U\n\tTextEntry\x12\x15\n\x03uid\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\x04type\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1a\n\x07\x63ontent\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@\"A\n\x0f\x45xecuteResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0e\n\x06result\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\"K\n\x15StreamExecuteResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x12\n\nstream_url\x18\x03 \x01(\t\"I\n\x10StreamJobRequest\x12\x1d\n\x06job_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\r2\xe8\x03\n\x0eGatewayService\x12p\n\tGetHealth\x12&.conductor.gateway.v1.GetHealthRequest\x1a\'.conductor.gateway.v1.GetHealthResponse\"\x12\x90\x02\x01\x82\xd3\xe4\x93\x02\t\x12\x07/health\x12k\n\x07\x45xecute\x12$.conductor.gateway.v1.ExecuteRequest\x1a%.conductor.gateway.v1.ExecuteResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/execute:\x01*\x12\x85\x01\n\rStreamExecute\x12$.conductor.gateway.v1.ExecuteRequest\x1a+.conductor.gateway.v1.StreamExecuteResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/api/v1/stream-execute:\x01*\x12o\n\tStreamJob\x12&.conductor.gateway.v1.StreamJobRequest\x1a\x14.google.api.HttpBody\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/stream/{job_id}0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*conductor/gateway/v1/gateway_service.proto\x12\x14\x63onductor.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63onductor/auth/v1/access.proto\x1a\"conductor/execution/v1/model.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\"\x12\n\x10GetHealthRequest\"\xed\x01\n\x11GetHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12I\n\tendpoints\x18\x04 \x03(\x0b\x32\x36.conductor.gateway.v1.GetHealthResponse.EndpointsEntry\x12)\n\x05parts\x18\x05 \x03(\x0b\x32\x1a.conductor.gateway.v1.Part\x1a\x30\n\x0e\x45ndpointsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"5\n\x04Part\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xb2\x06\n\x0e\x45xecuteRequest\x12@\n\x0ctext_entries\x18\x01 \x03(\x0b\x32\x1f.conductor.gateway.v1.TextEntryB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x18\n\x05input\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@\x12\x1a\n\x07\x63ommand\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@\x12.\n\x08\x61gent_id\x18\x04 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x1c\n\x0b\x61i_provider\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x05model\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\x03\x63wd\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12]\n\x08metadata\x18\x08 \x03(\x0b\x32\x32.conductor.gateway.v1.ExecuteRequest.MetadataEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x08\x12\x1c\n\nrequest_id\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x1d\n\x0c\x63ontext_mode\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1c\n\x0binstance_id\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@\x12 \n\x0f\x63onversation_id\x18\x0c \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1e\n\rscreenplay_id\x18\r \x01(\tB\x07\xbaH\x04r\x02\x18@\x12>\n\x07timeout\x18\x0e \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x04\x08\x80\xa3\x05\x32\x04\x10\xc0\x84=\x12\x19\n\x08priority\x18\x0f \x01(\rB\x07\xbaH\x04*\x02\x18\x05\x12\x19\n\x11max_output_tokens\x18\x10 \x01(\r\x12\x34\n\x0cmax_cost_usd\x18\x11 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x00\x88\x01\x01\x12@\n\tfallbacks\x18\x12 \x03(\x0b\x32#.conductor.execution.v1.ModelChoiceB\x08\xbaH\x05\x92\x01\x02\x10\x08\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_max_cost_usd\"U\n\tTextEntry\x12\x15\n\x03uid\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\x04type\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1a\n\x07\x63ontent\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@\"A\n\x0f\x45xecuteResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0e\n\x06result\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\"P\n\x15StreamExecuteResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x17\n\nstream_url\x18\x03 \x01(\tB\x03\x80\x01\x01\"e\n\x10StreamJobRequest\x12\x1d\n\x06job_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\r\x12\x1a\n\x05token\x18\x03 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\x80\x08\x32\x88\x04\n\x0eGatewayService\x12v\n\tGetHealth\x12&.conductor.gateway.v1.GetHealthRequest\x1a\'.conductor.gateway.v1.GetHealthResponse\"\x18\x90\x02\x01\xb2\xbb\x18\x02\x10\x01\x82\xd3\xe4\x93\x02\t\x12\x07/health\x12q\n\x07\x45xecute\x12$.conductor.gateway.v1.ExecuteRequest\x1a%.conductor.gateway.v1.ExecuteResponse\"\x19\xb2\xbb\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\r\"\x08/execute:\x01*\x12\x8b\x01\n\rStreamExecute\x12$.conductor.gateway.v1.ExecuteRequest\x1a+.conductor.gateway.v1.StreamExecuteResponse\"\'\xb2\xbb\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x1b\"\x16/api/v1/stream-execute:\x01*\x12}\n\tStreamJob\x12&.conductor.gateway.v1.StreamJobRequest\x1a\x14.google.api.HttpBody\"0\x90\x02\x01\xb2\xbb\x18\n\x08\x01\x1a\x06job_id\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/stream/{job_id}0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -81,36 +82,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TEXTENTRY'].fields_by_name['type']._serialized_options = b'\272H\004r\002\030@'
   _globals['_TEXTENTRY'].fields_by_name['content']._loaded_options = None
   _globals['_TEXTENTRY'].fields_by_name['content']._serialized_options = b'\272H\006r\004(\200\200@'
+  _globals['_STREAMEXECUTERESPONSE'].fields_by_name['stream_url']._loaded_options = None
+  _globals['_STREAMEXECUTERESPONSE'].fields_by_name['stream_url']._serialized_options = b'\200\001\001'
   _globals['_STREAMJOBREQUEST'].fields_by_name['job_id']._loaded_options = None
   _globals['_STREAMJOBREQUEST'].fields_by_name['job_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_STREAMJOBREQUEST'].fields_by_name['token']._loaded_options = None
+  _globals['_STREAMJOBREQUEST'].fields_by_name['token']._serialized_options = b'\200\001\001\272H\005r\003\030\200\010'
   _globals['_GATEWAYSERVICE'].methods_by_name['GetHealth']._loaded_options = None
-  _globals['_GATEWAYSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\220\002\001\202\323\344\223\002\t\022\007/health'
+  _globals['_GATEWAYSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\220\002\001\262\273\030\002\020\001\202\323\344\223\002\t\022\007/health'
   _globals['_GATEWAYSERVICE'].methods_by_name['Execute']._loaded_options = None
-  _globals['_GATEWAYSERVICE'].methods_by_name['Execute']._serialized_options = b'\202\323\344\223\002\r\"\010/execute:\001*'
+  _globals['_GATEWAYSERVICE'].methods_by_name['Execute']._serialized_options = b'\262\273\030\002\010\002\202\323\344\223\002\r\"\010/execute:\001*'
   _globals['_GATEWAYSERVICE'].methods_by_name['StreamExecute']._loaded_options = None
-  _globals['_GATEWAYSERVICE'].methods_by_name['StreamExecute']._serialized_options = b'\202\323\344\223\002\033\"\026/api/v1/stream-execute:\001*'
+  _globals['_GATEWAYSERVICE'].methods_by_name['StreamExecute']._serialized_options = b'\262\273\030\002\010\002\202\323\344\223\002\033\"\026/api/v1/stream-execute:\001*'
   _globals['_GATEWAYSERVICE'].methods_by_name['StreamJob']._loaded_options = None
-  _globals['_GATEWAYSERVICE'].methods_by_name['StreamJob']._serialized_options = b'\220\002\001\202\323\344\223\002\031\022\027/api/v1/stream/{job_id}'
-  _globals['_GETHEALTHREQUEST']._serialized_start=255
-  _globals['_GETHEALTHREQUEST']._serialized_end=273
-  _globals['_GETHEALTHRESPONSE']._serialized_start=276
-  _globals['_GETHEALTHRESPONSE']._serialized_end=513
-  _globals['_GETHEALTHRESPONSE_ENDPOINTSENTRY']._serialized_start=465
-  _globals['_GETHEALTHRESPONSE_ENDPOINTSENTRY']._serialized_end=513
-  _globals['_PART']._serialized_start=515
-  _globals['_PART']._serialized_end=568
-  _globals['_EXECUTEREQUEST']._serialized_start=571
-  _globals['_EXECUTEREQUEST']._serialized_end=1389
-  _globals['_EXECUTEREQUEST_METADATAENTRY']._serialized_start=1325
-  _globals['_EXECUTEREQUEST_METADATAENTRY']._serialized_end=1372
-  _globals['_TEXTENTRY']._serialized_start=1391
-  _globals['_TEXTENTRY']._serialized_end=1476
-  _globals['_EXECUTERESPONSE']._serialized_start=1478
-  _globals['_EXECUTERESPONSE']._serialized_end=1543
-  _globals['_STREAMEXECUTERESPONSE']._serialized_start=1545
-  _globals['_STREAMEXECUTERESPONSE']._serialized_end=1620
-  _globals['_STREAMJOBREQUEST']._serialized_start=1622
-  _globals['_STREAMJOBREQUEST']._serialized_end=1695
-  _globals['_GATEWAYSERVICE']._serialized_start=1698
-  _globals['_GATEWAYSERVICE']._serialized_end=2186
+  _globals['_GATEWAYSERVICE'].methods_by_name['StreamJob']._serialized_options = b'\220\002\001\262\273\030\n\010\001\032\006job_id\202\323\344\223\002\031\022\027/api/v1/stream/{job_id}'
+  _globals['_GETHEALTHREQUEST']._serialized_start=287
+  _globals['_GETHEALTHREQUEST']._serialized_end=305
+  _globals['_GETHEALTHRESPONSE']._serialized_start=308
+  _globals['_GETHEALTHRESPONSE']._serialized_end=545
+  _globals['_GETHEALTHRESPONSE_ENDPOINTSENTRY']._serialized_start=497
+  _globals['_GETHEALTHRESPONSE_ENDPOINTSENTRY']._serialized_end=545
+  _globals['_PART']._serialized_start=547
+  _globals['_PART']._serialized_end=600
+  _globals['_EXECUTEREQUEST']._serialized_start=603
+  _globals['_EXECUTEREQUEST']._serialized_end=1421
+  _globals['_EXECUTEREQUEST_METADATAENTRY']._serialized_start=1357
+  _globals['_EXECUTEREQUEST_METADATAENTRY']._serialized_end=1404
+  _globals['_TEXTENTRY']._serialized_start=1423
+  _globals['_TEXTENTRY']._serialized_end=1508
+  _globals['_EXECUTERESPONSE']._serialized_start=1510
+  _globals['_EXECUTERESPONSE']._serialized_end=1575
+  _globals['_STREAMEXECUTERESPONSE']._serialized_start=1577
+  _globals['_STREAMEXECUTERESPONSE']._serialized_end=1657
+  _globals['_STREAMJOBREQUEST']._serialized_start=1659
+  _globals['_STREAMJOBREQUEST']._serialized_end=1760
+  _globals['_GATEWAYSERVICE']._serialized_start=1763
+  _globals['_GATEWAYSERVICE']._serialized_end=2283
 # @@protoc_insertion_point(module_scope)

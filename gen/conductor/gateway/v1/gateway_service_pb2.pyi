@@ -311,7 +311,9 @@ class StreamExecuteResponse(message.Message):
     status: builtins.str
     """`started`."""
     stream_url: builtins.str
-    """The path of the stream on this origin."""
+    """The path of the stream on this origin. Where callers are authenticated it carries a token that
+    lets in whoever has it, to this one stream and for a short while.
+    """
     def __init__(
         self,
         *,
@@ -333,18 +335,22 @@ class StreamJobRequest(message.Message):
 
     JOB_ID_FIELD_NUMBER: builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: builtins.int
+    TOKEN_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """The id of the job."""
     after_sequence: builtins.int
     """The sequence of the last event seen; 0 replays everything."""
+    token: builtins.str
+    """The token that `stream_url` carries where callers are authenticated, in place of a key."""
     def __init__(
         self,
         *,
         job_id: builtins.str = ...,
         after_sequence: builtins.int = ...,
+        token: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["after_sequence", b"after_sequence", "job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["after_sequence", b"after_sequence", "job_id", b"job_id", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

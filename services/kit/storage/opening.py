@@ -1,0 +1,44 @@
+"""Opens the store, the queue and the wake-ups that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+
+from services.kit.settings import PREFIX, Settings, SettingsError
+from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
+from services.kit.storage.ports import Collection, Store, Wakeups, WorkQueue
+from services.kit.storage.sqlite import SqliteStore
+
+
+async def open_store(
+    settings: Settings,
+    service: str,
+    collections: Iterable[Collection],
+    logs: Iterable[str],
+    stack: AsyncExitStack,
+) -> Store:
+    """Open the store of a service; the stack closes it.
+
+    Raises:
+        SettingsError: it cannot be opened as the settings say.
+        UnreadableStoreError: a newer release wrote it, or it is damaged.
+        DomainError: STORE_UNAVAILABLE or STORE_FULL.
+    """
+    directory = settings.data_dir / service
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"{PREFIX}DATA_DIR cannot be used: {error}") from error
+    store = await SqliteStore.open(directory / f"{service}.db", collections, logs)
+    stack.push_async_callback(store.close)
+    return store
+
+
+async def open_queue(
+    settings: Settings,  # noqa: ARG001
+    service: str,  # noqa: ARG001
+    stack: AsyncExitStack,  # noqa: ARG001
+) -> tuple[WorkQueue, Wakeups]:
+    """Open what carries work and wake-ups between the processes of a service."""
+    return InProcessQueue(), InProcessWakeups()
