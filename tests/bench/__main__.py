@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from time import monotonic
 
+from tests.bench.comparisons import telemetry
 from tests.bench.figures import Figures, Pace
 from tests.bench.generator import load_generator
 from tests.bench.load import allow_many_files
@@ -21,7 +22,10 @@ from tests.bench.stand import Stand, database
 from tests.bench.table import Row, table
 from tests.bench.told import FailedError
 
-NAMES = ("memory", "get", "replay", "first-frame", "start", "watchers", "tokens", "calls")
+NAMES = (
+    *("memory", "get", "replay", "first-frame", "start", "watchers", "tokens", "calls"),
+    *("production", "replicas", "telemetry"),
+)
 QUICK = Pace(
     rounds=3, seconds=0.5, warm_up=0.2, replays=6, restarts=1, watchers=200, live_seconds=4.0
 )
@@ -68,6 +72,8 @@ async def measure(chosen: set[str], pace: Pace, folder: Path) -> tuple[list[Row]
         if "replay" in chosen:
             rows += _shown(await figures.replay_cold())
         rows += await _of_models(chosen, stand, pace, folder)
+    if "telemetry" in chosen:
+        rows += _shown(await telemetry(folder / "telemetry", pace))
     return rows, median(figures.own) if figures.own else 0.0
 
 

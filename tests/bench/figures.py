@@ -82,8 +82,8 @@ class Figures:
                     fastapi.append(measured[2])
             self.own.append(median(calls.own for calls in echo))
             rows += [
-                _rates(f"GetExecution / echo, {_callers(callers)}", ours, echo, Target(0.65)),
-                _rates(
+                rates(f"GetExecution / echo, {_callers(callers)}", ours, echo, Target(0.65)),
+                rates(
                     f"GetExecution / FastAPI, {_callers(callers)}",
                     ours,
                     fastapi,
@@ -236,7 +236,7 @@ class Figures:
                     echo.append(reference)
                     ours.append(measured)
             figure = f"StartExecution / echo, {how}, {_callers(callers)}"
-            rows.append(_rates(figure, ours, echo, target if callers > 1 else None))
+            rows.append(rates(figure, ours, echo, target if callers > 1 else None))
         return rows, ids
 
     async def _check_all(self, state: str, ids: Sequence[str]) -> None:
@@ -268,9 +268,7 @@ class Figures:
         return Row(figure, _ms(median(ours)), _ms(median(bare)), ratios, None, target)
 
 
-def _rates(
-    figure: str, ours: Sequence[Calls], other: Sequence[Calls], target: Target | None
-) -> Row:
+def rates(figure: str, ours: Sequence[Calls], other: Sequence[Calls], target: Target | None) -> Row:
     ratios = [one.rate / reference.rate for one, reference in zip(ours, other, strict=True)]
     return Row(figure, _rate(ours), _rate(other), ratios, None, target)
 

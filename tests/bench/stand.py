@@ -24,6 +24,7 @@ from services.execution.settings import KNOWN_PROVIDERS
 from services.mesh.addresses import free_ports
 from services.mesh.envoy import Edge, arguments, render
 from services.mesh.logs import tail
+from services.mesh.probes import listens
 from services.mesh.process import Lifeline, Process
 from services.mesh.table import SERVICES, Service
 from tests.bench import reference, web
@@ -37,24 +38,37 @@ _REFERENCE = Service(name="reference", rpc_services=(reference.NAME,))
 
 
 class Stand:
-    """What runs while figures are measured; everything ends with the block."""
+    """What runs while figures are measured; everything ends with the block.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where it writes.
+        processes: of the service.
+        settings: what every service on this stand is told; variables of
+            others are written in capital letters.
+    """
+
+    def __init__(
+        self, folder: Path, processes: int = 1, settings: Mapping[str, object] | None = None
+    ) -> None:
         self.folder = folder
+        self._settings = dict(settings or {})
         self._lifeline = Lifeline()
         self._running: list[Process] = []
-        self.port, self._admin, self._service, self._bare, self._web, self._models = free_ports(6)
+        self.port, self._admin, self._bare, self._web, self._models, *self._services = free_ports(
+            5 + processes
+        )
         self.envoy = Usage(0)
         self._http = httpx.AsyncClient(base_url=f"http://{HOST}:{self.port}", timeout=_PATIENCE)
 
     async def __aenter__(self) -> Self:
         """Start Envoy."""
+        self.folder.mkdir(exist_ok=True)
         api = await asyncio.to_thread(_described, self.folder)
         config = render(
             api,
             [*SERVICES, _REFERENCE],
             {
-                **{service.name: [(HOST, self._service)] for service in SERVICES},
+                **{service.name: [(HOST, port) for port in self._services] for service in SERVICES},
                 _REFERENCE.name: [(HOST, self._bare)],
             },
             Edge(HOST, self.port, self._admin, access_log="/dev/null"),
@@ -83,24 +97,31 @@ class Stand:
     @asynccontextmanager
     async def service(self, data: Path, **settings: object) -> AsyncIterator[Usage]:
         """Run the execution service over a data directory, until the block ends."""
-        told = {f"CONDUCTOR_{name.upper()}": str(value) for name, value in settings.items()}
+        told = {_variable(name): str(value) for name, value in (self._settings | settings).items()}
         # A key of whoever measures would add its SDK to the service.
         told |= {row.key_variable: "" for row in KNOWN_PROVIDERS.values() if row.key_variable}
-        process = await self._start(
-            "execution",
-            (sys.executable, "-m", "services.execution"),
-            {
-                "CONDUCTOR_DATA_DIR": str(data),
-                "CONDUCTOR_EXECUTION_ADDRESS": f"{HOST}:{self._service}",
-                **told,
-            },
-        )
+        told |= {
+            "CONDUCTOR_DATA_DIR": str(data),
+            "CONDUCTOR_EXECUTION_PROCESSES": str(len(self._services)),
+        }
+        command = (sys.executable, "-m", "services.execution")
+        processes = [
+            await self._start(
+                f"execution-{port}",
+                command,
+                told | {"CONDUCTOR_EXECUTION_ADDRESS": f"{HOST}:{port}"},
+            )
+            for port in self._services
+        ]
         try:
+            for port in self._services:
+                await self._listens(port)
             await self._answers("/health")
-            yield Usage(process.pid)
+            yield Usage(processes[0].pid)
         finally:
-            await _end(process)
-            self._running.remove(process)
+            for process in processes:
+                await _end(process)
+                self._running.remove(process)
 
     async def start_references(
         self, message: Execution, streams: Mapping[str, Sequence[bytes]]
@@ -121,21 +142,18 @@ class Stand:
 
     async def start_models(self) -> str:
         """Start the server of models; answers its address."""
-        command = (sys.executable, "-m", "tests.bench.models", str(self._models))
-        await self._start("models", command)
-        async with asyncio.timeout(_PATIENCE):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection(HOST, self._models)
-                except OSError:
-                    await asyncio.sleep(0.02)
-                else:
-                    writer.close()
-                    return f"http://{HOST}:{self._models}"
+        await self.start_beside("models", self._models)
+        return f"http://{HOST}:{self._models}"
+
+    async def start_beside(self, module: str, port: int) -> None:
+        """Start a module of the bench that serves on a port."""
+        command = (sys.executable, "-m", f"tests.bench.{module}", str(port))
+        await self._start(module, command)
+        await self._listens(port)
 
     def channel(self) -> grpc.aio.Channel:
         """Connect to the service, past Envoy."""
-        return grpc.aio.insecure_channel(f"{HOST}:{self._service}")
+        return grpc.aio.insecure_channel(f"{HOST}:{self._services[0]}")
 
     async def message(self, execution_id: str) -> Execution:
         """Get an execution as GetExecution answers it."""
@@ -183,6 +201,12 @@ class Stand:
         self._running.append(process)
         return process
 
+    @staticmethod
+    async def _listens(port: int) -> None:
+        async with asyncio.timeout(_PATIENCE):
+            while not await listens(HOST, port):
+                await asyncio.sleep(0.02)
+
     async def _answers(self, path: str) -> None:
         async with asyncio.timeout(_PATIENCE):
             while True:
@@ -225,3 +249,7 @@ def _described(folder: Path) -> bytes:
         raise RuntimeError("bench.proto cannot be compiled")
     # Descriptor sets are merged by writing one after the other.
     return _API.read_bytes() + described.read_bytes()
+
+
+def _variable(name: str) -> str:
+    return name if name.isupper() else f"CONDUCTOR_{name.upper()}"
