@@ -79,15 +79,6 @@ async def _compared(
     return rates(f"{what}, {_CALLERS} callers: {name}", ours, reference, target)
 
 
-async def replicas(folder: Path, pace: Pace, settings: dict[str, object]) -> list[Row]:
-    """Two processes of the service against one, over the same backends."""
-    async with (
-        side(folder / "one", 1, settings | {"store_url": f"{settings['store_url']}/one"}) as one,
-        side(folder / "two", 2, settings | {"store_url": f"{settings['store_url']}/two"}) as two,
-    ):
-        return await compare("2 processes / 1", two, one, pace, None)
-
-
 async def telemetry(folder: Path, pace: Pace) -> list[Row]:
     """Traces and metrics of everything against none."""
     (port,) = free_ports(1)
