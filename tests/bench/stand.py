@@ -62,7 +62,7 @@ class Stand:
 
     async def __aenter__(self) -> Self:
         """Start Envoy."""
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         api = await asyncio.to_thread(_described, self.folder)
         config = render(
             api,
