@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from services.kit.settings import Settings, only_loopback
+from services.kit.settings import Settings, listening_address
 
 _HOST = re.compile(r"\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
@@ -21,7 +21,7 @@ class MeshSettings(Settings):
     """The one port for REST, server-sent events and gRPC; every other port is chosen free."""
 
     listen_host: str = "127.0.0.1"
-    """The address Envoy listens on. Only a loopback address until there is authentication."""
+    """The address Envoy listens on. One of the loopback while authentication is off."""
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call the mesh, each exact or `regex:` and an expression for all of it.
@@ -38,8 +38,8 @@ class MeshSettings(Settings):
 
     @field_validator("listen_host")
     @classmethod
-    def _only_the_loopback(cls, host: str) -> str:
-        return only_loopback(host)
+    def _only_addresses(cls, host: str, others: ValidationInfo) -> str:
+        return listening_address(host, others.data.get("auth"))
 
     @field_validator("hosts")
     @classmethod
