@@ -31,11 +31,16 @@ class Principal:
 
     def may(self, scope: Scope) -> bool:
         """Tell whether one of its scopes has this one in it."""
-        return any(_ORDER.index(own) >= _ORDER.index(scope) for own in self.scopes)
+        return scope in self.scopes or any(
+            _ORDER.index(own) >= _ORDER.index(scope) for own in self.scopes
+        )
 
 
 ANYONE = Principal()
 """Every caller, while authentication is off."""
+
+NOBODY = Principal("", "", frozenset())
+"""A caller who did not say who they are, while authentication is on."""
 
 
 def widest(scopes: Iterable[Scope]) -> Scope:
