@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from time import perf_counter
@@ -296,7 +297,7 @@ async def _abort(context: Context, error: DomainError) -> None:
     status = to_status(error)
     trailers: list[tuple[str, str | bytes]] = [(_DETAILS, status.SerializeToString())]
     if error.retry_after is not None:
-        trailers.append(("retry-after", str(max(1, round(error.retry_after)))))
+        trailers.append(("retry-after", str(max(1, math.ceil(error.retry_after)))))
     if error.reason == Reason.REASON_UNAUTHENTICATED:
         trailers.append(("www-authenticate", "Bearer"))
     await context.abort(code_of(error.reason), status.message, tuple(trailers))
