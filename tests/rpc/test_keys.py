@@ -274,6 +274,8 @@ async def test_with_authentication_off_everyone_may_do_everything(tmp_path: Path
             gateway_pb.ExecuteRequest(input="Hello"), timeout=PATIENCE
         )
         assert answer.stream_url == f"/api/v1/stream/{answer.job_id}"
+        job = gateway_pb.StreamJobRequest(job_id=answer.job_id, token="not looked at")
+        assert frames(await body_of(callers.nobody.gateway.StreamJob(job, timeout=PATIENCE)))
         await callers.close()
     # Keys can be made before authentication is switched on.
     async with served(tmp_path, **AUTH) as mesh:
