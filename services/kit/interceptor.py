@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from math import ceil
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
@@ -297,7 +297,7 @@ async def _abort(context: Context, error: DomainError) -> None:
     status = to_status(error)
     trailers: list[tuple[str, str | bytes]] = [(_DETAILS, status.SerializeToString())]
     if error.retry_after is not None:
-        trailers.append(("retry-after", str(max(1, math.ceil(error.retry_after)))))
+        trailers.append(("retry-after", str(max(1, ceil(error.retry_after)))))
     if error.reason == Reason.REASON_UNAUTHENTICATED:
         trailers.append(("www-authenticate", "Bearer"))
     await context.abort(code_of(error.reason), status.message, tuple(trailers))

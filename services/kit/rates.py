@@ -6,8 +6,8 @@ from typing import Protocol
 
 
 class Rates(Protocol):
-    """Counts the calls of organisations."""
+    """Holds organisations to their limits."""
 
-    async def admit(self, org_id: str) -> float | None:
-        """Count a call in; answers None, or the seconds after which one is let in again."""
+    async def admit(self, org: str) -> float | None:
+        """Count a call: None when it may be made, else the seconds after which the next one may."""
         ...

@@ -616,9 +616,9 @@ class Twice:
     def __init__(self) -> None:
         self.left: dict[str, int] = {}
 
-    async def admit(self, org_id: str) -> float | None:
-        self.left[org_id] = self.left.get(org_id, 2) - 1
-        return None if self.left[org_id] >= 0 else 2.2
+    async def admit(self, org: str) -> float | None:
+        self.left[org] = self.left.get(org, 2) - 1
+        return None if self.left[org] >= 0 else 2.2
 
 
 async def test_an_organisation_that_calls_too_often_is_told_when_to_come_back(

@@ -85,8 +85,8 @@ class Rates:
         self.left = left
         self.counted: list[str] = []
 
-    async def admit(self, org_id: str) -> float | None:
-        self.counted.append(org_id)
+    async def admit(self, org: str) -> float | None:
+        self.counted.append(org)
         return None if len(self.counted) <= self.left else 1.5
 
 
