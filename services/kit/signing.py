@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Mapping
@@ -145,4 +144,4 @@ def outgoing(served: Call, signer: Signer | None) -> tuple[tuple[str, str], ...]
 
 
 def _hmac(secret: bytes, text: str) -> str:
-    return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(secret, text.encode(), "sha256").hex()
