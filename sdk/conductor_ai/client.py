@@ -16,13 +16,18 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final, Self, TypeAlias, TypedDict, Unpack
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from conductor.auth.v1 import access_pb2
+from conductor.auth.v1 import key_service_pb2 as keys_pb
+from conductor.auth.v1.key_pb2 import Key
+from conductor.auth.v1.key_service_pb2_grpc import KeyServiceStub
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.execution_pb2 import Execution
@@ -42,6 +47,7 @@ _LONGEST_PAUSE: Final = 2.0
 _CUT: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 _LOOPBACK: Final = ("localhost", "127.", "[::1]")
 
+_Metadata: TypeAlias = tuple[tuple[str, str], ...]
 _Stream: TypeAlias = (
     grpc.aio.UnaryStreamCall[pb.WatchExecutionRequest, pb.WatchExecutionResponse]
     | grpc.aio.UnaryStreamCall[pb.StartExecutionRequest, pb.WatchExecutionResponse]
@@ -84,14 +90,19 @@ class Client:
 
     Args:
         address: `host:port` or `http://host:port`; `https://host:port` for TLS.
+        api_key: the key to show; needed where the mesh authenticates its callers.
         patience: seconds a stream that was cut keeps trying to go on before it raises.
 
     Every method raises ConductorError when the mesh answers with an error.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, patience: float = 60.0) -> None:
+    def __init__(
+        self, address: str = DEFAULT_ADDRESS, *, api_key: str = "", patience: float = 60.0
+    ) -> None:
+        self._metadata = _metadata(api_key)
         self._channel = _channel(address)
         self._stub = ExecutionServiceStub(self._channel)
+        self._keys = KeyServiceStub(self._channel)
         self._patience = patience
 
     async def __aenter__(self) -> Self:
@@ -112,7 +123,7 @@ class Client:
     async def start(self, text: str, **options: Unpack[RunOptions]) -> Execution:
         """Start a run; answers once it is stored, from when on nothing loses it."""
         try:
-            return await self._stub.StartExecution(_request(text, options))
+            return await self._stub.StartExecution(_request(text, options), metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise ConductorError.decode(error) from None
 
@@ -125,7 +136,7 @@ class Client:
         """
         # With an id of its own, a start whose answer was lost can be sent again.
         options.setdefault("request_id", f"client-{uuid.uuid4()}")
-        follower = _Follower(self._stub, self._channel, self._patience)
+        follower = _Follower(self._stub, self._channel, self._metadata, self._patience)
         async with aclosing(follower.follow(start=_request(text, options))) as events:
             async for event in events:
                 yield event
@@ -137,7 +148,7 @@ class Client:
 
         A cut stream is taken up again where it ended.
         """
-        follower = _Follower(self._stub, self._channel, self._patience)
+        follower = _Follower(self._stub, self._channel, self._metadata, self._patience)
         follower.execution_id, follower.sequence = execution_id, after_sequence
         async with aclosing(follower.follow()) as events:
             async for event in events:
@@ -146,7 +157,9 @@ class Client:
     async def get(self, execution_id: str) -> Execution:
         """Get a run, with its input and its answer."""
         try:
-            return await self._stub.GetExecution(pb.GetExecutionRequest(execution_id=execution_id))
+            return await self._stub.GetExecution(
+                pb.GetExecutionRequest(execution_id=execution_id), metadata=self._metadata
+            )
         except grpc.aio.AioRpcError as error:
             raise ConductorError.decode(error) from None
 
@@ -160,7 +173,7 @@ class Client:
             request.CopyFrom(filters)
         while True:
             try:
-                page = await self._stub.ListExecutions(request)
+                page = await self._stub.ListExecutions(request, metadata=self._metadata)
             except grpc.aio.AioRpcError as error:
                 raise ConductorError.decode(error) from None
             for execution in page.executions:
@@ -173,7 +186,7 @@ class Client:
         """Cancel a run; its terminal event is stored when this answers."""
         try:
             return await self._stub.CancelExecution(
-                pb.CancelExecutionRequest(execution_id=execution_id)
+                pb.CancelExecutionRequest(execution_id=execution_id), metadata=self._metadata
             )
         except grpc.aio.AioRpcError as error:
             raise ConductorError.decode(error) from None
@@ -181,17 +194,61 @@ class Client:
     async def delete(self, execution_id: str) -> None:
         """Delete a finished run and its events."""
         try:
-            await self._stub.DeleteExecution(pb.DeleteExecutionRequest(execution_id=execution_id))
+            await self._stub.DeleteExecution(
+                pb.DeleteExecutionRequest(execution_id=execution_id), metadata=self._metadata
+            )
         except grpc.aio.AioRpcError as error:
             raise ConductorError.decode(error) from None
 
     async def models(self) -> tuple[Model, ...]:
         """Ask which models there are, in the order of their ids."""
         try:
-            answer = await self._stub.ListModels(pb.ListModelsRequest())
+            answer = await self._stub.ListModels(pb.ListModelsRequest(), metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise ConductorError.decode(error) from None
         return tuple(answer.models)
+
+    async def create_key(
+        self,
+        name: str,
+        scopes: Sequence[access_pb2.Scope.ValueType],
+        *,
+        org_id: str = "",
+        expires: datetime | None = None,
+    ) -> Key:
+        """Make a key. Its `secret` is what its holder shows, and is answered this once."""
+        key = Key(name=name, scopes=scopes, org_id=org_id)
+        if expires is not None:
+            key.expire_time.CopyFrom(_timestamp(expires))
+        try:
+            return await self._keys.CreateKey(
+                keys_pb.CreateKeyRequest(key=key), metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise ConductorError.decode(error) from None
+
+    async def list_keys(self, org_id: str = "") -> AsyncGenerator[Key, None]:
+        """List keys, newest first, page after page; `-` is every organisation, for operators."""
+        request = keys_pb.ListKeysRequest(org_id=org_id)
+        while True:
+            try:
+                page = await self._keys.ListKeys(request, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                raise ConductorError.decode(error) from None
+            for key in page.keys:
+                yield key
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def revoke_key(self, key_id: str) -> Key:
+        """Revoke a key for good."""
+        try:
+            return await self._keys.RevokeKey(
+                keys_pb.RevokeKeyRequest(key_id=key_id), metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise ConductorError.decode(error) from None
 
 
 def is_terminal(event: ExecutionEvent) -> bool:
@@ -203,10 +260,15 @@ class _Follower:
     """Follows one run over as many streams as it takes."""
 
     def __init__(
-        self, stub: ExecutionServiceStub, channel: grpc.aio.Channel, patience: float
+        self,
+        stub: ExecutionServiceStub,
+        channel: grpc.aio.Channel,
+        metadata: _Metadata,
+        patience: float,
     ) -> None:
         self._stub = stub
         self._channel = channel
+        self._metadata = metadata
         self._patience = patience
         self.execution_id = ""
         self.sequence = 0
@@ -249,10 +311,11 @@ class _Follower:
             call = self._stub.WatchExecution(
                 pb.WatchExecutionRequest(
                     execution_id=self.execution_id, after_sequence=self.sequence
-                )
+                ),
+                metadata=self._metadata,
             )
         else:
-            call = self._stub.RunExecution(start)
+            call = self._stub.RunExecution(start, metadata=self._metadata)
         try:
             while True:
                 try:
@@ -317,6 +380,20 @@ def _duration(value: float | timedelta) -> Duration:
             grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", f"timeout: {value} is no duration"
         ) from None
     return duration
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp
+
+
+def _metadata(api_key: str) -> _Metadata:
+    key = api_key.strip()
+    if not (key.isascii() and key.isprintable()):
+        # It is a secret, so it is not repeated.
+        raise ValueError("the API key holds characters that cannot be sent, such as a line break")
+    return (("x-api-key", key),) if key else ()
 
 
 def _channel(address: str) -> grpc.aio.Channel:

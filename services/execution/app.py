@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
 
+from conductor.auth.v1 import key_service_pb2, key_service_pb2_grpc
 from conductor.execution.v1 import execution_service_pb2, execution_service_pb2_grpc
 from conductor.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
 from services.execution.adapters.agents import SettingsAgents
@@ -17,20 +18,23 @@ from services.execution.adapters.mock import MockProvider, Script
 from services.execution.adapters.prices import FilePrices
 from services.execution.adapters.providers import Server, connect
 from services.execution.domain import NANO, Agent, Model, Persistence, Tolerance, Turns, Wish
-from services.execution.handlers import ExecutionHandlers, GatewayHandlers
+from services.execution.handlers import ExecutionHandlers, GatewayHandlers, KeyHandlers
 from services.execution.ports import Provider
 from services.execution.settings import KNOWN_PROVIDERS, ExecutionSettings, OrgSettings
-from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions, StoredLeases
+from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions, StoredKeys, StoredLeases
 from services.execution.usecases.calls import Patience
 from services.execution.usecases.catalogue import Absent, Catalogue, Preference
 from services.execution.usecases.circuits import Circuits
 from services.execution.usecases.executions import ExecutionService, Terms
 from services.execution.usecases.health import Health
+from services.execution.usecases.keys import KeyKeeper, KeyUses
 from services.execution.usecases.retention import Retention
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
 from services.kit import ids
 from services.kit.errors import DomainError
+from services.kit.guard import guard_of, signer_of
+from services.kit.keys import mint
 from services.kit.server import App, main
 from services.kit.settings import PREFIX, SettingsError
 from services.kit.storage.opening import open_queue, open_store
@@ -43,6 +47,7 @@ async def compose(
     settings: ExecutionSettings, stack: AsyncExitStack, meter: Meter | None = None
 ) -> App:
     """Build the service; what it opens is closed by the stack."""
+    signer = signer_of(settings)
     store = await open_store(settings, "execution", COLLECTIONS, LOGS, stack)
     executions, leases = StoredExecutions(store), StoredLeases(store)
     queue, wakeups = await open_queue(settings, "execution", stack)
@@ -106,7 +111,9 @@ async def compose(
     metrics.observe(running=worker.running, waiting=turns.__len__, circuits=circuits.states)
     watches = Watches(executions, wakeups, heartbeat_seconds=settings.execution_heartbeat_seconds)
     health = Health(executions, worker)
-    background = [worker.serve]
+    keys = StoredKeys(store)
+    uses = KeyUses(keys, clock=ids.now)
+    background = [worker.serve, uses.serve]
     if settings.execution_retention_seconds:
         retention = Retention(
             executions, service, keep_seconds=settings.execution_retention_seconds, clock=ids.now
@@ -132,12 +139,20 @@ async def compose(
                 gateway_service_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name,
                 partial(
                     gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server,
-                    GatewayHandlers(service, watches, health),
+                    GatewayHandlers(service, watches, health, signer),
+                ),
+            ),
+            (
+                key_service_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
+                partial(
+                    key_service_pb2_grpc.add_KeyServiceServicer_to_server,
+                    KeyHandlers(KeyKeeper(keys, mint=mint, clock=ids.now)),
                 ),
             ),
         ],
         background=background,
         drain=drain,
+        guard=guard_of(settings, signer, keys, None, uses.note, stack),
     )
 
 

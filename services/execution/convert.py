@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import orjson
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from conductor.auth.v1 import access_pb2, key_pb2
 from conductor.execution.v1 import (
     event_pb2,
     execution_pb2,
@@ -27,6 +29,8 @@ from services.execution.domain import (
     Event,
     Execution,
     Filter,
+    Key,
+    KeyAsked,
     Kind,
     Model,
     PartHealth,
@@ -36,12 +40,14 @@ from services.execution.domain import (
     unavailable_feature,
 )
 from services.kit.errors import DomainError, Reason, Violation, invalid
+from services.kit.principals import Scope
 
 _MAX_INPUT_BYTES = 1024 * 1024
 _MAX_PAGE_BYTES = 2 * 1024 * 1024
 _BODY_BYTES = 128 * 1024
 _MAX_SEQUENCE = 2**32 - 1
 _STATE = "STATE_"
+_SCOPE = "SCOPE_"
 _STATUS = b'{"event":"status_update"'
 _HIDDEN = tuple(
     b'{"event":"%b"' % kind.value.encode()
@@ -380,11 +386,62 @@ def answer_to_proto(execution: Execution) -> gateway_service_pb2.ExecuteResponse
     )
 
 
-def job_to_proto(execution: Execution) -> gateway_service_pb2.StreamExecuteResponse:
-    """Print where the events of a run are streamed."""
+def job_to_proto(execution: Execution, token: str) -> gateway_service_pb2.StreamExecuteResponse:
+    """Print where the events of a run are streamed.
+
+    Args:
+        token: what stands in for a key there; may be empty.
+    """
+    url = f"/api/v1/stream/{execution.id}"
     return gateway_service_pb2.StreamExecuteResponse(
-        job_id=execution.id, status="started", stream_url=f"/api/v1/stream/{execution.id}"
+        job_id=execution.id, status="started", stream_url=f"{url}?token={token}" if token else url
     )
+
+
+# Keys
+
+
+def asked_of_key(key: key_pb2.Key) -> KeyAsked:
+    """Read what a caller asks of a key to be made."""
+    return KeyAsked(
+        name=key.name,
+        org=key.org_id,
+        scopes=frozenset(_scope(scope) for scope in key.scopes),
+        expire_time=_microseconds(key, "expire_time", "key.expire_time"),
+    )
+
+
+def key_to_proto(key: Key, text: str = "") -> key_pb2.Key:
+    """Print a key.
+
+    Args:
+        text: what its holder shows, when it was made just now.
+    """
+    message = key_pb2.Key(
+        id=key.id,
+        name=key.name,
+        org_id=key.org,
+        scopes=[
+            access_pb2.Scope.Value(f"{_SCOPE}{scope.name}")
+            for scope in Scope
+            if scope in key.scopes
+        ],
+        create_time=_timestamp(key.create_time),
+        creator=key.creator,
+        secret=text,
+    )
+    for field, time in (
+        (message.expire_time, key.expire_time),
+        (message.revoke_time, key.revoke_time),
+        (message.last_use_time, key.last_use_time),
+    ):
+        if time is not None:
+            field.CopyFrom(_timestamp(time))
+    return message
+
+
+def _scope(scope: access_pb2.Scope.ValueType) -> Scope:
+    return Scope[access_pb2.Scope.Name(scope).removeprefix(_SCOPE)]
 
 
 def health_to_proto(
@@ -434,11 +491,11 @@ def _duration(milliseconds: int) -> Duration:
     return Duration(seconds=seconds, nanos=rest * 1_000_000)
 
 
-def _microseconds(request: execution_service_pb2.ListExecutionsRequest, field: str) -> int | None:
-    if not request.HasField(field):  # type: ignore[arg-type]  # a literal at every call
+def _microseconds(message: Message, field: str, path: str = "") -> int | None:
+    if not message.HasField(field):
         return None
-    time: Timestamp = getattr(request, field)
+    time: Timestamp = getattr(message, field)
     try:
         return time.ToMicroseconds()
     except ValueError:
-        raise invalid(field, "must be a time of the years 1 to 9999") from None
+        raise invalid(path or field, "must be a time of the years 1 to 9999") from None

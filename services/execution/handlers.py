@@ -8,6 +8,9 @@ from contextlib import aclosing
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
+from conductor.auth.v1 import key_pb2
+from conductor.auth.v1 import key_service_pb2 as keys_pb
+from conductor.auth.v1.key_service_pb2_grpc import KeyServiceServicer
 from conductor.execution.v1 import execution_pb2
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceServicer
@@ -18,13 +21,17 @@ from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.circuits import Circuits
 from services.execution.usecases.executions import ExecutionService
 from services.execution.usecases.health import Health
+from services.execution.usecases.keys import KeyKeeper
 from services.execution.usecases.watches import Watches
 from services.kit import VERSION, call, ids, paging
 from services.kit.cache import VersionedBytes
 from services.kit.errors import DomainError, Reason
 from services.kit.interceptor import Context, serialized
+from services.kit.signing import Signer
 
 _CACHE_BYTES = 8 * 1024 * 1024
+_TOKEN_MICROSECONDS = 600_000_000
+"""How long the token of a stream outlives the timeout of its run."""
 
 Frames = Callable[..., bytes]
 
@@ -147,12 +154,23 @@ class ExecutionHandlers(ExecutionServiceServicer):
 
 
 class GatewayHandlers(GatewayServiceServicer):
-    """The rpcs of GatewayService."""
+    """The rpcs of GatewayService.
 
-    def __init__(self, executions: ExecutionService, watches: Watches, health: Health) -> None:
+    Args:
+        signer: makes the tokens of streams; None while authentication is off.
+    """
+
+    def __init__(
+        self,
+        executions: ExecutionService,
+        watches: Watches,
+        health: Health,
+        signer: Signer | None,
+    ) -> None:
         self._executions = executions
         self._watches = watches
         self._health = health
+        self._signer = signer
 
     async def GetHealth(
         self, request: gateway_pb.GetHealthRequest, context: Context
@@ -171,7 +189,11 @@ class GatewayHandlers(GatewayServiceServicer):
         self, request: gateway_pb.ExecuteRequest, context: Context
     ) -> gateway_pb.StreamExecuteResponse:
         execution = await self._executions.start(call.org(), convert.asked_of_execute(request))
-        return convert.job_to_proto(execution)
+        token = ""
+        if self._signer is not None:
+            expire = ids.now() + execution.order.timeout_ms * 1000 + _TOKEN_MICROSECONDS
+            token = self._signer.stream_token(execution.org, execution.id, expire)
+        return convert.job_to_proto(execution, token)
 
     async def StreamJob(
         self, request: gateway_pb.StreamJobRequest, context: Context
@@ -180,6 +202,36 @@ class GatewayHandlers(GatewayServiceServicer):
         frames, end = convert.job_frames, convert.job_end_frame
         async for body in _server_sent_events(self._watches, request.job_id, after, frames, end):
             yield body
+
+
+class KeyHandlers(KeyServiceServicer):
+    """The rpcs of KeyService."""
+
+    def __init__(self, keys: KeyKeeper) -> None:
+        self._keys = keys
+
+    async def CreateKey(self, request: keys_pb.CreateKeyRequest, context: Context) -> key_pb2.Key:
+        asked = convert.asked_of_key(request.key)
+        key, text = await self._keys.create(call.current().principal, asked)
+        return convert.key_to_proto(key, text)
+
+    async def ListKeys(
+        self, request: keys_pb.ListKeysRequest, context: Context
+    ) -> keys_pb.ListKeysResponse:
+        org = call.current().principal.org_to_list(request.org_id)
+        after = paging.decode_token(request.page_token, org)
+        size = paging.page_size(request.page_size)
+        found = await self._keys.list(org, after, size + 1)
+        page = found[:size]
+        response = keys_pb.ListKeysResponse(keys=[convert.key_to_proto(key) for key in page])
+        if len(found) > len(page):
+            last = page[-1]
+            response.next_page_token = paging.encode_token((last.create_time, last.id), org)
+        return response
+
+    async def RevokeKey(self, request: keys_pb.RevokeKeyRequest, context: Context) -> key_pb2.Key:
+        key = await self._keys.revoke(call.current().principal, request.key_id)
+        return convert.key_to_proto(key)
 
 
 def _event_stream(watches: Watches, execution_id: str, after: int) -> AsyncIterator[HttpBody]:

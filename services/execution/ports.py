@@ -14,6 +14,7 @@ from services.execution.domain import (
     Event,
     Execution,
     Filter,
+    Key,
     Model,
     Price,
     Spend,
@@ -150,6 +151,34 @@ class Leases(Protocol):
 
     async def remove(self, lease: Renewal) -> None:
         """Remove a lease unless it was renewed since it was read; a renewed one stays."""
+        ...
+
+
+class Keys(Protocol):
+    """The stored keys of all organisations.
+
+    Every method raises DomainError STORE_UNAVAILABLE or STORE_FULL when the store cannot serve it.
+    """
+
+    async def add(self, key: Key) -> None:
+        """Store a new key."""
+        ...
+
+    async def get(self, key_id: str) -> Key | None:
+        """Read a key."""
+        ...
+
+    async def list(
+        self, org: str | None, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[Key]:
+        """Read a page of keys, newest first, beyond a (create_time, id).
+
+        Those of an organisation, or of all for None.
+        """
+        ...
+
+    async def save(self, key: Key) -> Key:
+        """Store a changed key; returns it as stored. Raises FencedError when somebody else did."""
         ...
 
 

@@ -8,9 +8,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from services.kit.settings import Settings, environment, only_loopback
+from services.kit.settings import Settings, environment, listening_address
 
 _MAX_PORT = 65535
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -186,7 +194,8 @@ class ExecutionSettings(Settings):
     section: ClassVar[str] = "execution_"
 
     execution_address: str = "127.0.0.1:0"
-    """Where it listens; port 0 is any free one. Envoy is what callers reach, this is loopback."""
+    """Where it listens; port 0 is any free one. Callers reach Envoy; without authentication this is an
+    address of the loopback."""
 
     execution_processes: int = Field(default=1, ge=1, le=64)
     """How many processes of this service there are."""
@@ -343,11 +352,11 @@ class ExecutionSettings(Settings):
 
     @field_validator("execution_address")
     @classmethod
-    def _only_loopback(cls, address: str) -> str:
+    def _only_addresses(cls, address: str, others: ValidationInfo) -> str:
         host, _, port = address.rpartition(":")
         if not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
             raise ValueError(f"{address!r} is not an address like 127.0.0.1:9000")
-        only_loopback(host)
+        listening_address(host, others.data.get("auth"))
         return address
 
     execution_mock_models: dict[str, MockSettings] = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Executions and leases as documents and logs."""
+"""Executions, leases and keys as documents and logs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from services.execution.domain import (
     Execution,
     Failure,
     Filter,
+    Key,
     Order,
     Price,
     Spend,
@@ -29,6 +30,8 @@ from services.execution.ports import (
     RequestIdTakenError,
     SlotTakenError,
 )
+from services.kit.keys import KeyRecord
+from services.kit.principals import Scope
 from services.kit.storage.ports import (
     Append,
     AtMost,
@@ -53,9 +56,10 @@ EXECUTIONS = Collection(
     schema_version=2,
 )
 WORKERS = Collection("workers")
+KEYS = Collection("keys", fields=("holder",))
 EVENTS = "events"
 
-COLLECTIONS = (EXECUTIONS, WORKERS)
+COLLECTIONS = (EXECUTIONS, WORKERS, KEYS)
 LOGS = (EVENTS,)
 
 MESH_ORG = "_mesh"
@@ -236,6 +240,72 @@ class StoredLeases:
             await self._store.write(Delete(WORKERS, MESH_ORG, lease.worker, lease.counter))
         except ConflictError:
             return
+
+
+class StoredKeys:
+    """Keys as documents of the mesh, so that one is found by its id alone."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def add(self, key: Key) -> None:
+        """Store a new key."""
+        await self._store.write(Insert(KEYS, _key_document(key)))
+
+    async def get(self, key_id: str) -> Key | None:
+        """Read a key."""
+        document = await self._store.get(KEYS, MESH_ORG, key_id)
+        return None if document is None else _key(document)
+
+    async def list(
+        self, org: str | None, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[Key]:
+        """Read a page of keys, newest first."""
+        equal = {} if org is None else {"holder": org}
+        query = Query(KEYS, MESH_ORG, equal=equal, after=after, limit=limit, newest_first=True)
+        return [_key(document) for document in await self._store.query(query)]
+
+    async def save(self, key: Key) -> Key:
+        """Store a changed key."""
+        try:
+            await self._store.write(Replace(KEYS, _key_document(key)))
+        except ConflictError:
+            raise FencedError from None
+        return replace(key, version=key.version + 1)
+
+    async def find(self, key_id: str) -> KeyRecord | None:
+        """Read what a guard needs to know of a key."""
+        key = await self.get(key_id)
+        if key is None:
+            return None
+        return KeyRecord(key.id, key.org, key.scopes, key.digest, key.expire_time, key.revoke_time)
+
+
+def _key_document(key: Key) -> Document:
+    body = {
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "digest": key.digest,
+        "creator": key.creator,
+        "expire_time": key.expire_time,
+        "revoke_time": key.revoke_time,
+        "last_use_time": key.last_use_time,
+    }
+    return Document(
+        MESH_ORG, key.id, key.create_time, {"holder": key.org}, body, version=key.version
+    )
+
+
+def _key(document: Document) -> Key:
+    body = dict(document.body)
+    return Key(
+        id=document.id,
+        org=document.fields["holder"],
+        create_time=document.create_time,
+        version=document.version,
+        scopes=frozenset(map(Scope, body.pop("scopes"))),
+        **body,
+    )
 
 
 def _request_key(org: str, request_id: str) -> str:

@@ -18,7 +18,8 @@ class Call:
     """One rpc while it is served. Its metadata was read once."""
 
     method: str
-    metadata: Mapping[str, str]
+    metadata: Mapping[str, str] = field(repr=False)
+    """Among it may be the caller's key."""
     call_id: str
     """The `x-request-id` of the edge, else made here. Not an idempotency key."""
     trace_id: str

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from math import ceil
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
@@ -25,13 +26,18 @@ from services.kit.audit import Auditor
 from services.kit.errors import DomainError, Violation, code_of, reason_name, to_status
 from services.kit.guard import Access, Guard, access_of
 from services.kit.logs import CallLog
+from services.kit.principals import Scope
 
 _LOG = logging.getLogger(__name__)
 _SMALL_REQUEST = 64 * 1024
 _DETAILS = "grpc-status-details-bin"
-_FOREIGN = "grpc."
-"""What the names of services begin with that are not ours and open to all, like health."""
-_ANYONE = Access()
+_FOREIGN = {
+    "grpc.health.v1.Health": Access(),
+    "grpc.reflection.v1alpha.ServerReflection": Access(Scope.READ),
+    # It tells of the connections of every organisation.
+    "grpc.channelz.v1.Channelz": Access(Scope.OPERATOR),
+}
+"""What services ask of their callers that are not ours and do not say it in their protos."""
 _UNRECORDED = {
     reason_name(reason) for reason in (Reason.REASON_UNAUTHENTICATED, Reason.REASON_RATE_LIMITED)
 }
@@ -49,10 +55,10 @@ def serialized(kind: type[M], message: bytes) -> M:  # noqa: ARG001 it is there 
 
 
 class Interceptor:
-    """Wraps every method that takes one request.
+    """Wraps every method.
 
-    Methods with a stream of requests (reflection) pass through untouched. Methods are wrapped when
-    they are registered: as a grpc.aio interceptor the same work costs a chain of coroutines a call.
+    Methods are wrapped when they are registered: as a grpc.aio interceptor the same work costs a
+    chain of coroutines a call.
 
     Args:
         guard: judges callers; None lets everyone in, as `ANYONE`.
@@ -76,19 +82,26 @@ class Interceptor:
     ) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """Wrap the methods of a proto service."""
         return {
-            name: handler
-            if handler.request_streaming
-            else self._wrap(f"/{service}/{name}", handler, self._access(service, name))
+            name: self._wrap(f"/{service}/{name}", handler, self._access(service, name))
             for name, handler in handlers.items()
         }
 
     @staticmethod
     def _access(service: str, name: str) -> Access:
-        return _ANYONE if service.startswith(_FOREIGN) else access_of(service, name)
+        known = _FOREIGN.get(service)
+        return access_of(service, name) if known is None else known
 
     def _wrap(
         self, method: str, handler: grpc.RpcMethodHandler[Any, Any], access: Access
     ) -> grpc.RpcMethodHandler[Any, Any]:
+        if handler.request_streaming:
+            if not handler.response_streaming:
+                raise ValueError(f"{method} answers a stream of requests once; nothing here does")
+            return grpc.stream_stream_rpc_method_handler(
+                self._dialogue(method, handler.stream_stream, access),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(method, handler.unary_stream, handler.request_deserializer, access)
@@ -176,6 +189,38 @@ class Interceptor:
 
         return answer
 
+    def _dialogue(
+        self, method: str, behavior: Any, access: Access
+    ) -> Callable[[AsyncIterator[Message], Context], AsyncIterator[Message]]:
+        """Wrap a method that answers requests as they come; their rules are its own to check."""
+        guard = None if access.scope is None else self._guard
+
+        async def answer(
+            requests: AsyncIterator[Message], context: Context
+        ) -> AsyncIterator[Message]:
+            began = perf_counter()
+            served = call.begin(method, _metadata(context))
+            code = "CANCELLED"
+            try:
+                if guard is not None:
+                    await guard.admit(served, access, None)
+                async with aclosing(behavior(requests, context)) as responses:
+                    async for response in responses:
+                        yield response
+                code = "OK"
+            except grpc.aio.AbortError:
+                code = context.code().name
+                raise
+            except Exception as error:
+                known = _as_domain_error(served, error)
+                code = code_of(known.reason).name
+                await _abort(context, known)
+                raise
+            finally:
+                self._log.write(served, code, perf_counter() - began)
+
+        return answer
+
     def _check(self, request: Message, raw: bytes) -> None:
         violations = self._validator.collect_violations(request, fail_fast=True)
         if violations:
@@ -252,5 +297,7 @@ async def _abort(context: Context, error: DomainError) -> None:
     status = to_status(error)
     trailers: list[tuple[str, str | bytes]] = [(_DETAILS, status.SerializeToString())]
     if error.retry_after is not None:
-        trailers.append(("retry-after", str(max(1, round(error.retry_after)))))
+        trailers.append(("retry-after", str(max(1, ceil(error.retry_after)))))
+    if error.reason == Reason.REASON_UNAUTHENTICATED:
+        trailers.append(("www-authenticate", "Bearer"))
     await context.abort(code_of(error.reason), status.message, tuple(trailers))

@@ -1,4 +1,4 @@
-"""The bootstrap of every service: settings, logs, server, health, reflection, graceful stop."""
+"""The bootstrap of every service: settings, logs, server, health, reflection, channelz, stop."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from typing import Any, Self, TypeVar
 import grpc
 import uvloop
 from google.protobuf.internal import api_implementation
+from grpc_channelz.v1 import channelz, channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from services.kit import logs
 from services.kit.audit import Auditor
@@ -31,6 +32,7 @@ from services.kit.telemetry import Meter, metering
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_LOG_SECONDS = 0.25
+_CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -161,8 +163,14 @@ class serving:  # noqa: N801 used as a context manager, like a function
         for _, register in self._app.services:
             register(registration)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registration)
-        reflection.enable_server_reflection(
-            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        channelz_pb2_grpc.add_ChannelzServicer_to_server(
+            channelz.aio.ChannelzServicer(), registration
+        )
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(
+                [*names, health.SERVICE_NAME, _CHANNELZ, reflection.SERVICE_NAME]
+            ),
+            registration,
         )
         try:
             self.port = self._server.add_insecure_port(self._app.address)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -27,6 +28,10 @@ from pydantic_settings import (
 from yaml import YAMLError
 
 PREFIX = "CONDUCTOR_"
+SECRET_CHARACTERS = 32
+"""The fewest that a secret of the settings has."""
+
+_SECRET = re.compile(r"[!-~]*")
 
 
 class SettingsError(Exception):
@@ -95,10 +100,31 @@ class Settings(BaseSettings):
     audit_retention_days: float = Field(default=90.0, ge=0)
     """How long audit records are kept; 0 keeps them all."""
 
+    @field_validator("bootstrap_key", "mesh_secret")
+    @classmethod
+    def _only_secrets(cls, secret: SecretStr) -> SecretStr:
+        text = secret.get_secret_value()
+        if text and (len(text) < SECRET_CHARACTERS or not _SECRET.fullmatch(text)):
+            # It is a secret, so it is not repeated.
+            raise ValueError(
+                f"it needs at least {SECRET_CHARACTERS} characters that fit a header, without "
+                "blanks; `openssl rand -hex 32` makes one"
+            )
+        return secret
+
     @field_validator("auth", mode="before")
     @classmethod
     def _yaml_reads_on_as_true(cls, value: object) -> object:
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _tokens_have_an_audience(self) -> Self:
+        if self.jwt_issuer and not self.jwt_audience:
+            raise ValueError(
+                f"with {PREFIX}JWT_ISSUER, {PREFIX}JWT_AUDIENCE has to say whom the tokens are for; "
+                "without it a token made for anybody else would be let in"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -119,11 +145,14 @@ def environment(name: str) -> str:
     return os.environ.get(name, "").strip()
 
 
-def only_loopback(host: str) -> str:
-    """Check that an address to listen on cannot be reached from other machines.
+def listening_address(host: str, auth: object) -> str:
+    """Check an address to listen on: one that other machines can reach needs authentication.
+
+    Args:
+        auth: the setting `auth`.
 
     Raises:
-        ValueError: it can, or it is no address; one sentence with the fix.
+        ValueError: it may not be listened on, or it is no address; one sentence with the fix.
     """
     address = "127.0.0.1" if host == "localhost" else host.strip("[]")
     try:
@@ -132,11 +161,10 @@ def only_loopback(host: str) -> str:
         raise ValueError(
             f"{host!r} is not an IP address; use 127.0.0.1, ::1 or localhost"
         ) from None
-    if not loopback:
+    if not loopback and auth != "on":
         raise ValueError(
             f"{host} can be reached from other machines, and without authentication anyone "
-            "there could run agents here; this release has no authentication yet, so use "
-            "127.0.0.1"
+            f"there could run agents here; set {PREFIX}AUTH=on, or use 127.0.0.1"
         )
     return address
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import ipaddress
 import re
 import ssl
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from services.kit.settings import Settings, SettingsError, only_loopback
+from services.kit.settings import Settings, SettingsError, listening_address
 from services.mesh.clusters import Remote
 from services.mesh.tokens import Tokens
 
@@ -94,10 +91,8 @@ class MeshSettings(Settings):
 
     @field_validator("listen_host")
     @classmethod
-    def _only_the_loopback(cls, host: str, info: ValidationInfo) -> str:
-        if info.data.get("auth") == "on" and _is_address(host):
-            return host.strip("[]")
-        return only_loopback(host)
+    def _only_addresses(cls, host: str, others: ValidationInfo) -> str:
+        return listening_address(host, others.data.get("auth"))
 
     @field_validator("tls_cert", "tls_key", mode="before")
     @classmethod
@@ -147,19 +142,6 @@ class MeshSettings(Settings):
                     "not the scheme's own, like https://app.example.org or http://localhost:3000"
                 )
         return origins
-
-
-def edge_proof(mesh_secret: str) -> str:
-    """What tells a service that a request came through Envoy."""
-    return hmac.new(mesh_secret.encode(), b"edge", hashlib.sha256).hexdigest()
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 def _check_certificate(certificate: Path, key: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from services.kit.signing import edge_proof
 from services.mesh.addresses import free_ports
 from services.mesh.envoy import binary
-from services.mesh.settings import edge_proof
 from services.mesh.table import SERVICES
 from tests.edge.conftest import PATIENCE
 from tests.fakes.certificates import new_certificate

@@ -15,7 +15,13 @@ COLOUR = "\x1b["
 
 _LONGEST = 20
 # What the person who runs the tests has chosen is not what is tested.
-_CHOSEN = ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "CONDUCTOR_HTTP_PORT")
+_CHOSEN = (
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "TTY_COMPATIBLE",
+    "CONDUCTOR_HTTP_PORT",
+    "CONDUCTOR_API_KEY",
+)
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 

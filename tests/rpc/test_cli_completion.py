@@ -26,6 +26,7 @@ async def complete(terminal: Terminal, line: str) -> list[str]:
         ("conductor ex", ["executions"]),
         ("conductor executions ", ["list", "get", "watch", "cancel", "delete"]),
         ("conductor executions list --state c", ["cancelled"]),
+        ("conductor keys create ci --scope ad", ["admin"]),
         ("conductor run --max-", ["--max-output-tokens", "--max-cost"]),
     ],
 )

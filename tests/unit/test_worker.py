@@ -379,7 +379,8 @@ async def test_a_run_ends_whole_when_the_store_kept_its_events_and_lost_their_pr
         power_fails = True
 
         async def write(self, *writes: Write) -> None:
-            *_, (_, last, _) = [(0, b"", ""), *getattr(writes[0], "entries", ())]
+            appended = writes[0].entries if isinstance(writes[0], Append) else ()
+            *_, (_, last, _) = [(0, b"", ""), *appended]
             if self.power_fails and len(writes) > 1 and power_fails_at.encode() in last:
                 self.power_fails = False
                 await super().write(*writes[:-1])

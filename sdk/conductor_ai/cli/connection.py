@@ -42,10 +42,22 @@ Address = Annotated[
 """Where the mesh listens; given to a command, it is never empty."""
 
 
-def call(address: str, work: Work) -> NoReturn:
+ApiKey = Annotated[
+    str,
+    typer.Option(
+        "--api-key",
+        envvar="CONDUCTOR_API_KEY",
+        help="The key to show. Better set in the environment: others on the machine see arguments.",
+        show_default=False,
+    ),
+]
+"""What a mesh that authenticates its callers is shown; may be empty."""
+
+
+def call(address: str, api_key: str, work: Work) -> NoReturn:
     """Do some work with a mesh and leave with its outcome; what went wrong is told on stderr."""
     try:
-        status = asyncio.run(_call(address, work))
+        status = asyncio.run(_call(address, api_key, work))
         sys.stdout.flush()
     except BrokenPipeError:
         # Nobody reads any more; the interpreter must not say so again when it flushes at its end.
@@ -54,9 +66,9 @@ def call(address: str, work: Work) -> NoReturn:
     raise typer.Exit(status)
 
 
-async def _call(address: str, work: Work) -> Exit:
+async def _call(address: str, api_key: str, work: Work) -> Exit:
     try:
-        client = Client(address)
+        client = Client(address, api_key=api_key)
     except ValueError as error:
         tell(f"error: {error}")
         return Exit.REFUSED

@@ -13,7 +13,7 @@ import typer
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2 import ListExecutionsRequest
 from conductor_ai.cli import details, following, listing, times
-from conductor_ai.cli.connection import Address, call
+from conductor_ai.cli.connection import Address, ApiKey, call
 from conductor_ai.cli.exits import Exit, explain, refuse
 from conductor_ai.cli.output import AsJson, json_line, tell
 from conductor_ai.cli.printers import printer_for
@@ -62,6 +62,7 @@ def list_executions(
     limit: Annotated[int, typer.Option(help="The most to list; 0 lists all.", min=0)] = 50,
     as_json: AsJson = False,
     address: Address = "",
+    api_key: ApiKey = "",
 ) -> None:
     """List runs, newest first."""
     # One more than is shown tells whether there are more.
@@ -83,11 +84,13 @@ def list_executions(
             tell("no executions are like that" if filtered else "no executions yet")
         return Exit.SUCCEEDED
 
-    call(address, show)
+    call(address, api_key, show)
 
 
 @group.command()
-def get(execution_id: Id, as_json: AsJson = False, address: Address = "") -> None:
+def get(
+    execution_id: Id, as_json: AsJson = False, address: Address = "", api_key: ApiKey = ""
+) -> None:
     """Show all that is known of a run: state, limits, times, cost, input, result."""
 
     async def show(client: Client) -> Exit:
@@ -98,7 +101,7 @@ def get(execution_id: Id, as_json: AsJson = False, address: Address = "") -> Non
             details.show(execution)
         return Exit.SUCCEEDED
 
-    call(address, show)
+    call(address, api_key, show)
 
 
 @group.command()
@@ -112,6 +115,7 @@ def watch(
     ] = 0,
     as_json: AsJson = False,
     address: Address = "",
+    api_key: ApiKey = "",
 ) -> None:
     """Follow a run as `conductor run` does, from its beginning on.
 
@@ -119,18 +123,18 @@ def watch(
     watching, with 130, and leaves the run alone. 141: nobody reads stdout.
     """
     printer = printer_for(as_json=as_json)
-    call(address, lambda client: following.watch(client, execution_id, after, printer))
+    call(address, api_key, lambda client: following.watch(client, execution_id, after, printer))
 
 
 @group.command()
-def cancel(ids: Ids, as_json: AsJson = False, address: Address = "") -> None:
+def cancel(ids: Ids, as_json: AsJson = False, address: Address = "", api_key: ApiKey = "") -> None:
     """Cancel runs. One that is cancelled already stays so; one that has ended is an error."""
 
     async def one(client: Client, execution_id: str) -> None:
         execution = await client.cancel(execution_id)
         print(json_line(execution) if as_json else f"{execution_id} cancelled")
 
-    _each(ids, one, address)
+    _each(ids, one, address, api_key)
 
 
 @group.command()
@@ -141,6 +145,7 @@ def delete(
     ] = False,
     as_json: AsJson = False,
     address: Address = "",
+    api_key: ApiKey = "",
 ) -> None:
     """Delete finished runs and their events, for good."""
     if not yes:
@@ -151,10 +156,12 @@ def delete(
         gone = Execution(id=execution_id)
         print(json_line(gone) if as_json else f"{execution_id} deleted")
 
-    _each(ids, one, address)
+    _each(ids, one, address, api_key)
 
 
-def _each(ids: list[str], work: Callable[[Client, str], Awaitable[None]], address: str) -> None:
+def _each(
+    ids: list[str], work: Callable[[Client, str], Awaitable[None]], address: str, api_key: str
+) -> None:
     """Do the same with several runs; the exit status is that of the first that failed."""
 
     async def all_of_them(client: Client) -> Exit:
@@ -173,7 +180,7 @@ def _each(ids: list[str], work: Callable[[Client, str], Awaitable[None]], addres
                     break
         return status
 
-    call(address, all_of_them)
+    call(address, api_key, all_of_them)
 
 
 def _confirm(ids: list[str]) -> None:

@@ -52,6 +52,8 @@ def explain(error: ConductorError, address: str, about: str = "") -> Exit:
     for violation in error.field_violations:
         if violation.description not in error.message:
             tell(f"  {violation.field}: {violation.description}")
+    if error.code is grpc.StatusCode.UNAUTHENTICATED:
+        tell("  set CONDUCTOR_API_KEY to a key of this mesh; `conductor keys create` makes one")
     return status
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from conductor.execution.v1.model_pb2 import Circuit, Model
-from conductor_ai.cli.connection import Address, call
+from conductor_ai.cli.connection import Address, ApiKey, call
 from conductor_ai.cli.exits import Exit
 from conductor_ai.cli.output import AsJson, json_line, one_line, tell
 from conductor_ai.cli.tables import ABSENT, Column, draw, fitted, plain, titles
@@ -35,6 +35,7 @@ def list_models(
     provider: Annotated[str, typer.Option(help="Only models of this provider.")] = "",
     as_json: AsJson = False,
     address: Address = "",
+    api_key: ApiKey = "",
 ) -> None:
     """List the models: their limits, prices in US dollars for a million tokens, circuit breakers.
 
@@ -52,7 +53,7 @@ def list_models(
             _show([_cells(model) for model in wanted])
         return Exit.SUCCEEDED
 
-    call(address, show)
+    call(address, api_key, show)
 
 
 def _show(rows: list[tuple[str, ...]]) -> None:

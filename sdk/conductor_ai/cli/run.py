@@ -15,7 +15,7 @@ import typer
 
 from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.model_pb2 import ModelChoice
-from conductor_ai.cli.connection import Address, call
+from conductor_ai.cli.connection import Address, ApiKey, call
 from conductor_ai.cli.exits import Exit, refuse
 from conductor_ai.cli.following import show, unless
 from conductor_ai.cli.output import AsJson, tell
@@ -78,6 +78,7 @@ def run(
     ] = False,
     as_json: AsJson = False,
     address: Address = "",
+    api_key: ApiKey = "",
 ) -> None:
     """Run an agent and follow it: its answer on stdout as it comes, the outcome as exit status.
 
@@ -106,7 +107,11 @@ def run(
         options["max_cost_usd"] = max_cost
     if request_id:
         options["request_id"] = request_id
-    call(address, _Run(_read(text), options, printer_for(as_json=as_json, final=final)).follow)
+    call(
+        address,
+        api_key,
+        _Run(_read(text), options, printer_for(as_json=as_json, final=final)).follow,
+    )
 
 
 def _read(text: str) -> str:

@@ -28,6 +28,9 @@ STATE_STYLES: Final = {
     "closed": "green",
     "open": "red",
     "half_open": "yellow",
+    "active": "green",
+    "expired": "bright_black",
+    "revoked": "red",
 }
 """How a state looks at a terminal, by its name."""
 

@@ -9,7 +9,7 @@ import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_AGO = re.compile(r"(?:[0-9]{1,9}[wdhms])+", re.ASCII)
+_SPAN = re.compile(r"(?:[0-9]{1,9}[wdhms])+", re.ASCII)
 _PART = re.compile(r"([0-9]+)([wdhms])", re.ASCII)
 
 
@@ -19,15 +19,28 @@ def parse(text: str) -> datetime:
     Raises:
         typer.BadParameter: it is neither, or lies beyond the calendar.
     """
+    return _parse(text, -1, "how long ago: 2h, 7d")
+
+
+def parse_end(text: str) -> datetime:
+    """Read a time to come: ISO 8601 as for `parse`, or in how long: 12h, 90d.
+
+    Raises:
+        typer.BadParameter: it is neither, or lies beyond the calendar.
+    """
+    return _parse(text, 1, "in how long: 12h, 90d")
+
+
+def _parse(text: str, direction: int, otherwise: str) -> datetime:
     wish = text.strip()
     try:
-        if _AGO.fullmatch(wish):
-            ago = sum(int(count) * _SECONDS[unit] for count, unit in _PART.findall(wish))
-            return datetime.now(UTC) - timedelta(seconds=ago)
+        if _SPAN.fullmatch(wish):
+            seconds = sum(int(count) * _SECONDS[unit] for count, unit in _PART.findall(wish))
+            return datetime.now(UTC) + timedelta(seconds=direction * seconds)
         return datetime.fromisoformat(wish).astimezone(UTC)
     except (OverflowError, ValueError):
         raise typer.BadParameter(
-            f"{text!r} is no time; write 2026-05-31, 2026-05-31T18:00Z, or how long ago: 2h, 7d"
+            f"{text!r} is no time; write 2026-05-31, 2026-05-31T18:00Z, or {otherwise}"
         ) from None
 
 

@@ -37,6 +37,15 @@ from services.execution.domain.faults import (
 from services.execution.domain.health import (
     PartHealth,
 )
+from services.execution.domain.keys import (
+    Key,
+    KeyAsked,
+    key_not_found,
+    may_revoke,
+    new_key,
+    revoke,
+    use,
+)
 from services.execution.domain.limits import (
     Meter,
     Tally,
@@ -126,6 +135,8 @@ __all__ = (
     "Failure",
     "Filter",
     "Following",
+    "Key",
+    "KeyAsked",
     "Kind",
     "Meter",
     "Model",
@@ -155,6 +166,9 @@ __all__ = (
     "follow",
     "is_apart",
     "is_behind",
+    "key_not_found",
+    "may_revoke",
+    "new_key",
     "not_found",
     "opening",
     "outcome",
@@ -165,6 +179,7 @@ __all__ = (
     "release",
     "repair",
     "result_too_large",
+    "revoke",
     "same_request",
     "spent",
     "succeed",
@@ -174,4 +189,5 @@ __all__ = (
     "tokens",
     "told_place",
     "unavailable_feature",
+    "use",
 )

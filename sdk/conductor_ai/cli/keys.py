@@ -1,0 +1,173 @@
+"""`conductor keys`: who may call a mesh."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import aclosing
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from conductor.auth.v1 import access_pb2
+from conductor.auth.v1.key_pb2 import Key
+from conductor_ai.cli import times
+from conductor_ai.cli.connection import Address, ApiKey, call
+from conductor_ai.cli.exits import Exit
+from conductor_ai.cli.output import AsJson, json_line, one_line, tell
+from conductor_ai.cli.tables import ABSENT, Column, draw, fitted, plain, titles
+from conductor_ai.client import Client
+
+group = typer.Typer(name="keys", no_args_is_help=True, help="Manage the keys callers show.")
+
+_PREFIX = "SCOPE_"
+_COLUMNS = (
+    Column("id"),
+    Column("state", state=True),
+    Column("name"),
+    Column("org", below=True),
+    Column("scopes", below=True),
+    Column("created", below=True),
+    Column("expires", below=True),
+    Column("last used", below=True),
+)
+
+
+class Scope(StrEnum):
+    """What the holder of a key may do; each has in it what stands before it."""
+
+    READ = "read"
+    RUN = "run"
+    ADMIN = "admin"
+    OPERATOR = "operator"
+
+
+@group.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    scope: Annotated[
+        list[Scope],
+        typer.Option(
+            help="What its holder may do; may be given several times. Each has in it what stands "
+            "before it.",
+            case_sensitive=False,
+        ),
+    ],
+    org: Annotated[
+        str, typer.Option(help="The organisation its holder acts for; your own when left out.")
+    ] = "",
+    expires: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=times.parse_end,
+            metavar="TIME",
+            help="When it stops to work: 2027-05-31, 2027-05-31T18:00Z, or in how long: 12h, 90d.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    address: Address = "",
+    api_key: ApiKey = "",
+) -> None:
+    """Make a key and print it: this is the only time it is shown."""
+    scopes = [access_pb2.Scope.Value(f"{_PREFIX}{one.name}") for one in dict.fromkeys(scope)]
+
+    async def make(client: Client) -> Exit:
+        key = await client.create_key(name, scopes, org_id=org, expires=expires)
+        print(json_line(key) if as_json else key.secret)
+        tell(f"this is the only time the key is shown; `conductor keys revoke {key.id}` ends it")
+        return Exit.SUCCEEDED
+
+    call(address, api_key, make)
+
+
+@group.command("list")
+def list_keys(
+    org: Annotated[
+        str,
+        typer.Option(
+            help="The organisation whose keys to list, - for all; your own when left out."
+        ),
+    ] = "",
+    as_json: AsJson = False,
+    address: Address = "",
+    api_key: ApiKey = "",
+) -> None:
+    """List keys, newest first, revoked and expired ones too."""
+
+    async def show(client: Client) -> Exit:
+        now = datetime.now(UTC)
+        rows = []
+        async with aclosing(client.list_keys(org)) as keys:
+            async for key in keys:
+                if as_json:
+                    print(json_line(key))
+                else:
+                    rows.append(_cells(key, now))
+        if rows:
+            _show(rows)
+        elif not as_json:
+            tell("no keys yet")
+        return Exit.SUCCEEDED
+
+    call(address, api_key, show)
+
+
+@group.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="The id of the key.", metavar="ID")],
+    as_json: AsJson = False,
+    address: Address = "",
+    api_key: ApiKey = "",
+) -> None:
+    """Revoke a key for good; within 5 s it is refused everywhere."""
+
+    async def end(client: Client) -> Exit:
+        key = await client.revoke_key(key_id)
+        print(json_line(key) if as_json else f"{key.id} revoked")
+        return Exit.SUCCEEDED
+
+    call(address, api_key, end)
+
+
+def _show(rows: list[tuple[str, ...]]) -> None:
+    if sys.stdout.isatty():
+        draw(_COLUMNS, rows)
+        return
+    columns = fitted(_COLUMNS, rows)
+    for cells in (titles(columns), *rows):
+        print(plain(columns, cells))
+
+
+def _cells(key: Key, now: datetime) -> tuple[str, ...]:
+    cells = (
+        key.id,
+        _state(key, now),
+        key.name,
+        key.org_id,
+        ",".join(_scope(scope) for scope in key.scopes),
+        _moment(key.create_time),
+        _moment(key.expire_time),
+        _moment(key.last_use_time),
+    )
+    return tuple(one_line(cell) or ABSENT for cell in cells)
+
+
+def _state(key: Key, now: datetime) -> str:
+    if key.HasField("revoke_time"):
+        return "revoked"
+    if key.HasField("expire_time") and key.expire_time.ToDatetime(UTC) <= now:
+        return "expired"
+    return "active"
+
+
+def _scope(scope: access_pb2.Scope.ValueType) -> str:
+    try:
+        return access_pb2.Scope.Name(scope).removeprefix(_PREFIX).lower()
+    except ValueError:
+        return str(scope)
+
+
+def _moment(stamp: Timestamp) -> str:
+    return times.moment(stamp) if stamp.seconds else ""
