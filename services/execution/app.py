@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
 
+from conductor.audit.v1 import audit_service_pb2, audit_service_pb2_grpc
 from conductor.execution.v1 import execution_service_pb2, execution_service_pb2_grpc
 from conductor.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
 from services.execution.adapters.agents import SettingsAgents
@@ -17,7 +18,7 @@ from services.execution.adapters.mock import MockProvider, Script
 from services.execution.adapters.prices import FilePrices
 from services.execution.adapters.providers import Server, connect
 from services.execution.domain import NANO, Agent, Model, Persistence, Tolerance, Turns, Wish
-from services.execution.handlers import ExecutionHandlers, GatewayHandlers
+from services.execution.handlers import AuditHandlers, ExecutionHandlers, GatewayHandlers
 from services.execution.ports import Provider
 from services.execution.settings import KNOWN_PROVIDERS, ExecutionSettings, OrgSettings
 from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions, StoredLeases
@@ -30,6 +31,7 @@ from services.execution.usecases.retention import Retention
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
 from services.kit import ids
+from services.kit.audit import AuditRetention, StoredAudit
 from services.kit.errors import DomainError
 from services.kit.server import App, main
 from services.kit.settings import PREFIX, SettingsError
@@ -112,6 +114,11 @@ async def compose(
             executions, service, keep_seconds=settings.execution_retention_seconds, clock=ids.now
         )
         background.append(retention.serve)
+    audit = StoredAudit(store, "execution")
+    stack.push_async_callback(audit.close)
+    if settings.audit_retention_days:
+        days = settings.audit_retention_days
+        background.append(AuditRetention(store, "execution", keep_days=days).serve)
 
     async def drain() -> None:
         watches.close()
@@ -135,9 +142,16 @@ async def compose(
                     GatewayHandlers(service, watches, health),
                 ),
             ),
+            (
+                audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
+                partial(
+                    audit_service_pb2_grpc.add_AuditServiceServicer_to_server, AuditHandlers(audit)
+                ),
+            ),
         ],
         background=background,
         drain=drain,
+        auditor=audit,
     )
 
 

@@ -29,6 +29,7 @@ from services.execution.ports import (
     RequestIdTakenError,
     SlotTakenError,
 )
+from services.kit.audit import AUDIT
 from services.kit.storage.ports import (
     Append,
     AtMost,
@@ -54,7 +55,7 @@ EXECUTIONS = Collection(
 WORKERS = Collection("workers")
 EVENTS = "events"
 
-COLLECTIONS = (EXECUTIONS, WORKERS)
+COLLECTIONS = (EXECUTIONS, WORKERS, AUDIT)
 LOGS = (EVENTS,)
 
 MESH_ORG = "_mesh"

@@ -6,6 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from conductor.errors.v1.reason_pb2 import Reason
+from services.kit.errors import DomainError, Violation
+
+ALL_ORGS = "-"
+"""What names every organisation in a request."""
+
 
 class Scope(StrEnum):
     """What a caller may do; each has in it what stands before it."""
@@ -32,6 +38,26 @@ class Principal:
     def may(self, scope: Scope) -> bool:
         """Tell whether one of its scopes has this one in it."""
         return any(_ORDER.index(own) >= _ORDER.index(scope) for own in self.scopes)
+
+    def org_to_list(self, asked: str) -> str | None:
+        """Decide whose things a list shows; None is everyone's.
+
+        Args:
+            asked: the `org_id` of the request: the caller's own when empty, all for `-`.
+
+        Raises:
+            DomainError: PERMISSION_DENIED, when only an operator may see them.
+        """
+        if asked in {"", self.org_id}:
+            return self.org_id
+        if not self.may(Scope.OPERATOR):
+            description = "may name another organisation, or all, only when asked by an operator"
+            raise DomainError(
+                Reason.REASON_PERMISSION_DENIED,
+                f"org_id: {description}",
+                violations=[Violation("org_id", description)],
+            )
+        return None if asked == ALL_ORGS else asked
 
 
 ANYONE = Principal()
