@@ -23,6 +23,9 @@ from typing import Final, Self, TypeAlias, TypedDict, Unpack
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+from conductor.audit.v1.audit_record_pb2 import AuditRecord
+from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
+from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.execution_pb2 import Execution
@@ -92,6 +95,7 @@ class Client:
     def __init__(self, address: str = DEFAULT_ADDRESS, *, patience: float = 60.0) -> None:
         self._channel = _channel(address)
         self._stub = ExecutionServiceStub(self._channel)
+        self._audit = AuditServiceStub(self._channel)
         self._patience = patience
 
     async def __aenter__(self) -> Self:
@@ -192,6 +196,24 @@ class Client:
         except grpc.aio.AioRpcError as error:
             raise ConductorError.decode(error) from None
         return tuple(answer.models)
+
+    async def audit_records(
+        self, filters: ListAuditRecordsRequest | None = None
+    ) -> AsyncGenerator[AuditRecord, None]:
+        """List audit records, newest first; `filters` are those of ListAuditRecords."""
+        request = ListAuditRecordsRequest()
+        if filters is not None:
+            request.CopyFrom(filters)
+        while True:
+            try:
+                page = await self._audit.ListAuditRecords(request)
+            except grpc.aio.AioRpcError as error:
+                raise ConductorError.decode(error) from None
+            for record in page.audit_records:
+                yield record
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
 
 def is_terminal(event: ExecutionEvent) -> bool:

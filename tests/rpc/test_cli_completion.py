@@ -26,6 +26,8 @@ async def complete(terminal: Terminal, line: str) -> list[str]:
         ("conductor ex", ["executions"]),
         ("conductor executions ", ["list", "get", "watch", "cancel", "delete"]),
         ("conductor executions list --state c", ["cancelled"]),
+        ("conductor audit ", ["list"]),
+        ("conductor audit list --rpc Ca", ["CancelExecution"]),
         ("conductor run --max-", ["--max-output-tokens", "--max-cost"]),
     ],
 )
