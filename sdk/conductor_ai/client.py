@@ -24,6 +24,9 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from conductor.audit.v1.audit_record_pb2 import AuditRecord
+from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
+from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from conductor.auth.v1 import access_pb2
 from conductor.auth.v1 import key_service_pb2 as keys_pb
 from conductor.auth.v1.key_pb2 import Key
@@ -103,6 +106,7 @@ class Client:
         self._channel = _channel(address)
         self._stub = ExecutionServiceStub(self._channel)
         self._keys = KeyServiceStub(self._channel)
+        self._audit = AuditServiceStub(self._channel)
         self._patience = patience
 
     async def __aenter__(self) -> Self:
@@ -237,6 +241,24 @@ class Client:
                 raise ConductorError.decode(error) from None
             for key in page.keys:
                 yield key
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def audit_records(
+        self, filters: ListAuditRecordsRequest | None = None
+    ) -> AsyncGenerator[AuditRecord, None]:
+        """List audit records, newest first; `filters` are those of ListAuditRecords."""
+        request = ListAuditRecordsRequest()
+        if filters is not None:
+            request.CopyFrom(filters)
+        while True:
+            try:
+                page = await self._audit.ListAuditRecords(request, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                raise ConductorError.decode(error) from None
+            for record in page.audit_records:
+                yield record
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token

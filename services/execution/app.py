@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
 
+from conductor.audit.v1 import audit_service_pb2, audit_service_pb2_grpc
 from conductor.auth.v1 import key_service_pb2, key_service_pb2_grpc
 from conductor.execution.v1 import execution_service_pb2, execution_service_pb2_grpc
 from conductor.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
@@ -18,7 +19,12 @@ from services.execution.adapters.mock import MockProvider, Script
 from services.execution.adapters.prices import FilePrices
 from services.execution.adapters.providers import Server, connect
 from services.execution.domain import NANO, Agent, Model, Persistence, Tolerance, Turns, Wish
-from services.execution.handlers import ExecutionHandlers, GatewayHandlers, KeyHandlers
+from services.execution.handlers import (
+    AuditHandlers,
+    ExecutionHandlers,
+    GatewayHandlers,
+    KeyHandlers,
+)
 from services.execution.ports import Provider
 from services.execution.settings import KNOWN_PROVIDERS, ExecutionSettings, OrgSettings
 from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions, StoredKeys, StoredLeases
@@ -32,6 +38,7 @@ from services.execution.usecases.retention import Retention
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
 from services.kit import ids
+from services.kit.audit import AuditRetention, StoredAudit
 from services.kit.errors import DomainError
 from services.kit.guard import guard_of, signer_of
 from services.kit.keys import mint
@@ -119,6 +126,11 @@ async def compose(
             executions, service, keep_seconds=settings.execution_retention_seconds, clock=ids.now
         )
         background.append(retention.serve)
+    audit = StoredAudit(store, "execution")
+    stack.push_async_callback(audit.close)
+    if settings.audit_retention_days:
+        days = settings.audit_retention_days
+        background.append(AuditRetention(store, "execution", keep_days=days).serve)
 
     async def drain() -> None:
         watches.close()
@@ -149,10 +161,17 @@ async def compose(
                     KeyHandlers(KeyKeeper(keys, mint=mint, clock=ids.now)),
                 ),
             ),
+            (
+                audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
+                partial(
+                    audit_service_pb2_grpc.add_AuditServiceServicer_to_server, AuditHandlers(audit)
+                ),
+            ),
         ],
         background=background,
         drain=drain,
         guard=guard_of(settings, signer, keys, None, uses.note, stack),
+        auditor=audit,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import orjson
 from google.api.httpbody_pb2 import HttpBody
@@ -10,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from conductor.audit.v1 import audit_record_pb2, audit_service_pb2
 from conductor.auth.v1 import access_pb2, key_pb2
 from conductor.execution.v1 import (
     event_pb2,
@@ -39,8 +41,11 @@ from services.execution.domain import (
     Wish,
     unavailable_feature,
 )
+from services.kit.audit import AuditFilter, AuditRecord
 from services.kit.errors import DomainError, Reason, Violation, invalid
 from services.kit.principals import Scope
+
+M = TypeVar("M", bound=Message)
 
 _MAX_INPUT_BYTES = 1024 * 1024
 _MAX_PAGE_BYTES = 2 * 1024 * 1024
@@ -151,15 +156,7 @@ def summary_to_proto(execution: Execution) -> execution_pb2.Execution:
 
 def page_of_summaries(executions: Sequence[Execution]) -> list[execution_pb2.Execution]:
     """Print runs as in lists, as many as fit a message that any client takes."""
-    page: list[execution_pb2.Execution] = []
-    room = _MAX_PAGE_BYTES
-    for execution in executions:
-        message = summary_to_proto(execution)
-        room -= message.ByteSize()
-        if room < 0 and page:
-            break
-        page.append(message)
-    return page
+    return _page(map(summary_to_proto, executions))
 
 
 def filter_of_list(request: execution_service_pb2.ListExecutionsRequest) -> Filter:
@@ -457,11 +454,62 @@ def health_to_proto(
     )
 
 
+# Audit
+
+
+def filter_of_records(
+    org: str | None, request: audit_service_pb2.ListAuditRecordsRequest
+) -> AuditFilter:
+    """Read which records to list, of an organisation or of all."""
+    return AuditFilter(
+        org,
+        request.principal,
+        request.rpc,
+        _microseconds(request, "create_time_from"),
+        _microseconds(request, "create_time_before"),
+    )
+
+
+def page_of_records(records: Iterable[AuditRecord]) -> list[audit_record_pb2.AuditRecord]:
+    """Print records, as many as fit a message that any client takes."""
+    return _page(map(_record_to_proto, records))
+
+
+def _record_to_proto(record: AuditRecord) -> audit_record_pb2.AuditRecord:
+    message = audit_record_pb2.AuditRecord(
+        id=record.id,
+        create_time=_timestamp(record.create_time),
+        org_id=record.org,
+        principal=record.principal,
+        rpc=record.rpc,
+        outcome=record.outcome,
+        reason=record.reason,
+        trace_id=record.trace_id,
+        call_id=record.call_id,
+        client=record.client,
+        resource_id=record.resource_id,
+    )
+    message.request.update(record.request)
+    return message
+
+
 def _shown(data: bytes) -> bytes:
     """Print an event of a kind that chat clients do not know as one they do."""
     if not data.startswith(_HIDDEN):
         return data
     return _STATUS + data[data.index(b",") :]
+
+
+def _page(messages: Iterable[M]) -> list[M]:
+    """Take the first messages, at least one, that fit a message that any client takes."""
+    page: list[M] = []
+    room = _MAX_PAGE_BYTES
+    for message in messages:
+        room -= message.ByteSize()
+        if room < 0 and page:
+            break
+        page.append(message)
+    return page
 
 
 def _timestamp(microseconds: int) -> Timestamp:

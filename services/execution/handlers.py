@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import astuple
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
+from conductor.audit.v1 import audit_service_pb2 as audit_pb
+from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceServicer
 from conductor.auth.v1 import key_pb2
 from conductor.auth.v1 import key_service_pb2 as keys_pb
 from conductor.auth.v1.key_service_pb2_grpc import KeyServiceServicer
@@ -24,6 +27,7 @@ from services.execution.usecases.health import Health
 from services.execution.usecases.keys import KeyKeeper
 from services.execution.usecases.watches import Watches
 from services.kit import VERSION, call, ids, paging
+from services.kit.audit import StoredAudit
 from services.kit.cache import VersionedBytes
 from services.kit.errors import DomainError, Reason
 from services.kit.interceptor import Context, serialized
@@ -62,6 +66,7 @@ class ExecutionHandlers(ExecutionServiceServicer):
         self, request: pb.StartExecutionRequest, context: Context
     ) -> AsyncIterator[pb.WatchExecutionResponse]:
         execution = await self._executions.start(call.org(), convert.asked_of_start(request))
+        call.current().resource_id = execution.id
         async for response in self._watch(execution.id, 0):
             yield response
 
@@ -69,6 +74,7 @@ class ExecutionHandlers(ExecutionServiceServicer):
         self, request: pb.StartExecutionRequest, context: Context
     ) -> AsyncIterator[HttpBody]:
         execution = await self._executions.start(call.org(), convert.asked_of_start(request))
+        call.current().resource_id = execution.id
         async for body in _event_stream(self._watches, execution.id, 0):
             yield body
 
@@ -180,8 +186,10 @@ class GatewayHandlers(GatewayServiceServicer):
     async def Execute(
         self, request: gateway_pb.ExecuteRequest, context: Context
     ) -> gateway_pb.ExecuteResponse:
-        org = call.org()
+        served = call.current()
+        org = served.principal.org_id
         started = await self._executions.start(org, convert.asked_of_execute(request))
+        served.resource_id = started.id
         ended = self._watches.ended(org, started.id)
         return convert.answer_to_proto(await self._executions.answer(org, started.id, ended))
 
@@ -232,6 +240,34 @@ class KeyHandlers(KeyServiceServicer):
     async def RevokeKey(self, request: keys_pb.RevokeKeyRequest, context: Context) -> key_pb2.Key:
         key = await self._keys.revoke(call.current().principal, request.key_id)
         return convert.key_to_proto(key)
+
+
+class AuditHandlers(AuditServiceServicer):
+    """The rpcs of AuditService.
+
+    All records there are lie in this service's own store. A second service that keeps some serves
+    ListAuditRecords of its own; this one then asks it with the same filters and place, and merges
+    the pages by (create_time, id).
+    """
+
+    def __init__(self, records: StoredAudit) -> None:
+        self._records = records
+
+    async def ListAuditRecords(
+        self, request: audit_pb.ListAuditRecordsRequest, context: Context
+    ) -> audit_pb.ListAuditRecordsResponse:
+        org = call.current().principal.org_to_list(request.org_id)
+        where = convert.filter_of_records(org, request)
+        filters = astuple(where)
+        after = paging.decode_token(request.page_token, filters)
+        size = paging.page_size(request.page_size)
+        found = await self._records.list(where, after, size + 1)
+        page = convert.page_of_records(found[:size])
+        response = audit_pb.ListAuditRecordsResponse(audit_records=page)
+        if len(found) > len(page):
+            last = found[len(page) - 1]
+            response.next_page_token = paging.encode_token((last.create_time, last.id), filters)
+        return response
 
 
 def _event_stream(watches: Watches, execution_id: str, after: int) -> AsyncIterator[HttpBody]:

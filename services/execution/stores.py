@@ -30,6 +30,7 @@ from services.execution.ports import (
     RequestIdTakenError,
     SlotTakenError,
 )
+from services.kit.audit import AUDIT
 from services.kit.keys import KeyRecord
 from services.kit.principals import Scope
 from services.kit.storage.ports import (
@@ -59,7 +60,7 @@ WORKERS = Collection("workers")
 KEYS = Collection("keys", fields=("holder",))
 EVENTS = "events"
 
-COLLECTIONS = (EXECUTIONS, WORKERS, KEYS)
+COLLECTIONS = (EXECUTIONS, WORKERS, KEYS, AUDIT)
 LOGS = (EVENTS,)
 
 MESH_ORG = "_mesh"

@@ -25,6 +25,8 @@ class Call:
     trace_id: str
     """The W3C trace id, 32 hex digits."""
     principal: Principal = field(default=ANYONE)
+    resource_id: str = ""
+    """What the call made or changed, for its record; said where no answer says it."""
 
 
 _current: ContextVar[Call] = ContextVar("call")

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from math import ceil
 from time import perf_counter
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import orjson
@@ -135,15 +135,15 @@ class Interceptor:
             except grpc.aio.AbortError:
                 code = context.code().name
                 raise
-            except Exception as error:
-                known = _as_domain_error(served, error)
-                code, reason = code_of(known.reason).name, reason_name(known.reason)
-                await _abort(context, known)
-                raise
+            except Exception as error:  # noqa: BLE001 whatever it is ends the call
+                refused = _as_domain_error(served, error)
+                code, reason = code_of(refused.reason).name, reason_name(refused.reason)
             finally:
+                # Before the caller hears of it, whichever way the call went.
                 if auditor is not None and request is not None and reason not in _UNRECORDED:
                     await auditor.record(served, request, response, code, reason)
                 self._log.write(served, code, perf_counter() - began)
+            return await _abort(context, refused)
 
         return answer
 
@@ -159,6 +159,7 @@ class Interceptor:
             code, reason = "CANCELLED", ""
             request: Message | None = None
             begun = False
+            refused: DomainError | None = None
             try:
                 request = _parsed(parse, raw)
                 if guard is not None:
@@ -176,16 +177,16 @@ class Interceptor:
             except grpc.aio.AbortError:
                 code = context.code().name
                 raise
-            except Exception as error:
-                known = _as_domain_error(served, error)
-                code, reason = code_of(known.reason).name, reason_name(known.reason)
-                await _abort(context, known)
-                raise
+            except Exception as error:  # noqa: BLE001 whatever it is ends the call
+                refused = _as_domain_error(served, error)
+                code, reason = code_of(refused.reason).name, reason_name(refused.reason)
             finally:
                 unrecorded = begun or request is None or reason in _UNRECORDED
                 if auditor is not None and request is not None and not unrecorded:
                     await auditor.record(served, request, None, code, reason)
                 self._log.write(served, code, perf_counter() - began)
+            if refused is not None:
+                await _abort(context, refused)
 
         return answer
 
@@ -292,7 +293,7 @@ def _as_domain_error(served: call.Call, error: Exception) -> DomainError:
     )
 
 
-async def _abort(context: Context, error: DomainError) -> None:
+async def _abort(context: Context, error: DomainError) -> NoReturn:
     """End the call with the status an error stands for; raises."""
     status = to_status(error)
     trailers: list[tuple[str, str | bytes]] = [(_DETAILS, status.SerializeToString())]

@@ -1,4 +1,4 @@
-"""An execution service that plays what a test wrote down."""
+"""A mesh that plays what a test wrote down."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from conductor.audit.v1 import audit_service_pb2 as audit_pb
+from conductor.audit.v1.audit_service_pb2_grpc import (
+    AuditServiceServicer,
+    add_AuditServiceServicer_to_server,
+)
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import (
     Error,
@@ -95,7 +100,7 @@ Step = ExecutionEvent | Failure | pb.Heartbeat | None
 """An event, an error, a heartbeat, or None: wait until the run is cancelled."""
 
 
-class Scripted(ExecutionServiceServicer):
+class Scripted(ExecutionServiceServicer, AuditServiceServicer):
     """Plays one list of steps for each stream that is asked for, and notes every request.
 
     `failure` is what every call ends with, `failures` what those about one execution end with.
@@ -104,6 +109,7 @@ class Scripted(ExecutionServiceServicer):
     def __init__(self) -> None:
         self.streams: deque[list[Step]] = deque()
         self.pages: deque[pb.ListExecutionsResponse] = deque()
+        self.audit_pages: deque[audit_pb.ListAuditRecordsResponse] = deque()
         self.executions: dict[str, Execution] = {}
         self.models: list[Model] = []
         self.requests: list[Any] = []
@@ -144,6 +150,12 @@ class Scripted(ExecutionServiceServicer):
     ) -> pb.ListModelsResponse:
         await self._note(request, context)
         return pb.ListModelsResponse(models=self.models)
+
+    async def ListAuditRecords(
+        self, request: audit_pb.ListAuditRecordsRequest, context: Context
+    ) -> audit_pb.ListAuditRecordsResponse:
+        await self._note(request, context)
+        return self.audit_pages.popleft()
 
     async def RunExecution(
         self, request: pb.StartExecutionRequest, context: Context
@@ -194,6 +206,7 @@ async def serving(scripted: Scripted) -> AsyncIterator[str]:
     """Serve it on a free port; gives the address."""
     server = grpc.aio.server()
     add_ExecutionServiceServicer_to_server(scripted, server)
+    add_AuditServiceServicer_to_server(scripted, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -27,6 +27,8 @@ async def complete(terminal: Terminal, line: str) -> list[str]:
         ("conductor executions ", ["list", "get", "watch", "cancel", "delete"]),
         ("conductor executions list --state c", ["cancelled"]),
         ("conductor keys create ci --scope ad", ["admin"]),
+        ("conductor audit ", ["list"]),
+        ("conductor audit list --rpc Ca", ["CancelExecution"]),
         ("conductor run --max-", ["--max-output-tokens", "--max-cost"]),
     ],
 )

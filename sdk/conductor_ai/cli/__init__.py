@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from conductor_ai.cli import executions, keys, models, run
+from conductor_ai.cli import audit, executions, keys, models, run
 from conductor_ai.cli.exits import Exit
 from conductor_ai.cli.output import tell
 
@@ -56,6 +56,7 @@ app.command()(run.run)
 app.add_typer(executions.group)
 app.add_typer(keys.group)
 app.add_typer(models.group)
+app.add_typer(audit.group)
 
 
 def _print_version(wanted: bool) -> None:

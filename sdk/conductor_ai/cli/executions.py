@@ -76,7 +76,8 @@ def list_executions(
         filters.create_time_before.CopyFrom(times.timestamp(before))
 
     async def show(client: Client) -> Exit:
-        count, more = await listing.show(client.list(filters), limit, as_json=as_json)
+        found = client.list(filters)
+        count, more = await listing.show(found, limit, listing.EXECUTIONS, as_json=as_json)
         if more:
             tell(f"there are more than the {count} listed; --limit 0 lists all")
         elif not count:

@@ -1,34 +1,35 @@
-"""Runs as rows."""
+"""Things as rows, newest first: runs, and what else comes in pages."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Generic, TypeVar
 
+from conductor.audit.v1.audit_record_pb2 import AuditRecord
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor_ai.cli import times
 from conductor_ai.cli.output import json_line, one_line
 from conductor_ai.cli.tables import ABSENT, Column, draw, plain, titles
 from conductor_ai.cli.usage import cost
 
+T = TypeVar("T", bound=Execution | AuditRecord)
+
 _AGE = Column("age")
 _CREATED = Column("created", 20)
 
 
-def _columns(when: Column) -> tuple[Column, ...]:
-    return (
-        Column("id", 37),
-        Column("state", 9, state=True),
-        Column("agent", 10, below=True),
-        Column("model", 12, below=True),
-        when,
-        Column("took", 7, right=True, below=True),
-        Column("cost", 9, right=True),
-        Column("input", below=True, long=True),
-    )
+@dataclass(frozen=True)
+class Layout(Generic[T]):
+    """How things of a kind become rows."""
+
+    columns: Callable[[Column], tuple[Column, ...]]
+    """Its columns, given that of when they were made."""
+    cells: Callable[[T, str], tuple[str, ...]]
+    """The cells of one, given when it was made."""
 
 
 def state_name(execution: Execution) -> str:
@@ -47,82 +48,94 @@ def took(execution: Execution, now: datetime) -> str:
     return times.duration(execution.start_time, end)
 
 
-class _Rows(Protocol):
-    """Shows runs one after the other."""
+class _JsonRows(Generic[T]):
+    """Prints each thing as one line of JSON, for programs."""
 
-    def add(self, execution: Execution) -> None: ...
-
-    def end(self) -> None: ...
-
-
-class _JsonRows:
-    """Prints each run as one line of JSON, for programs."""
-
-    def add(self, execution: Execution) -> None:
-        print(json_line(execution))
+    def add(self, thing: T) -> None:
+        print(json_line(thing))
 
     def end(self) -> None:
         pass
 
 
-class _PlainRows:
-    """Prints each run as it comes, in columns."""
+class _PlainRows(Generic[T]):
+    """Prints each thing as it comes, in columns."""
 
-    def __init__(self) -> None:
-        self._columns = _columns(_CREATED)
+    def __init__(self, layout: Layout[T]) -> None:
+        self._columns = layout.columns(_CREATED)
+        self._cells = layout.cells
         self._is_empty = True
 
-    def add(self, execution: Execution) -> None:
+    def add(self, thing: T) -> None:
         if self._is_empty:
             self._is_empty = False
             print(plain(self._columns, titles(self._columns)))
-        print(plain(self._columns, _cells(execution, times.moment(execution.create_time))))
+        print(plain(self._columns, _shown(self._cells(thing, times.moment(thing.create_time)))))
 
     def end(self) -> None:
         pass
 
 
-class _TerminalRows:
-    """Draws all runs at once, fitted to the terminal."""
+class _TerminalRows(Generic[T]):
+    """Draws all things at once, fitted to the terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, layout: Layout[T]) -> None:
+        self._layout = layout
         self._now = datetime.now(UTC)
         self._rows: list[tuple[str, ...]] = []
 
-    def add(self, execution: Execution) -> None:
-        self._rows.append(_cells(execution, times.age(execution.create_time, self._now)))
+    def add(self, thing: T) -> None:
+        age = times.age(thing.create_time, self._now)
+        self._rows.append(_shown(self._layout.cells(thing, age)))
 
     def end(self) -> None:
         if self._rows:
-            draw(_columns(_AGE), self._rows)
+            draw(self._layout.columns(_AGE), self._rows)
 
 
-def _rows_for(as_json: bool) -> _Rows:
+def _rows_for(layout: Layout[T], as_json: bool) -> _JsonRows[T] | _PlainRows[T] | _TerminalRows[T]:
     """Choose the rows for whoever reads."""
     if as_json:
         return _JsonRows()
-    return _TerminalRows() if sys.stdout.isatty() else _PlainRows()
+    return _TerminalRows(layout) if sys.stdout.isatty() else _PlainRows(layout)
 
 
 async def show(
-    executions: AsyncGenerator[Execution, None], limit: int, *, as_json: bool
+    things: AsyncGenerator[T, None], limit: int, layout: Layout[T], *, as_json: bool
 ) -> tuple[int, bool]:
-    """Show the first runs, or all for a limit of 0; answers how many, and whether there are more."""
-    rows = _rows_for(as_json)
+    """Show the first things, or all for a limit of 0; answers how many, and whether there are more."""
+    rows = _rows_for(layout, as_json)
     count, more = 0, False
-    async with aclosing(executions):
-        async for execution in executions:
+    async with aclosing(things):
+        async for thing in things:
             if limit and count == limit:
                 more = True
                 break
             count += 1
-            rows.add(execution)
+            rows.add(thing)
     rows.end()
     return count, more
 
 
+def _shown(cells: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(one_line(cell) or ABSENT for cell in cells)
+
+
+def _columns(when: Column) -> tuple[Column, ...]:
+    return (
+        Column("id", 37),
+        Column("state", 9, state=True),
+        Column("agent", 10, below=True),
+        Column("model", 12, below=True),
+        when,
+        Column("took", 7, right=True, below=True),
+        Column("cost", 9, right=True),
+        Column("input", below=True, long=True),
+    )
+
+
 def _cells(execution: Execution, when: str) -> tuple[str, ...]:
-    cells = (
+    return (
         execution.id,
         state_name(execution),
         execution.agent_id,
@@ -132,4 +145,6 @@ def _cells(execution: Execution, when: str) -> tuple[str, ...]:
         cost(execution.usage),
         execution.input_preview,
     )
-    return tuple(one_line(cell) or ABSENT for cell in cells)
+
+
+EXECUTIONS: Final = Layout(_columns, _cells)
