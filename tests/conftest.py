@@ -6,11 +6,14 @@ import importlib.metadata
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from services.mesh import envoy
+from tests.servers import redis
+from tests.servers.redis import RedisServer
 
 ROOT = Path(__file__).parents[1]
 GRPCURL = ROOT / ".tools" / "bin" / "grpcurl"
@@ -23,12 +26,29 @@ def grpcurl() -> str | None:
     return str(GRPCURL) if GRPCURL.exists() else shutil.which("grpcurl")
 
 
+@pytest.fixture(scope="session")
+def _redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_server(_redis_process: RedisServer) -> RedisServer:
+    """A Redis that runs and is empty; tests may stop it, freeze it and start it anew."""
+    _redis_process.come_back()
+    _redis_process.flush()
+    return _redis_process
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Note the kind of each test that passed."""
     if report.when == "call" and report.passed:
         _passed.add(report.nodeid.split("/")[1])
         if "grpcurl" in report.nodeid:
             _passed.add("grpcurl")
+        if "redis" in report.nodeid:
+            _passed.add("redis")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -41,12 +61,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         ({"rpc", "edge", "mesh"}, f"gRPC {importlib.metadata.version('grpcio')} on loopback"),
         ({"edge", "mesh"}, f"Envoy {_version([str(envoy.binary()), '--version'])}"),
         ({"mesh"}, "conductor up with processes of its own, killed and started again"),
+        ({"redis"}, f"Redis {_redis_version()}"),
         ({"grpcurl"}, f"{_version([grpcurl() or 'grpcurl', '--version'])}"),
     ]
     terminalreporter.section("real parts exercised")
     for kinds, name in parts:
         used = sorted(kinds & _passed)
         terminalreporter.write_line(f"{name}: {', '.join(used) if used else 'not exercised'}")
+
+
+def _redis_version() -> str:
+    said = _version([redis.binary(), "--version"])
+    return said.partition("v=")[2].partition(" ")[0] or said
 
 
 def _version(command: list[str]) -> str:
