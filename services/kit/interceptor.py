@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from math import ceil
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
@@ -252,5 +253,5 @@ async def _abort(context: Context, error: DomainError) -> None:
     status = to_status(error)
     trailers: list[tuple[str, str | bytes]] = [(_DETAILS, status.SerializeToString())]
     if error.retry_after is not None:
-        trailers.append(("retry-after", str(max(1, round(error.retry_after)))))
+        trailers.append(("retry-after", str(max(1, ceil(error.retry_after)))))
     await context.abort(code_of(error.reason), status.message, tuple(trailers))
