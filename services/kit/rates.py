@@ -140,6 +140,7 @@ class RedisRates:
         self._script = self._client.register_script(_ADMIT)
         self._outage: Outage = redis.Outage("each process allows its share of the rates meanwhile")
         self._away = False
+        self._closing = False
         self._asked: list[tuple[str, asyncio.Future[float | None]]] = []
         self._more = asyncio.Event()
         self._task = asyncio.create_task(self._serve(), name="rates")
@@ -157,13 +158,14 @@ class RedisRates:
 
     async def close(self) -> None:
         """Let go of Redis; calls that wait for it are judged here."""
-        self._away = True
+        # The driver makes an error of its own of a cancellation that meets the end of a connection.
+        self._closing = self._away = True
         await ended(self._task)
         self._judge_here(self._asked)
         await self._client.aclose()
 
     async def _serve(self) -> None:
-        while True:
+        while not self._closing:
             await self._more.wait()
             asked, self._asked = self._asked[:_BATCH], self._asked[_BATCH:]
             if not self._asked:
@@ -198,7 +200,7 @@ class RedisRates:
 
     async def _return(self) -> None:
         """Wait until Redis does again what it is asked."""
-        while self._away:
+        while self._away and not self._closing:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):

@@ -189,6 +189,15 @@ def _unusable() -> SettingsError:
     )
 
 
+def _cancelled() -> bool:
+    """Tell whether the task that asks has to end.
+
+    The driver makes an error of its own of a cancellation that meets the end of a connection.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class Outage:
     """Says once that Redis is away, and once that it is back.
 
@@ -205,8 +214,6 @@ class Outage:
         if self._lasts:
             return
         self._lasts = True
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
         expected = isinstance(error, (RedisError, OSError))
         _LOG.warning(
             "Redis cannot be used, %s: %s",
@@ -249,7 +256,7 @@ class _Outbox:
 
     async def _serve(self) -> None:
         pause = _FIRST_PAUSE
-        while True:
+        while not _cancelled():
             await self._filled.wait()
             batch = list(islice(self._unsent, _BATCH))
             for one in batch:
@@ -367,7 +374,7 @@ class RedisQueue:
     async def _read(self) -> None:
         """Fetch as many items as takers wait for, so that none lies where nobody is free for it."""
         pause = _FIRST_PAUSE
-        while True:
+        while not _cancelled():
             while (missing := self._takers - self._ready.qsize()) <= 0:
                 self._wanted.clear()
                 await self._wanted.wait()
@@ -488,7 +495,7 @@ class RedisWakeups:
 
     async def _listen(self) -> None:
         pause = _FIRST_PAUSE
-        while True:
+        while not _cancelled():
             began = asyncio.get_running_loop().time()
             try:
                 async with self._client.pubsub() as listener:
@@ -507,12 +514,22 @@ class RedisWakeups:
         await listener.subscribe(self._prefix)
         self._look_at(self._subscribers)
         self._heard = asyncio.get_running_loop().time()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow(listener), name="wake-ups wanted")
-            tasks.create_task(self._wake(listener), name="wake-ups passed on")
+        tasks = (
+            asyncio.create_task(self._follow(listener), name="wake-ups wanted"),
+            asyncio.create_task(self._wake(listener), name="wake-ups passed on"),
+        )
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
 
     async def _wake(self, listener: PubSub) -> None:
-        while True:
+        while not _cancelled():
             said = await listener.get_message(timeout=None)
             self._heard = asyncio.get_running_loop().time()
             if said is None:
@@ -524,7 +541,7 @@ class RedisWakeups:
 
     async def _follow(self, listener: PubSub) -> None:
         """Subscribe to what is wanted here, and see that the connection lives."""
-        while True:
+        while not _cancelled():
             with suppress(TimeoutError):
                 async with asyncio.timeout(_ALIVE_SECONDS):
                     await self._changed.wait()
