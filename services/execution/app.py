@@ -37,6 +37,9 @@ from services.kit.storage.opening import open_queue, open_store
 from services.kit.telemetry import Meter
 
 _LOG = logging.getLogger(__name__)
+_POLL_SECONDS = 1.0
+_DEAF_POLL_SECONDS = 0.1
+"""How often watchers look where they hear nothing of what other processes append."""
 
 
 async def compose(
@@ -104,7 +107,13 @@ async def compose(
         terms=_terms(settings),
     )
     metrics.observe(running=worker.running, waiting=turns.__len__, circuits=circuits.states)
-    watches = Watches(executions, wakeups, heartbeat_seconds=settings.execution_heartbeat_seconds)
+    deaf = settings.execution_processes > 1 and not settings.queue_url.get_secret_value()
+    watches = Watches(
+        executions,
+        wakeups,
+        heartbeat_seconds=settings.execution_heartbeat_seconds,
+        poll_seconds=_DEAF_POLL_SECONDS if deaf else _POLL_SECONDS,
+    )
     health = Health(executions, worker)
     background = [worker.serve]
     if settings.execution_retention_seconds:

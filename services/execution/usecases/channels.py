@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from services.execution.domain import Waiting
+from services.execution.domain import Turn, Waiting
+
+_NEW = "new"
+_RESUMED = "resumed"
 
 
 def events_channel(org: str, execution_id: str) -> str:
@@ -16,11 +19,21 @@ def stop_channel(org: str, execution_id: str) -> str:
 
 
 def work_item(waiting: Waiting) -> str:
-    """Name a run in the work queue."""
-    return f"{waiting.org}/{waiting.priority}/{waiting.id}"
+    """Name a run in the work queue that waits for its turn."""
+    return f"{_NEW}/{waiting.priority}/{waiting.id}/{waiting.org}"
 
 
-def read_work_item(item: str) -> Waiting:
-    """Read a run back from its name in the work queue."""
-    org, priority, id_ = item.rsplit("/", 2)
-    return Waiting(org, int(priority), id_)
+def resumed_item(waiting: Waiting, slot: int | None) -> str:
+    """Name a run in the work queue that had its turn and was handed back, with its slot."""
+    held = "" if slot is None else str(slot)
+    return f"{_RESUMED}:{held}/{waiting.priority}/{waiting.id}/{waiting.org}"
+
+
+def read_work_item(item: str) -> Turn:
+    """Read a run back from its name in the work queue; one that waits has no slot yet."""
+    kind, priority, id_, org = item.split("/", 3)
+    waiting = Waiting(org, int(priority), id_)
+    if kind == _NEW:
+        return Turn(waiting, None)
+    held = kind.partition(":")[2]
+    return Turn(waiting, int(held) if held else None, resumed=True)

@@ -354,7 +354,8 @@ class RedisQueue:
         self._give_back()
         await asyncio.gather(self._added.close(), self._finished.close())
         with suppress(RedisError, OSError):
-            await self._leave(self._keys, [_GROUP, self._me])
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await self._leave(self._keys, [_GROUP, self._me])
         await self._blocking.aclose()
         await self._commands.aclose()
 
