@@ -1,6 +1,6 @@
 """What `services.kit.storage.ports.Wakeups` promises, over every adapter.
 
-A wake-up may be lost, late or doubled, so nothing here counts them.
+A wake-up may be lost, late, doubled or for nothing, so nothing here counts them.
 """
 
 from __future__ import annotations

@@ -333,6 +333,15 @@ def test_a_work_item_says_which_run_it_is_about(org: str, slot: int | None) -> N
 
 
 @in_virtual_time
+async def test_what_is_no_work_item_is_passed_over() -> None:
+    async with house_at_work({"m": words("a")}) as house:
+        for item in ("", "new", "acme/0/exec_1", "new:/x/exec_1/acme", "later:3/0/exec_1/acme"):
+            await house.queue.put(item)
+        execution = await house.start()
+        assert (await house.end_of(execution)).state is State.SUCCEEDED
+
+
+@in_virtual_time
 async def test_a_worker_that_is_new_is_not_taken_for_one_that_is_gone() -> None:
     """Leases were read, then a worker came and claimed a run, then the runs were read."""
     memory = Memory()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from services.execution.domain import Turn, Waiting
 
 _NEW = "new"
 _RESUMED = "resumed"
+_ITEM = re.compile(rf"({_NEW}|{_RESUMED}):(\d*)/(-?\d+)/([^/]+)/(.+)", re.DOTALL)
 
 
 def events_channel(org: str, execution_id: str) -> str:
@@ -20,7 +23,7 @@ def stop_channel(org: str, execution_id: str) -> str:
 
 def work_item(waiting: Waiting) -> str:
     """Name a run in the work queue that waits for its turn."""
-    return f"{_NEW}/{waiting.priority}/{waiting.id}/{waiting.org}"
+    return f"{_NEW}:/{waiting.priority}/{waiting.id}/{waiting.org}"
 
 
 def resumed_item(waiting: Waiting, slot: int | None) -> str:
@@ -29,11 +32,14 @@ def resumed_item(waiting: Waiting, slot: int | None) -> str:
     return f"{_RESUMED}:{held}/{waiting.priority}/{waiting.id}/{waiting.org}"
 
 
-def read_work_item(item: str) -> Turn:
-    """Read a run back from its name in the work queue; one that waits has no slot yet."""
-    kind, priority, id_, org = item.split("/", 3)
+def read_work_item(item: str) -> Turn | None:
+    """Read a run back from its name in the work queue; None when it is no such name.
+
+    A run that waits has no slot yet.
+    """
+    named = _ITEM.fullmatch(item)
+    if named is None:
+        return None
+    kind, slot, priority, id_, org = named.groups()
     waiting = Waiting(org, int(priority), id_)
-    if kind == _NEW:
-        return Turn(waiting, None)
-    held = kind.partition(":")[2]
-    return Turn(waiting, int(held) if held else None, resumed=True)
+    return Turn(waiting, int(slot) if slot else None, resumed=kind == _RESUMED)

@@ -344,7 +344,9 @@ class Worker:
         while True:
             item = await self._queue.take()
             turn = read_work_item(item)
-            if turn.waiting not in self._active:
+            if turn is None:
+                _LOG.warning("the queue holds what is no work of this release: %r", item)
+            elif turn.waiting not in self._active:
                 if turn.resumed:
                     self._turns.resume(turn.waiting, turn.slot)
                 else:
