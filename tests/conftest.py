@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from services.mesh import envoy
-from tests.servers import mongo
+from tests.servers import mongo, redis
 from tests.servers.mongo import MongoServer
+from tests.servers.redis import RedisServer
 
 ROOT = Path(__file__).parents[1]
 GRPCURL = ROOT / ".tools" / "bin" / "grpcurl"
 
 ANY = {"contract", "rpc", "edge", "mesh"}
-NAMED = ("grpcurl", "mongodb", "pymongo", "ferretdb")
+NAMED = ("grpcurl", "redis", "mongodb", "pymongo", "ferretdb")
 """Parts that a test has in its name when it uses them."""
 
 _passed: set[tuple[str, str]] = set()
@@ -46,6 +47,21 @@ def mongo_url(mongo_server: MongoServer) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def _redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_server(_redis_process: RedisServer) -> RedisServer:
+    """A Redis that runs and is empty; tests may stop it, freeze it and start it anew."""
+    _redis_process.come_back()
+    _redis_process.flush()
+    return _redis_process
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Note the kind of each test that passed."""
     if report.when == "call" and report.passed:
@@ -65,6 +81,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         ("mongodb", ANY, f"MongoDB wire server {mongo.version()} through Motor {motor}"),
         ("pymongo", ANY, f"the same through PyMongo {pymongo} alone"),
         ("ferretdb", ANY, f"MongoDB wire server {mongo.ferretdb_version()} through Motor {motor}"),
+        ("redis", ANY, f"Redis {_redis_version()}"),
         ("", {"rpc", "edge", "mesh"}, f"gRPC {importlib.metadata.version('grpcio')} on loopback"),
         ("", {"edge", "mesh"}, f"Envoy {_version([str(envoy.binary()), '--version'])}"),
         ("", {"mesh"}, "conductor up with processes of its own, killed and started again"),
@@ -74,6 +91,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for part, kinds, name in parts:
         used = sorted(kind for kind in kinds if (kind, part) in _passed)
         terminalreporter.write_line(f"{name}: {', '.join(used) if used else 'not exercised'}")
+
+
+def _redis_version() -> str:
+    said = _version([redis.binary(), "--version"])
+    return said.partition("v=")[2].partition(" ")[0] or said
 
 
 def _version(command: list[str]) -> str:

@@ -42,12 +42,16 @@ from services.kit.audit import AuditRetention, StoredAudit
 from services.kit.errors import DomainError
 from services.kit.guard import guard_of, signer_of
 from services.kit.keys import mint
+from services.kit.rates import open_rates
 from services.kit.server import App, main
 from services.kit.settings import PREFIX, SettingsError
 from services.kit.storage.opening import open_queue, open_store
 from services.kit.telemetry import Meter
 
 _LOG = logging.getLogger(__name__)
+_POLL_SECONDS = 1.0
+_DEAF_POLL_SECONDS = 0.1
+"""How often watchers look where they hear nothing of what other processes append."""
 
 
 async def compose(
@@ -58,6 +62,7 @@ async def compose(
     store = await open_store(settings, "execution", COLLECTIONS, LOGS, stack)
     executions, leases = StoredExecutions(store), StoredLeases(store)
     queue, wakeups = await open_queue(settings, "execution", stack)
+    rates = await open_rates(settings, settings.execution_processes, stack)
 
     catalogue = await _catalogue(settings, stack)
     agents = _agents(settings, catalogue)
@@ -116,7 +121,13 @@ async def compose(
         terms=_terms(settings),
     )
     metrics.observe(running=worker.running, waiting=turns.__len__, circuits=circuits.states)
-    watches = Watches(executions, wakeups, heartbeat_seconds=settings.execution_heartbeat_seconds)
+    deaf = settings.execution_processes > 1 and not settings.queue_url.get_secret_value()
+    watches = Watches(
+        executions,
+        wakeups,
+        heartbeat_seconds=settings.execution_heartbeat_seconds,
+        poll_seconds=_DEAF_POLL_SECONDS if deaf else _POLL_SECONDS,
+    )
     health = Health(executions, worker)
     keys = StoredKeys(store)
     uses = KeyUses(keys, clock=ids.now)
@@ -170,7 +181,7 @@ async def compose(
         ],
         background=background,
         drain=drain,
-        guard=guard_of(settings, signer, keys, None, uses.note, stack),
+        guard=guard_of(settings, signer, keys, rates, uses.note, stack),
         auditor=audit,
     )
 

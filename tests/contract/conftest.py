@@ -13,10 +13,12 @@ import pytest
 from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
 from services.kit.storage.mongodb import MongoStore
 from services.kit.storage.ports import Collection, Store, Wakeups, WorkQueue
+from services.kit.storage.redis import RedisQueue, RedisWakeups
 from services.kit.storage.sqlite import SqliteStore
 from tests.fakes.memory import Memory, MemoryStore
 from tests.servers import mongo
 from tests.servers.mongo import MongoServer
+from tests.servers.redis import RedisServer
 
 COLLECTIONS = (
     Collection("runs", fields=("state", "agent"), unique=("request_key",)),
@@ -125,11 +127,23 @@ async def store(open_store: OpenStore) -> Store:
     return await open_store()
 
 
-@pytest.fixture(params=["inprocess"])
-def queue(request: pytest.FixtureRequest) -> WorkQueue:
-    return InProcessQueue()
+@pytest.fixture(params=["inprocess", "redis"])
+async def queue(request: pytest.FixtureRequest) -> AsyncIterator[WorkQueue]:
+    if request.param == "inprocess":
+        yield InProcessQueue()
+        return
+    server: RedisServer = request.getfixturevalue("redis_server")
+    queue = RedisQueue(server.url(), "test")
+    yield queue
+    await queue.close()
 
 
-@pytest.fixture(params=["inprocess"])
-def wakeups(request: pytest.FixtureRequest) -> Wakeups:
-    return InProcessWakeups()
+@pytest.fixture(params=["inprocess", "redis"])
+async def wakeups(request: pytest.FixtureRequest) -> AsyncIterator[Wakeups]:
+    if request.param == "inprocess":
+        yield InProcessWakeups()
+        return
+    server: RedisServer = request.getfixturevalue("redis_server")
+    wakeups = RedisWakeups(server.url(), "test")
+    yield wakeups
+    await wakeups.close()

@@ -73,3 +73,16 @@ async def test_a_taker_who_gives_up_as_an_item_comes_loses_no_item(queue: WorkQu
 async def test_items_hold_any_text(queue: WorkQueue) -> None:
     await queue.put("org/π 𝄞/ \n")
     assert await take(queue) == "org/π 𝄞/ \n"
+
+
+async def test_an_item_that_is_done_may_come_again(queue: WorkQueue) -> None:
+    for _ in range(3):
+        await queue.put("one")
+        assert await take(queue) == "one"
+        await queue.done("one")
+
+
+async def test_what_nobody_took_may_be_called_done(queue: WorkQueue) -> None:
+    await queue.done("one")
+    await queue.put("one")
+    assert await take(queue) == "one"

@@ -1,6 +1,6 @@
 """What `services.kit.storage.ports.Wakeups` promises, over every adapter.
 
-A wake-up may be lost, late or doubled, so nothing here counts them.
+A wake-up may be lost, late, doubled or for nothing, so nothing here counts them.
 """
 
 from __future__ import annotations
@@ -32,17 +32,20 @@ async def test_every_later_publication_wakes_again(wakeups: Wakeups) -> None:
     stop()
 
 
-async def test_another_channel_wakes_nobody(wakeups: Wakeups) -> None:
+async def test_what_is_published_to_another_channel_is_not_heard(wakeups: Wakeups) -> None:
     woken: list[str] = []
-    last = asyncio.Event()
+    heard = asyncio.Event()
     stops = [
         wakeups.subscribe("events/a", lambda: woken.append("a")),
-        wakeups.subscribe("events/b", last.set),
+        wakeups.subscribe("events/b", heard.set),
     ]
-    await wakeups.publish("events/b")
-    async with asyncio.timeout(5):
-        await last.wait()
-    assert woken == []
+    for _ in range(20):
+        heard.clear()
+        await wakeups.publish("events/b")
+        async with asyncio.timeout(5):
+            await heard.wait()
+    # Once is for nothing: a subscriber may be told to look when the subscription holds.
+    assert len(woken) <= 1
     for stop in stops:
         stop()
 

@@ -22,7 +22,15 @@ from services.execution.domain import (
     Tolerance,
     Turns,
 )
-from services.execution.ports import Metrics, Prices, Prompt, Provider, Report, Wakeups
+from services.execution.ports import (
+    Metrics,
+    Prices,
+    Prompt,
+    Provider,
+    Report,
+    Wakeups,
+    WorkQueue,
+)
 from services.execution.stores import COLLECTIONS, StoredExecutions, StoredLeases
 from services.execution.usecases.calls import Patience
 from services.execution.usecases.catalogue import Catalogue
@@ -98,6 +106,7 @@ class House:
 
     says: Mapping[str, Says]
     store: Store = field(default_factory=lambda: MemoryStore(Memory(), COLLECTIONS))
+    queue: WorkQueue = field(default_factory=InProcessQueue)
     wakeups: Wakeups = field(default_factory=InProcessWakeups)
     pace: Pace = field(default_factory=Pace)
     heartbeat_seconds: float = 15.0
@@ -120,7 +129,6 @@ class House:
         self.catalogue = Catalogue(self.providers or [Talker(self.says)], self.prices)
         self.circuits = Circuits(self.tolerance, lambda: monotonic() + self.slept)
         self.turns = Turns(lambda org: self.weights.get(org, 1.0), lambda _: self.org_concurrency)
-        self.queue = InProcessQueue()
         numbers = itertools.count(1)
         self.service = ExecutionService(
             self.executions,
@@ -158,8 +166,9 @@ class House:
 
     def beside(self, **changes: object) -> House:
         """Another process over the same store, which hears nothing of this one."""
-        other = replace(self, wakeups=InProcessWakeups(), prefix=f"{int(self.prefix) + 1}")
-        return replace(other, **changes)  # type: ignore[arg-type]  # a test says what it changes
+        own = {"queue": InProcessQueue(), "wakeups": InProcessWakeups()}
+        other = own | {"prefix": f"{int(self.prefix) + 1}"} | changes
+        return replace(self, **other)  # type: ignore[arg-type]  # a test says what it changes
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Worker]:

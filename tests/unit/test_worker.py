@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from services.execution import domain
-from services.execution.domain import Kind, ModelError, State
+from services.execution.domain import Kind, ModelError, State, Turn, Waiting
 from services.execution.ports import Prompt, Report
 from services.execution.stores import COLLECTIONS
+from services.execution.usecases.channels import (
+    read_work_item,
+    resumed_item,
+    stop_channel,
+    work_item,
+)
 from services.execution.usecases.worker import Pace
 from services.kit.errors import DomainError, Reason
 from services.kit.storage.ports import Append, Store, Write, store_full, store_unavailable
@@ -270,6 +277,68 @@ async def test_a_run_handed_back_is_taken_over_even_while_the_lease_is_still_the
         assert resumed.writer == "worker_2_1"
         assert monotonic() < 3
         is_sound(await second.end_of(execution), await second.log(execution))
+
+
+@in_virtual_time
+async def test_a_worker_that_hears_of_a_run_handed_back_does_not_wait_for_its_sweep() -> None:
+    first = House({"m": words(*"abcd", every=1)})
+    seldom = replace(Pace(), sweep_every=3600)
+    second = first.beside(queue=first.queue, pace=seldom)
+    execution = await first.start()
+    async with AsyncExitStack() as stack:
+        async with first.working():
+            await first.until(execution, Kind.LLM_NEW_TOKEN)
+            await stack.enter_async_context(second.working())
+            # Its first sweep finds nothing to do.
+            await asyncio.sleep(0.5)
+            stopped = monotonic()
+        resumed = await first.until(execution, Kind.JOB_RESUMED, within=3)
+        assert resumed.writer == "worker_2_1"
+        assert (resumed.time - EPOCH) / 1e6 - stopped < 0.1
+        ended_run = await first.end_of(execution)
+        is_sound(ended_run, await first.log(ended_run))
+
+
+@in_virtual_time
+async def test_what_the_queue_says_of_runs_that_need_nobody_changes_nothing() -> None:
+    house = House({"m": words(*"abcd", every=1)})
+    other = house.beside()
+    done, running = await house.start("first"), await house.start("second")
+    async with house.working():
+        await house.end_of(done)
+        await house.until(running, Kind.LLM_NEW_TOKEN)
+        async with other.working():
+            told = [
+                resumed_item(Waiting(run.org, run.order.priority, run.id), slot)
+                for run in (done, running)
+                for slot in (0, 1, None)
+            ]
+            for item in (*told, resumed_item(Waiting(ORG, 0, "exec_unknown"), 0)):
+                await other.queue.put(item)
+                await house.queue.put(item)
+            ended_run = await house.end_of(running)
+            assert other.worker.running() == 0
+    for run in (done, ended_run):
+        log = await house.log(run)
+        assert [event.kind for event in log].count(Kind.JOB_RESUMED) == 0
+        assert [event.kind for event in log].count(Kind.LLM_START) == 1
+
+
+@pytest.mark.parametrize("slot", [0, 17, None])
+@pytest.mark.parametrize("org", ["acme", "a/b:c/", "new"])
+def test_a_work_item_says_which_run_it_is_about(org: str, slot: int | None) -> None:
+    waiting = Waiting(org, -3, "exec_1")
+    assert read_work_item(work_item(waiting)) == Turn(waiting, None)
+    assert read_work_item(resumed_item(waiting, slot)) == Turn(waiting, slot, resumed=True)
+
+
+@in_virtual_time
+async def test_what_is_no_work_item_is_passed_over() -> None:
+    async with house_at_work({"m": words("a")}) as house:
+        for item in ("", "new", "acme/0/exec_1", "new:/x/exec_1/acme", "later:3/0/exec_1/acme"):
+            await house.queue.put(item)
+        execution = await house.start()
+        assert (await house.end_of(execution)).state is State.SUCCEEDED
 
 
 @in_virtual_time
@@ -664,6 +733,43 @@ async def test_a_cancel_that_another_process_made_stops_the_worker_at_its_next_p
         await asyncio.sleep(30)
         assert said[-1] <= cancelled + 2
         is_sound(await house.service.get(ORG, execution.id), await house.log(execution))
+
+
+@in_virtual_time
+async def test_a_cancel_that_nobody_told_of_stops_a_silent_model_within_a_sweep() -> None:
+    let_go: list[float] = []
+
+    async def says(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
+        try:
+            await asyncio.Event().wait()
+            yield ""
+        finally:
+            let_go.append(monotonic())
+
+    async with house_at_work({"m": says}) as house:
+        execution = await house.start()
+        await house.until(execution, Kind.LLM_START)
+        await asyncio.sleep(5.1)
+        cancelled = monotonic()
+        await house.beside().service.cancel(ORG, execution.id, "call:1")
+        await asyncio.sleep(2)
+        assert len(let_go) == 1
+        assert let_go[0] - cancelled <= Pace().sweep_every
+        is_sound(await house.service.get(ORG, execution.id), await house.log(execution))
+
+
+@in_virtual_time
+async def test_a_run_that_is_told_to_stop_for_nothing_goes_on() -> None:
+    async with house_at_work({"m": words(*"abcd", every=1)}) as house:
+        execution = await house.start()
+        for _ in range(40):
+            await asyncio.sleep(0.1)
+            await house.wakeups.publish(stop_channel(ORG, execution.id))
+        ended_run = await house.end_of(execution)
+        log = await house.log(execution)
+    is_sound(ended_run, log)
+    assert ended_run.state is State.SUCCEEDED
+    assert [event.kind for event in log].count(Kind.LLM_START) == 1
 
 
 @in_virtual_time

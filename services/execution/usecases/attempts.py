@@ -17,7 +17,15 @@ from services.execution.domain import (
     Spend,
     Tally,
 )
-from services.execution.ports import Executions, Metrics, Outcome, Prompt, Report, Wakeups
+from services.execution.ports import (
+    Executions,
+    Metrics,
+    Outcome,
+    Prompt,
+    Report,
+    Wakeups,
+    WorkQueue,
+)
 from services.execution.usecases.calls import Call, Patience
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.circuits import Circuits
@@ -36,6 +44,7 @@ class Tools:
     executions: Executions
     catalogue: Catalogue
     circuits: Circuits
+    queue: WorkQueue
     wakeups: Wakeups
     metrics: Metrics
     clock: Callable[[], int]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from services.execution.domain import Waiting
+import re
+
+from services.execution.domain import Turn, Waiting
+
+_NEW = "new"
+_RESUMED = "resumed"
+_ITEM = re.compile(rf"({_NEW}|{_RESUMED}):(\d*)/(-?\d+)/([^/]+)/(.+)", re.DOTALL)
 
 
 def events_channel(org: str, execution_id: str) -> str:
@@ -16,11 +22,24 @@ def stop_channel(org: str, execution_id: str) -> str:
 
 
 def work_item(waiting: Waiting) -> str:
-    """Name a run in the work queue."""
-    return f"{waiting.org}/{waiting.priority}/{waiting.id}"
+    """Name a run in the work queue that waits for its turn."""
+    return f"{_NEW}:/{waiting.priority}/{waiting.id}/{waiting.org}"
 
 
-def read_work_item(item: str) -> Waiting:
-    """Read a run back from its name in the work queue."""
-    org, priority, id_ = item.rsplit("/", 2)
-    return Waiting(org, int(priority), id_)
+def resumed_item(waiting: Waiting, slot: int | None) -> str:
+    """Name a run in the work queue that had its turn and was handed back, with its slot."""
+    held = "" if slot is None else str(slot)
+    return f"{_RESUMED}:{held}/{waiting.priority}/{waiting.id}/{waiting.org}"
+
+
+def read_work_item(item: str) -> Turn | None:
+    """Read a run back from its name in the work queue; None when it is no such name.
+
+    A run that waits has no slot yet.
+    """
+    named = _ITEM.fullmatch(item)
+    if named is None:
+        return None
+    kind, slot, priority, id_, org = named.groups()
+    waiting = Waiting(org, int(priority), id_)
+    return Turn(waiting, int(slot) if slot else None, resumed=kind == _RESUMED)

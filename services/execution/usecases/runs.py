@@ -22,7 +22,12 @@ from services.execution.domain import (
 )
 from services.execution.ports import FencedError, SlotTakenError
 from services.execution.usecases.attempts import Attempt, Spoken, Tools
-from services.execution.usecases.channels import events_channel, stop_channel
+from services.execution.usecases.channels import (
+    events_channel,
+    resumed_item,
+    stop_channel,
+    work_item,
+)
 from services.execution.usecases.executions import whole_log
 from services.execution.usecases.recorder import Recorder
 from services.kit.errors import DomainError, Reason
@@ -78,6 +83,8 @@ class Run:
         self._id = turn.waiting.id
         self._worker = worker
         self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._look_again = False
         self._end: End | None = None
         self._claimed: Execution | None = None
         self._head = 0
@@ -97,6 +104,12 @@ class Run:
             self._end = why
             self._task.cancel()
 
+    def look(self) -> None:
+        """See whether somebody else ended it: something says so, and may be wrong."""
+        self._look_again = True
+        if self._claimed is not None and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look(), name=f"look at {self._id}")
+
     @property
     def claimed(self) -> bool:
         """Whether it was begun or taken over, so that the store knows it as running."""
@@ -113,9 +126,16 @@ class Run:
             await asyncio.wait([self._task])
 
     async def _work(self) -> None:
-        unsubscribe = self._tools.wakeups.subscribe(
-            stop_channel(self._org, self._id), lambda: self.end(End.STOPPED)
-        )
+        unsubscribe = self._tools.wakeups.subscribe(stop_channel(self._org, self._id), self.look)
+        try:
+            await self._see_through()
+        finally:
+            unsubscribe()
+            if self._looking is not None:
+                self._looking.cancel()
+                await asyncio.wait([self._looking])
+
+    async def _see_through(self) -> None:
         try:
             course = await self._claim()
             if course is not None:
@@ -139,8 +159,17 @@ class Run:
         except Exception:  # noqa: BLE001 whatever a provider does, the run has to end
             _LOG.exception("run %s met a fault of the worker", self._id)
             await self._fail_internally()
-        finally:
-            unsubscribe()
+
+    async def _look(self) -> None:
+        while self._look_again:
+            self._look_again = False
+            try:
+                last = await self._executions.last_event(self._org, self._id)
+            except DomainError as error:
+                _LOG.info("run %s cannot be looked at, a sweep will: %s", self._id, error)
+                return
+            if last is None or (last.kind in domain.TERMINAL_KINDS and last.writer != self._worker):
+                self.end(End.STOPPED)
 
     # Claiming
 
@@ -416,12 +445,17 @@ class Run:
     # Giving up
 
     async def _hand_back(self) -> None:
-        if self._claimed is None:
-            return
-        try:
-            await self._executions.save(domain.release(self._claimed))
-        except (FencedError, DomainError) as error:
-            _LOG.info("run %s was not handed back, its lease will run out: %r", self._id, error)
+        """Let go of the run, and tell whoever has room that it may go on."""
+        waiting, slot = self._turn.waiting, self._turn.slot
+        item = resumed_item(waiting, slot) if self._turn.resumed else work_item(waiting)
+        if self._claimed is not None:
+            item = resumed_item(waiting, self._claimed.slot)
+            try:
+                await self._executions.save(domain.release(self._claimed))
+            except (FencedError, DomainError) as error:
+                _LOG.info("run %s was not handed back, its lease will run out: %r", self._id, error)
+                return
+        await self._tools.queue.put(item)
 
     async def _fail_internally(self) -> None:
         """End a run that no worker could see through."""

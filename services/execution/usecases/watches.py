@@ -28,8 +28,6 @@ _WORTH_KEEPING = 64
 """Events; smaller pages are made anew, so that a late reader is not served in morsels."""
 
 _RECENT_PAGES = 8
-_POLL_SECONDS = 1.0
-"""How soon a lost wake-up is made up for."""
 
 _SECONDS_PER_WATCHER = 0.0001
 _MAX_COALESCING = 0.1
@@ -77,14 +75,21 @@ class Watches:
 
     Args:
         heartbeat_seconds: how long a watch may be silent.
+        poll_seconds: how soon a lost wake-up is made up for.
     """
 
     def __init__(
-        self, executions: Executions, wakeups: Wakeups, *, heartbeat_seconds: float = 15.0
+        self,
+        executions: Executions,
+        wakeups: Wakeups,
+        *,
+        heartbeat_seconds: float = 15.0,
+        poll_seconds: float = 1.0,
     ) -> None:
         self._executions = executions
         self._wakeups = wakeups
         self._heartbeat_seconds = heartbeat_seconds
+        self._poll_seconds = poll_seconds
         self._feeds: dict[tuple[str, str], _Feed] = {}
         self._kept: OrderedDict[tuple[str, str, int], Page] = OrderedDict()
         self._watchers = 0
@@ -221,9 +226,9 @@ class Watches:
                 del self._feeds[key]
                 feed.close()
 
-    def feed_parts(self) -> tuple[Executions, Wakeups, float]:
-        """Lend a feed what it reads from."""
-        return self._executions, self._wakeups, self._heartbeat_seconds
+    def feed_parts(self) -> tuple[Executions, Wakeups, float, float]:
+        """Lend a feed what it reads from, and how often it beats and looks, in seconds."""
+        return self._executions, self._wakeups, self._heartbeat_seconds, self._poll_seconds
 
     def coalescing(self) -> float:
         """Say how long appends are gathered before watchers are told, in seconds."""
@@ -242,7 +247,8 @@ class _Feed:
 
     def __init__(self, watches: Watches, org: str, execution_id: str, after: int) -> None:
         self._watches = watches
-        self._executions, wakeups, self._heartbeat_seconds = watches.feed_parts()
+        parts = watches.feed_parts()
+        self._executions, wakeups, self._heartbeat_seconds, self._poll_seconds = parts
         self._org = org
         self._id = execution_id
         self.head = after
@@ -310,7 +316,7 @@ class _Feed:
                 self.beats += 1
                 self.wake_watchers()
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(_POLL_SECONDS, self._heartbeat_seconds)):
+                async with asyncio.timeout(min(self._poll_seconds, self._heartbeat_seconds)):
                     await self._woken.wait()
 
     async def _read(self) -> Page | None:

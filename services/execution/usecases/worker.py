@@ -106,6 +106,7 @@ class Worker:
             executions,
             catalogue,
             circuits,
+            queue,
             wakeups,
             metrics,
             clock,
@@ -129,7 +130,6 @@ class Worker:
         self._seen: dict[str, tuple[int, float]] = {}
         self._gone: set[str] = set()
         self._doubted: set[str] = set()
-        self._missing: set[Waiting] = set()
 
     @property
     def healthy(self) -> bool:
@@ -218,7 +218,10 @@ class Worker:
         # without a lease is gone and not just new.
         claimed = {waiting for waiting, run in self._active.items() if run.claimed}
         running = [due async for due in self._all(State.RUNNING)]
-        self._stop_what_others_ended(claimed - {_waiting(due) for due in running})
+        for waiting in claimed - {_waiting(due) for due in running}:
+            # Whoever ends a run tells its worker; this is for when that was lost.
+            if waiting in self._active:
+                self._active[waiting].look()
         owners = {due.owner for due in running} | self._doubted
         self._doubted = set()
         began = self._monotonic()
@@ -294,16 +297,6 @@ class Worker:
             self._told[waiting] = position
             await self._wakeups.publish(events_channel(org, id_))
 
-    def _stop_what_others_ended(self, missing: set[Waiting]) -> None:
-        """Stop runs that are not running any more, if this was so before too.
-
-        Whoever ends a run tells its worker; this is for when that was lost.
-        """
-        for waiting in missing & self._missing:
-            if waiting in self._active:
-                self._active[waiting].end(End.STOPPED)
-        self._missing = missing
-
     def _judge(self, leases: Sequence[Renewal], began: float) -> tuple[set[str], list[Renewal]]:
         """Tell living workers from those whose lease stood still for its time to live.
 
@@ -343,12 +336,21 @@ class Worker:
     # Working
 
     async def _listen(self) -> None:
-        """Let every run that was accepted wait for its turn, and begin it if that is now."""
+        """Let every run that was accepted wait for its turn, and begin it if that is now.
+
+        One that another worker handed back goes on before all that wait. Where every place here is
+        taken, other processes learn of it with their next sweep.
+        """
         while True:
             item = await self._queue.take()
-            waiting = read_work_item(item)
-            if waiting not in self._active:
-                self._turns.add(waiting)
+            turn = read_work_item(item)
+            if turn is None:
+                _LOG.warning("the queue holds what is no work of this release: %r", item)
+            elif turn.waiting not in self._active:
+                if turn.resumed:
+                    self._turns.resume(turn.waiting, turn.slot)
+                else:
+                    self._turns.add(turn.waiting)
                 self._begin_due()
             await self._queue.done(item)
 

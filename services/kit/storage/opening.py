@@ -64,9 +64,23 @@ async def _open_embedded(
 
 
 async def open_queue(
-    settings: Settings,  # noqa: ARG001
-    service: str,  # noqa: ARG001
-    stack: AsyncExitStack,  # noqa: ARG001
+    settings: Settings, service: str, stack: AsyncExitStack
 ) -> tuple[WorkQueue, Wakeups]:
-    """Open what carries work and wake-ups between the processes of a service."""
-    return InProcessQueue(), InProcessWakeups()
+    """Open what carries work and wake-ups between the processes of a service; the stack closes it.
+
+    A Redis that is away is no error: the store is the truth, and it is used once it is there.
+
+    Raises:
+        SettingsError: CONDUCTOR_QUEUE_URL cannot be used.
+    """
+    url = settings.queue_url.get_secret_value()
+    if not url:
+        return InProcessQueue(), InProcessWakeups()
+    # The driver is a quarter of a second that only those pay who use it.
+    from services.kit.storage.redis import RedisQueue, RedisWakeups  # noqa: PLC0415
+
+    queue = RedisQueue(url, service)
+    stack.push_async_callback(queue.close)
+    wakeups = RedisWakeups(url, service)
+    stack.push_async_callback(wakeups.close)
+    return queue, wakeups

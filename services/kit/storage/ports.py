@@ -246,7 +246,7 @@ class Store(Protocol):
 
 
 class Wakeups(Protocol):
-    """Tells others that something changed. A hint: it may be lost, late or doubled."""
+    """Tells others that something changed. A hint: it may be lost, late, doubled or for nothing."""
 
     async def publish(self, channel: str) -> None:
         """Wake everyone subscribed to a channel. Never raises for an unreachable broker."""
