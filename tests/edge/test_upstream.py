@@ -11,7 +11,7 @@ import pytest
 
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceStub
-from services.mesh.envoy import Config
+from services.mesh.clusters import Config
 from services.mesh.table import SERVICES
 from tests.edge.conftest import PATIENCE, StartEdge, assert_error
 from tests.edge.stub import FIRST_FRAME, LAST_FRAME, Stub

@@ -10,7 +10,8 @@ import pytest
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 
-from services.mesh.envoy import Config, Edge, arguments, binary, render
+from services.mesh.clusters import Config
+from services.mesh.envoy import Edge, arguments, binary, render
 from services.mesh.table import SERVICES, Service
 
 API = (Path(__file__).parents[2] / "gen" / "api.binpb").read_bytes()

@@ -1,0 +1,23 @@
+"""The descriptor set of all protos, which the configuration of Envoy follows from."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from services.mesh.errors import CannotStart
+
+
+def descriptors() -> bytes:
+    """Read the descriptor set; it lies beside the generated package.
+
+    Raises:
+        CannotStart: it is missing.
+    """
+    spec = find_spec("conductor")
+    roots = spec.submodule_search_locations if spec else None
+    for root in roots or ():
+        path = Path(root).with_name("api.binpb")
+        if path.is_file():
+            return path.read_bytes()
+    raise CannotStart("gen/api.binpb is missing; make it with `make gen`.")
