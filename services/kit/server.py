@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -72,8 +72,25 @@ Compose = Callable[[S, AsyncExitStack, Meter | None], Awaitable[App]]
 """The meter is None when nobody wants metrics."""
 
 
+@dataclass(frozen=True, slots=True)
+class LameDuck:
+    """How long a process serves on that has said NOT_SERVING, so that no call finds it gone."""
+
+    seconds: float
+    at_once: asyncio.Event
+    """Ends it early."""
+
+    async def over(self) -> None:
+        """Wait for its end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.seconds):
+                await self.at_once.wait()
+
+
 def main(settings_type: type[S], compose: Compose[S], name: str) -> None:
     """Run a service until SIGTERM or SIGINT.
+
+    SIGTERM lets it serve on for `drain_seconds` after it said that it ends; SIGINT does not.
 
     A start that cannot succeed ends the process with status 1 and one sentence on standard error.
 
@@ -96,14 +113,21 @@ def main(settings_type: type[S], compose: Compose[S], name: str) -> None:
 
 
 async def _run(settings: S, compose: Compose[S], name: str) -> None:
-    stop = asyncio.Event()
+    stop, at_once = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+
+    def interrupted() -> None:
+        # Also after SIGTERM: it ends the wait for those who send calls.
+        at_once.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGINT, interrupted)
     # Metrics come first, so that they end last and tell of the end too.
     async with metering(name) as meter, AsyncExitStack() as stack:
         app = await compose(settings, stack, meter)
-        async with serving(app, settings.shutdown_seconds) as served:
+        lame_duck = LameDuck(settings.drain_seconds, at_once)
+        async with serving(app, settings.shutdown_seconds, lame_duck) as served:
             await served.until(stop)
 
 
@@ -113,14 +137,16 @@ class serving:  # noqa: N801 used as a context manager, like a function
     Args:
         app: what to serve.
         grace_seconds: how long open calls may take to end.
+        lame_duck: what comes between NOT_SERVING and the end; None for nothing.
 
     Attributes:
         port: the port it listens on.
     """
 
-    def __init__(self, app: App, grace_seconds: float) -> None:
+    def __init__(self, app: App, grace_seconds: float, lame_duck: LameDuck | None = None) -> None:
         self._app = app
         self._grace_seconds = grace_seconds
+        self._lame_duck = lame_duck
         self._call_log = logs.CallLog()
         self._server = grpc.aio.server(options=OPTIONS)
         self._health = health.aio.HealthServicer()
@@ -155,9 +181,11 @@ class serving:  # noqa: N801 used as a context manager, like a function
         _LOG.info("serving", extra={"facts": {"port": self.port, "services": names}})
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        """Say NOT_SERVING, hand work back, end streams, let calls end, close."""
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Say NOT_SERVING, serve on for a while, hand work back, end streams, let calls end, close."""
         await self._health.enter_graceful_shutdown()
+        if self._lame_duck is not None and kind is None:
+            await self._lame_duck.over()
         for task in self._background:
             await ended(task)
         await self._app.drain()

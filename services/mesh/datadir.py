@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,8 @@ forget everything.
 | --- | --- |
 | `VERSION` | the layout of this directory; an older release refuses a newer one |
 | `lock` | locked by the running mesh, with its pid; a second one on this directory is refused |
+| `mesh.secret` | what the mesh signs with, when authentication is on and it is not set |
+| `bootstrap.key` | the first key, likewise |
 | `<service>/` | the embedded store of a service (SQLite) |
 | `logs/<name>.log` | output of each process; `.log.1` is the part before, 32 MiB at most |
 | `logs/access.log` | one line for each request |
@@ -42,6 +44,8 @@ class DataDir:
         self.path = path.expanduser().absolute()
         self.logs = self.path / "logs"
         self.run = self.path / "run"
+        self.mesh_secret = self.path / "mesh.secret"
+        self.bootstrap_key = self.path / "bootstrap.key"
         self._state = self.run / "mesh.json"
 
     @contextmanager
@@ -79,6 +83,24 @@ class DataDir:
     def log(self, name: str) -> Path:
         """The log of a process."""
         return self.logs / f"{name}.log"
+
+    def kept(self, path: Path, make: Callable[[], str]) -> str:
+        """Read a secret; the first time it is made, and written for its owner alone.
+
+        Raises:
+            CannotStart: it cannot be read or written.
+        """
+        try:
+            if path.exists() and (text := path.read_text().strip()):
+                return text
+            text, draft = make(), path.with_name(path.name + ".new")
+            draft.unlink(missing_ok=True)
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+                new.write(f"{text}\n")
+            draft.replace(path)
+        except OSError as error:
+            raise CannotStart(f"{path} cannot be read or written: {error.strerror}.") from None
+        return text
 
     def interrupted(self) -> bool:
         """Whether the mesh before was killed and its processes may be ending just now."""

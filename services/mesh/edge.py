@@ -87,7 +87,7 @@ def _config(settings: MeshSettings, given: list[str], admin: Address, access_log
             certificate=settings.certificate,
             proves_itself=settings.has_auth,
             tokens=settings.tokens,
-            export=tracing.wanted(),
+            export=tracing.wanted(lambda text: typer.echo(text, err=True)),
             cors_origins=settings.cors_origins,
             hosts=settings.hosts,
             access_log=access_log,

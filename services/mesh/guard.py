@@ -38,6 +38,8 @@ def watch(lifeline: int) -> None:
 
 def main(parent: str, lifeline: str, *command: str) -> None:
     """Tie this process to its starter, then become the program."""
+    # A shell without job control has SIGINT ignored in what it starts in the background.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if int(lifeline) >= 0:
         watch(int(lifeline))
     else:

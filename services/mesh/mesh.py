@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import os
+import secrets
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from services.kit import VERSION
-from services.mesh import api, envoy, logs, probes
+from services.mesh import api, envoy, logs, probes, tracing
 from services.mesh.addresses import claim, free_ports
+from services.mesh.clusters import Endpoints
 from services.mesh.datadir import DataDir
 from services.mesh.errors import CannotStart
-from services.mesh.settings import MeshSettings
+from services.mesh.settings import MeshSettings, edge_proof
 from services.mesh.supervisor import Program, Say, Supervisor
 from services.mesh.table import SERVICES, Service
 
@@ -30,23 +33,55 @@ _SERVICE_GRACE: Final = 7.5
 """Seconds the services have to end; with Envoy's it stays below the ten that are promised."""
 _ENVOY_GRACE: Final = 1.5
 _DRAIN: Final = 0.5
+_LAME_DUCK: Final = 1.5
+"""Seconds that a process, one of several, serves on after SIGTERM: Envoy has noticed by then."""
 _LOG_CHECK: Final = 2.0
 _PORT_PATIENCE: Final = 5.0
 """Seconds that the port of a killed mesh may take to be free."""
 
 
 @dataclass(frozen=True)
+class Replica:
+    """One process of a service."""
+
+    name: str
+    """`execution`, or `execution-2` where there are several."""
+    service: str
+    port: int
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return f"{_LOOPBACK}:{self.port}"
+
+
+@dataclass(frozen=True)
 class Ports:
     """Which port is whose."""
 
-    services: Mapping[str, int]
+    replicas: Sequence[Replica]
     admin: int
 
     @classmethod
-    def choose(cls, services: Sequence[Service]) -> Ports:
-        """Choose a free port for every service and for Envoy's admin page."""
-        admin, *others = free_ports(len(services) + 1)
-        return cls(dict(zip((s.name for s in services), others, strict=True)), admin)
+    def choose(cls, services: Sequence[Service], processes: Callable[[str], int]) -> Ports:
+        """Choose a free port for each process of every service and for Envoy's admin page."""
+        names = [
+            (service.name if count == 1 else f"{service.name}-{number + 1}", service.name)
+            for service in services
+            for count in [processes(service.name)]
+            for number in range(count)
+        ]
+        admin, *others = free_ports(len(names) + 1)
+        replicas = [Replica(*name, port) for name, port in zip(names, others, strict=True)]
+        return cls(replicas, admin)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where the processes of each service listen."""
+        found: dict[str, list[tuple[str, int]]] = {}
+        for replica in self.replicas:
+            found.setdefault(replica.service, []).append((_LOOPBACK, replica.port))
+        return found
 
 
 class Stop:
@@ -92,15 +127,17 @@ class Mesh:
 
         Raises:
             CannotStart: it does not start; nothing of it runs then.
+            SettingsError: a file that the settings name cannot be used.
         """
         begin = time.monotonic()
+        self._settings.check_files()
         with self._data.locked():
             await claim(
                 self._settings.listen_host,
                 self._settings.http_port,
                 patience=_PORT_PATIENCE if self._data.interrupted() else 0.0,
             )
-            ports = Ports.choose(self._services)
+            ports = Ports.choose(self._services, self._settings.processes)
             programs = self._programs(ports)
             try:
                 async with Supervisor(
@@ -119,20 +156,29 @@ class Mesh:
     async def _serve(self, supervisor: Supervisor, begin: float) -> None:
         await supervisor.serving()
         await self._answering()
-        host, port = _in_url(self._settings.listen_host), self._settings.http_port
+        address = f"{_in_url(self._host)}:{self._settings.http_port}"
+        tls = self._settings.certificate is not None
+        url = f"{'https' if tls else 'http'}://{address}"
         self._say(f"conductor mesh {VERSION}, pid {os.getpid()}")
-        self._say(f"REST and SSE  http://{host}:{port}")
-        self._say(f"gRPC          {host}:{port} (plaintext, with reflection)")
+        self._say(f"REST and SSE  {url}")
+        self._say(f"gRPC          {address} ({'TLS' if tls else 'plaintext'}, with reflection)")
         self._say(f"data          {self._data.path}")
         self._say(f"logs          {self._data.logs}")
-        self._say(f"ready: http://{host}:{port} after {time.monotonic() - begin:.1f} s")
+        if self._settings.has_auth:
+            self._say(f"first key     {self._where_the_first_key_is}")
+        self._say(f"ready: {url} after {time.monotonic() - begin:.1f} s")
         await supervisor.broken()
 
     async def _answering(self) -> None:
         """Wait until the mesh says through Envoy that it is healthy."""
         end = time.monotonic() + _START_TIMEOUT
-        host, port = self._settings.listen_host, self._settings.http_port
-        while (answer := await probes.http("GET", host, port, "/health")).status != 200:
+        certificate = self._settings.certificate
+        ask = partial(
+            probes.http,
+            *("GET", self._host, self._settings.http_port, "/health"),
+            tls=probes.trusting(certificate[0]) if certificate else None,
+        )
+        while (answer := await ask()).status != 200:
             if time.monotonic() > end:
                 raise CannotStart(
                     f"The mesh is not healthy after {_START_TIMEOUT:g} s: GET /health answers "
@@ -147,40 +193,76 @@ class Mesh:
         async def in_order() -> None:
             # Connections that are open stay, so that the services can end their streams cleanly.
             await probes.http("POST", _LOOPBACK, ports.admin, "/drain_listeners", timeout=_DRAIN)
-            await supervisor.stop(*ports.services, grace=_SERVICE_GRACE)
+            services = (replica.name for replica in ports.replicas)
+            await supervisor.stop(*services, grace=_SERVICE_GRACE)
             await supervisor.stop(_ENVOY, grace=_ENVOY_GRACE)
 
         await _until(stop.at_once, in_order())
         supervisor.kill()
 
     def _programs(self, ports: Ports) -> list[Program]:
-        addresses = {
-            f"CONDUCTOR_{name.upper()}_ADDRESS": f"{_LOOPBACK}:{port}"
-            for name, port in ports.services.items()
-        }
-        env = {**os.environ, **addresses, "CONDUCTOR_DATA_DIR": str(self._data.path)}
+        secret, key = self._secrets()
+        env = {**os.environ, "CONDUCTOR_DATA_DIR": str(self._data.path)}
+        if self._settings.has_auth:
+            env |= {"CONDUCTOR_MESH_SECRET": secret, "CONDUCTOR_BOOTSTRAP_KEY": key}
         programs = [
             Program(
-                name=service.name,
+                name=replica.name,
                 # Safe path: a folder `services` where the mesh is started is not ours.
-                command=(sys.executable, "-P", "-m", f"services.{service.name}"),
-                env=env,
-                log=self._data.log(service.name),
-                healthy=partial(probes.serves_grpc, _LOOPBACK, ports.services[service.name]),
+                command=(sys.executable, "-P", "-m", f"services.{replica.service}"),
+                env={**env, **self._env_of(replica)},
+                log=self._data.log(replica.name),
+                healthy=partial(probes.serves_grpc, _LOOPBACK, replica.port),
             )
-            for service in self._services
+            for replica in ports.replicas
         ]
-        return [*programs, self._envoy(ports)]
+        return [*programs, self._envoy(ports, edge_proof(secret))]
 
-    def _envoy(self, ports: Ports) -> Program:
+    def _env_of(self, replica: Replica) -> dict[str, str]:
+        env = {f"CONDUCTOR_{replica.service.upper()}_ADDRESS": replica.address}
+        several = self._settings.processes(replica.service) > 1
+        if several and "drain_seconds" not in self._settings.model_fields_set:
+            env["CONDUCTOR_DRAIN_SECONDS"] = str(_LAME_DUCK)
+        return env
+
+    def _secrets(self) -> tuple[str, str]:
+        """The secret of the mesh and its first key: those that were set, else made once and kept."""
+        if not self._settings.has_auth:
+            return "", ""
+        secret = self._settings.mesh_secret.get_secret_value()
+        key = self._settings.bootstrap_key.get_secret_value()
+        return (
+            secret or self._data.kept(self._data.mesh_secret, partial(secrets.token_hex, 32)),
+            key or self._data.kept(self._data.bootstrap_key, _new_key),
+        )
+
+    @property
+    def _where_the_first_key_is(self) -> str:
+        if self._settings.bootstrap_key.get_secret_value():
+            return "as CONDUCTOR_BOOTSTRAP_KEY says"
+        return f"in {self._data.bootstrap_key}"
+
+    @property
+    def _host(self) -> str:
+        """An address that this machine reaches Envoy by."""
+        host = self._settings.listen_host
+        if not ipaddress.ip_address(host).is_unspecified:
+            return host
+        return "::1" if ":" in host else _LOOPBACK
+
+    def _envoy(self, ports: Ports, proof: str) -> Program:
         config = envoy.render(
             api.descriptors(),
             self._services,
-            {name: [(_LOOPBACK, port)] for name, port in ports.services.items()},
+            ports.endpoints,
             envoy.Edge(
                 http_host=self._settings.listen_host,
                 http_port=self._settings.http_port,
                 admin_port=ports.admin,
+                certificate=self._settings.certificate,
+                proves_itself=self._settings.has_auth,
+                tokens=self._settings.tokens,
+                export=tracing.wanted(self._say),
                 cors_origins=self._settings.cors_origins,
                 hosts=self._settings.hosts,
                 access_log=str(self._data.log("access")),
@@ -196,7 +278,7 @@ class Mesh:
         return Program(
             name=_ENVOY,
             command=envoy.arguments(path),
-            env=os.environ,
+            env={**os.environ, envoy.PROOF_VARIABLE: proof},
             log=self._data.log(_ENVOY),
             healthy=live,
         )
@@ -204,8 +286,8 @@ class Mesh:
     def _record(self, supervisor: Supervisor, ports: Ports) -> None:
         pids = supervisor.pids
         processes: dict[str, dict[str, object]] = {
-            name: {"address": f"{_LOOPBACK}:{port}", "pid": pids.get(name)}
-            for name, port in ports.services.items()
+            replica.name: {"address": replica.address, "pid": pids.get(replica.name)}
+            for replica in ports.replicas
         }
         processes[_ENVOY] = {
             "address": f"{_in_url(self._settings.listen_host)}:{self._settings.http_port}",
@@ -235,6 +317,10 @@ async def _until(stop: asyncio.Event, *work: Coroutine[object, object, None]) ->
         for task in (stopped, *tasks):
             task.cancel()
         await asyncio.gather(stopped, *tasks, return_exceptions=True)
+
+
+def _new_key() -> str:
+    return f"cmk_bootstrap_{secrets.token_hex(32)}"
 
 
 def _in_url(host: str) -> str:

@@ -79,11 +79,14 @@ class Process:
         self._signal_group(signal.SIGKILL)
         return status
 
-    def terminate(self) -> None:
-        """Ask it to end."""
+    def interrupt(self) -> None:
+        """Ask it to end now.
+
+        By SIGINT: on SIGTERM a service goes on for a while, for those who send it calls.
+        """
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
+                self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
         """End it and its group at once."""

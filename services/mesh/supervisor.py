@@ -115,7 +115,7 @@ class Keeper:
             hung = health.done() and not health.result() and not end.done()
             if not hung:
                 await asyncio.wait({end, stop}, return_when=asyncio.FIRST_COMPLETED)
-                process.terminate()
+                process.interrupt()
                 await asyncio.wait({end}, timeout=grace())
         finally:
             process.kill()

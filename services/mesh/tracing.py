@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -41,12 +42,20 @@ class Export:
     """Sent to the collector."""
 
 
-def wanted() -> Export | None:
+def wanted(say: Callable[[str], None]) -> Export | None:
     """What the `OTEL_*` variables ask for; None for no export.
 
-    Raises:
-        ValueError: they cannot be followed; a sentence.
+    Variables that cannot be followed are told of, and nothing is exported: the mesh runs all the
+    same.
     """
+    try:
+        return _export()
+    except ValueError as error:
+        say(f"no spans of Envoy are exported: {error}")
+        return None
+
+
+def _export() -> Export | None:
     endpoint = _first(_ENDPOINTS)
     if (
         not endpoint

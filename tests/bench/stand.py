@@ -224,7 +224,7 @@ def database(data: Path) -> Path:
 
 
 async def _end(process: Process) -> None:
-    process.terminate()
+    process.interrupt()
     try:
         await asyncio.wait_for(process.wait(), 10)
     except TimeoutError:

@@ -18,7 +18,7 @@ from tests.processes import alive, until
 
 STEADY = "import time; open({mark!r}, 'a').write('x'); time.sleep(60)"
 STUBBORN = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN);"
     "open({mark!r}, 'a').write('x'); time.sleep(60)"
 )
 PARENT = """
@@ -156,7 +156,7 @@ async def test_a_program_that_cannot_be_executed_is_told_by_name(desk: Desk) -> 
             await supervisor.serving()
 
 
-async def test_a_program_that_ignores_sigterm_is_killed_after_the_grace(desk: Desk) -> None:
+async def test_a_program_that_ignores_sigint_is_killed_after_the_grace(desk: Desk) -> None:
     async with Supervisor(desk.said.append) as supervisor:
         supervisor.add(desk.program(STUBBORN))
         await supervisor.serving()
