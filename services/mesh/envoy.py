@@ -196,6 +196,7 @@ def render(
         "node": {"id": "conductor-edge", "cluster": "conductor"},
         "admin": {"address": clusters.address(edge.admin_host, edge.admin_port)},
         "overload_manager": _overload_manager(),
+        "layered_runtime": {"layers": [{"name": "edge", "static_layer": tracing.RUNTIME}]},
         "static_resources": {
             "listeners": [
                 _listener(
@@ -597,11 +598,24 @@ def _local_replies() -> Config:
             ]
         }
     }
+    bad_token = _bad_token()
     as_it_is = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}}
     return {
         "mappers": [
             {"filter": _status_filter(HTTPStatus.OK), "body_format_override": as_it_is},
+            {
+                "filter": {"and_filter": {"filters": [native, bad_token]}},
+                "status_code": HTTPStatus.UNAUTHORIZED,
+                "body_format_override": as_it_is,
+            },
             {"filter": native, "body_format_override": as_it_is},
+            {
+                "filter": bad_token,
+                "status_code": HTTPStatus.UNAUTHORIZED,
+                "body_format_override": _envelope(
+                    code_pb2.UNAUTHENTICATED, "The token is not accepted: %LOCAL_REPLY_BODY%."
+                ),
+            },
             *(
                 {
                     "filter": _status_filter(status),
@@ -617,7 +631,6 @@ def _local_replies() -> Config:
 
 _OWN_ERRORS: Mapping[int, tuple[int, str]] = {
     400: (code_pb2.INVALID_ARGUMENT, "The request cannot be read. %LOCAL_REPLY_BODY%"),
-    401: (code_pb2.UNAUTHENTICATED, "The token is not accepted: %LOCAL_REPLY_BODY%."),
     403: (code_pb2.PERMISSION_DENIED, "This is not allowed. %LOCAL_REPLY_BODY%"),
     404: (code_pb2.NOT_FOUND, "There is no such route: %REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH)%"),
     408: (code_pb2.DEADLINE_EXCEEDED, "The request did not arrive in time."),
@@ -666,6 +679,15 @@ def _envelope(code: int, message: str) -> Config:
 
 def _header_filter(matcher: Config) -> Config:
     return {"header_filter": {"header": matcher}}
+
+
+def _bad_token() -> Config:
+    """A token for somebody else is 403 to Envoy, which is ours for preflights and known callers."""
+    no_preflight = _header_filter(
+        {"name": ":method", "string_match": {"exact": "OPTIONS"}, "invert_match": True}
+    )
+    elsewhere = {"and_filter": {"filters": [_status_filter(HTTPStatus.FORBIDDEN), no_preflight]}}
+    return {"or_filter": {"filters": [_status_filter(HTTPStatus.UNAUTHORIZED), elsewhere]}}
 
 
 def _status_filter(status: int) -> Config:

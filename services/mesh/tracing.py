@@ -21,6 +21,9 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 _HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 _AUTHORITIES = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
 
+RUNTIME: Final[Config] = {"tracing.opentelemetry.flush_interval_ms": 1000}
+"""How Envoy works on spans; by itself it keeps them for 5 s."""
+
 _SAMPLERS = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3"
 _RPC = "%PATH(NQ:PATH)%"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,12 +18,13 @@ import pytest
 import pytest_asyncio
 
 from services.mesh.clusters import Config, Endpoints
-from services.mesh.envoy import Edge, arguments, render
+from services.mesh.envoy import PROOF_VARIABLE, Edge, arguments, render
 from services.mesh.table import SERVICES, Service
 from tests.edge.stub import Stub, serve
 
 API = Path(__file__).parents[2] / "gen" / "api.binpb"
 PATIENCE = 90.0
+PROOF = "what-only-the-edge-knows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,9 @@ async def _start(
     written.write_text(json.dumps(config))
     # A group of its own: a signal for the tests' group is not for Envoy, which stack ends.
     process = await asyncio.create_subprocess_exec(
-        *arguments(written), "--admin-address-path", str(address), start_new_session=True
+        *(*arguments(written), "--admin-address-path", str(address)),
+        env={**os.environ, PROOF_VARIABLE: PROOF},
+        start_new_session=True,
     )
     stack.push_async_callback(_end, process)
     async with asyncio.timeout(PATIENCE):
