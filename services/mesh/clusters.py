@@ -86,8 +86,12 @@ def grpc_cluster(name: str, addresses: Sequence[Address]) -> Config:
                 }
             },
         ),
-        # While none of them serves, all are tried: it may be over sooner than it is noticed.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
+        "common_lb_config": {
+            # While none of them serves, all are tried: it may be over sooner than it is noticed.
+            "healthy_panic_threshold": {"value": 1},
+            # By itself Envoy gathers changes of health for a second.
+            "update_merge_window": "0s",
+        },
         "health_checks": [_health_check()],
         "outlier_detection": _outlier_detection(),
     }

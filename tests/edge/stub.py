@@ -57,6 +57,8 @@ class Stub(
         self.left = asyncio.Event()
         """A caller went away."""
         self.sent_bytes = 0
+        self.health = health.aio.HealthServicer()
+        """What it says of itself."""
 
     async def StartExecution(
         self, request: execution_service_pb2.StartExecutionRequest, context: Context
@@ -133,6 +135,7 @@ class Stub(
     async def Execute(
         self, request: gateway.ExecuteRequest, context: Context
     ) -> gateway.ExecuteResponse:
+        self.calls.append("Execute")
         await self._hold()
         return gateway.ExecuteResponse(status="success", result=request.input)
 
@@ -225,9 +228,8 @@ async def serve(stub: Stub, port: int = 0) -> AsyncIterator[int]:
     )
     execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server(stub, server)
     gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(stub, server)
-    checks = health.aio.HealthServicer()
-    await checks.set("", health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    await stub.health.set("", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(stub.health, server)
     reflection.enable_server_reflection(
         (EXECUTION_SERVICE, GATEWAY_SERVICE, reflection.SERVICE_NAME), server
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import grpc
 import httpx
@@ -14,6 +13,7 @@ from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceSt
 from services.mesh.clusters import Config
 from services.mesh.table import SERVICES
 from tests.edge.conftest import PATIENCE, StartEdge, assert_error
+from tests.edge.relay import Process
 from tests.edge.stub import FIRST_FRAME, LAST_FRAME, Stub
 
 SHORT = "0.5s"
@@ -149,45 +149,6 @@ async def test_a_plain_http_server_is_passed_through(start_edge: StartEdge, upst
             assert (await client.get("/api/executions/one")).status_code == httpx.codes.OK
 
     assert response.text == "POST /plain/any?x=1 HTTP/1.1"
-
-
-class Process:
-    """A process of a service, as far as Envoy can tell: what is sent to it goes to the stub."""
-
-    def __init__(self, upstream: int) -> None:
-        self._upstream = upstream
-        self._ends: list[asyncio.WriteTransport] = []
-        self._relays: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-
-    async def start(self, port: int = 0) -> int:
-        """Listen; gives the port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port)
-        bound: int = self._server.sockets[0].getsockname()[1]
-        return bound
-
-    def kill(self) -> None:
-        """Be gone with every connection, without a word."""
-        if self._server is not None:
-            self._server.close()
-        for end in self._ends:
-            end.abort()
-        self._ends.clear()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        stub_reader, stub_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
-        self._ends += [writer.transport, stub_writer.transport]
-        for source, sink in ((reader, stub_writer), (stub_reader, writer)):
-            relay = asyncio.create_task(self._relay(source, sink))
-            self._relays.add(relay)
-            relay.add_done_callback(self._relays.discard)
-
-    async def _relay(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await source.read(64 * 1024):
-                sink.write(data)
-                await sink.drain()
-        sink.transport.abort()
 
 
 def _shorten_unary_timeouts(config: Config) -> None:

@@ -79,12 +79,19 @@ class Collector:
 
 class _Traces(trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self, collector: Collector) -> None:
-        self.Export = collector.take_spans
+        self._collector = collector
+
+    # Asynchronous, which the generated base does not know.
+    async def Export(self, request: Any, context: Any) -> Any:
+        return await self._collector.take_spans(request, context)
 
 
 class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
     def __init__(self, collector: Collector) -> None:
-        self.Export = collector.take_metrics
+        self._collector = collector
+
+    async def Export(self, request: Any, context: Any) -> Any:
+        return await self._collector.take_metrics(request, context)
 
 
 @asynccontextmanager
