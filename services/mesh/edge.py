@@ -44,7 +44,7 @@ _Run = Annotated[bool, typer.Option("--run", help="Run Envoy instead of printing
 
 
 def edge(
-    endpoint: _Endpoint,
+    endpoint: _Endpoint = (),
     admin: _Admin = "127.0.0.1:9901",
     access_log: _AccessLog = "/dev/stdout",
     concurrency: _Concurrency = 1,

@@ -43,6 +43,23 @@ class RunningEdge:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * resource.getpagesize()
 
+    async def counts(self, name: str) -> None:
+        """Wait until Envoy has counted what it calls `name`."""
+        async with (
+            asyncio.timeout(PATIENCE),
+            httpx.AsyncClient(base_url=self.admin_url, trust_env=False) as admin,
+        ):
+            while (
+                int(
+                    (await admin.get("/stats", params={"filter": f"^{name}$"})).text.rpartition(
+                        ": "
+                    )[2]
+                    or 0
+                )
+                == 0
+            ):
+                await asyncio.sleep(0.05)
+
     async def logged(self, request_id: str) -> dict[str, Any]:
         """The line of the access log about one request, once it is written."""
         async with asyncio.timeout(PATIENCE):

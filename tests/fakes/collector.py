@@ -13,6 +13,8 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metric
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
+from tests.fakes.certificates import Certificate
+
 PATIENCE = 30.0
 
 
@@ -95,15 +97,20 @@ class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
 
 
 @asynccontextmanager
-async def collecting() -> AsyncIterator[Collector]:
-    """Collect while the block runs."""
+async def collecting(certificate: Certificate | None = None) -> AsyncIterator[Collector]:
+    """Collect while the block runs; with a certificate, over TLS."""
     collector, server = Collector(), grpc.aio.server()
     # The generated functions say nothing of their types.
     add_traces: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
     add_metrics: Any = metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server
     add_traces(_Traces(collector), server)
     add_metrics(_Metrics(collector), server)
-    collector.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    if certificate is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        pair = (certificate.key.read_bytes(), certificate.chain.read_bytes())
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    collector.address = f"127.0.0.1:{port}"
     await server.start()
     try:
         yield collector

@@ -75,6 +75,27 @@ def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None
         pass
 
 
+def test_a_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    data = DataDir(tmp_path)
+    with data.locked():
+        first = data.kept(data.mesh_secret, lambda: "made")
+
+        assert data.kept(data.mesh_secret, lambda: "made again") == first == "made"
+        assert data.mesh_secret.stat().st_mode & 0o777 == 0o600
+        assert {path.name for path in tmp_path.glob("mesh.secret*")} == {"mesh.secret"}
+        page = (tmp_path / "README.md").read_text()
+        assert data.mesh_secret.name in page
+        assert data.bootstrap_key.name in page
+
+
+def test_a_secret_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
+    data = DataDir(tmp_path)
+    data.bootstrap_key.mkdir()
+
+    with data.locked(), pytest.raises(CannotStart, match=r"bootstrap\.key cannot be read"):
+        data.kept(data.bootstrap_key, lambda: "made")
+
+
 def test_a_mesh_that_was_killed_is_known_by_what_it_wrote_down(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
     with data.locked():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 
 from services.mesh.clusters import Config
-from services.mesh.envoy import Edge, arguments, binary, render
+from services.mesh.envoy import PROOF_VARIABLE, Edge, arguments, binary, render
 from services.mesh.table import SERVICES, Service
+from services.mesh.tokens import Tokens
 
 API = (Path(__file__).parents[2] / "gen" / "api.binpb").read_bytes()
 ENDPOINTS = {"execution": [("127.0.0.1", 9001), ("127.0.0.1", 9002)]}
@@ -51,6 +53,21 @@ def test_streams_and_long_calls_have_no_timeout_and_others_do() -> None:
         assert action["idle_timeout"] in ({"0s", "3600s"} if endless else {"60s"})
         # Without it a caller's own deadline has no limit.
         assert action["max_stream_duration"]["grpc_timeout_header_max"] != "0s"
+
+
+def test_only_what_changes_nothing_is_repeated_once_a_process_has_seen_it() -> None:
+    config = render(API, SERVICES, ENDPOINTS, EDGE)
+    host = _manager(config)["route_config"]["virtual_hosts"][0]
+    unseen = {"connect-failure", "refused-stream"}
+
+    assert set(host["retry_policy"]["retry_on"].split(",")) == unseen
+    for service, _, method in _methods():
+        action = _route_of(config, f"/{service}/{method.name}")["route"]
+        policy = action.get("retry_policy", host["retry_policy"])
+        safe = method.options.idempotency_level == method.options.NO_SIDE_EFFECTS
+        more = {"reset", "unavailable"} if safe else set()
+        assert set(policy["retry_on"].split(",")) == unseen | more, method.name
+        assert policy["num_retries"] == 2
 
 
 @pytest.mark.parametrize(
@@ -107,6 +124,32 @@ def test_admin_is_on_the_loopback_whatever_the_public_address() -> None:
     config = render(API, SERVICES, ENDPOINTS, edge)
 
     assert config["admin"]["address"]["socket_address"]["address"] == "127.0.0.1"
+
+
+def test_no_secret_is_in_the_configuration() -> None:
+    edge = replace(EDGE, proves_itself=True, tokens=Tokens("me", "you", "https://me.example/keys"))
+
+    config = render(API, SERVICES, ENDPOINTS, edge)
+
+    (header,) = _manager(config)["route_config"]["request_headers_to_add"]
+    assert header["header"] == {
+        "key": "x-conductor-edge",
+        "value": f"%ENVIRONMENT({PROOF_VARIABLE})%",
+    }
+
+
+def test_keys_of_tokens_are_fetched_from_where_they_are_published() -> None:
+    edge = replace(EDGE, tokens=Tokens("me", "you", "https://me.example/keys"))
+
+    cluster = _cluster(render(API, SERVICES, ENDPOINTS, edge), "jwks")
+
+    tls = cluster["transport_socket"]["typed_config"]
+    trust = tls["common_tls_context"]["validation_context"]
+    assert tls["sni"] == "me.example"
+    assert trust["match_typed_subject_alt_names"] == [
+        {"san_type": "DNS", "matcher": {"exact": "me.example"}}
+    ]
+    assert Path(trust["trusted_ca"]["filename"]).is_file()
 
 
 def test_plain_http_servers_come_before_rest() -> None:

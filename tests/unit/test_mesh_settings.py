@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from services.kit.settings import SettingsError, load
 from services.mesh.settings import MeshSettings
+from services.mesh.table import SERVICES
+from services.mesh.tokens import Tokens
+from tests.fakes.certificates import new_certificate
 
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("HTTP_PORT", "LISTEN_HOST", "CORS_ORIGINS", "DATA_DIR", "CONFIG"):
-        monkeypatch.delenv(f"CONDUCTOR_{name}", raising=False)
+    for name in [name for name in os.environ if name.startswith("CONDUCTOR_")]:
+        monkeypatch.delenv(name)
 
 
 def test_without_settings_it_is_port_8080_of_the_loopback() -> None:
@@ -85,3 +89,83 @@ def test_a_list_in_the_file_is_taken(tmp_path: Path) -> None:
 
     assert settings.cors_origins == ("https://a.example",)
     assert settings.http_port == 9000
+
+
+def test_with_authentication_on_others_may_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONDUCTOR_AUTH", "on")
+
+    for host, listened in (("0.0.0.0", "0.0.0.0"), ("[::]", "::"), ("localhost", "127.0.0.1")):
+        monkeypatch.setenv("CONDUCTOR_LISTEN_HOST", host)
+        assert load(MeshSettings).listen_host == listened
+    monkeypatch.setenv("CONDUCTOR_LISTEN_HOST", "example.org")
+    with pytest.raises(SettingsError, match="not an IP address"):
+        load(MeshSettings)
+
+
+def test_every_service_has_a_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {load(MeshSettings).processes(service.name) for service in SERVICES} == {1}
+
+    for service in SERVICES:
+        monkeypatch.setenv(f"CONDUCTOR_{service.name.upper()}_PROCESSES", "3")
+        assert load(MeshSettings).processes(service.name) == 3
+        monkeypatch.setenv(f"CONDUCTOR_{service.name.upper()}_PROCESSES", "0")
+        with pytest.raises(SettingsError, match=rf"CONDUCTOR_{service.name.upper()}_PROCESSES"):
+            load(MeshSettings)
+        monkeypatch.delenv(f"CONDUCTOR_{service.name.upper()}_PROCESSES")
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (("TLS_CERT",), "tls_key is missing"),
+        (("TLS_KEY",), "tls_cert is missing"),
+        (("JWT_ISSUER",), "jwt_audience and jwt_jwks are missing"),
+        (("JWT_ISSUER", "JWT_JWKS"), "jwt_audience is missing"),
+        (("JWT_AUDIENCE", "JWT_JWKS"), "jwt_issuer is missing"),
+    ],
+)
+def test_settings_that_belong_together_come_together(
+    given: tuple[str, ...], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in given:
+        monkeypatch.setenv(f"CONDUCTOR_{name}", "something")
+
+    with pytest.raises(SettingsError, match=f"belong together.*{missing}"):
+        load(MeshSettings)
+
+
+def test_tokens_are_let_in_only_with_authentication_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ISSUER", "AUDIENCE", "JWKS"):
+        monkeypatch.setenv(f"CONDUCTOR_JWT_{name}", name)
+
+    assert load(MeshSettings).tokens is None
+    monkeypatch.setenv("CONDUCTOR_AUTH", "on")
+    assert load(MeshSettings).tokens == Tokens("ISSUER", "AUDIENCE", "JWKS")
+
+
+def test_files_that_cannot_be_used_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = new_certificate(tmp_path)
+    monkeypatch.setenv("CONDUCTOR_TLS_CERT", str(good.chain))
+    monkeypatch.setenv("CONDUCTOR_TLS_KEY", str(good.key))
+    load(MeshSettings).check_files()
+
+    for cert, key, said in (
+        (tmp_path / "none", good.key, r"CONDUCTOR_TLS_CERT names .*none, .*No such file"),
+        (good.chain, tmp_path, r"CONDUCTOR_TLS_KEY names .*Is a directory"),
+        (good.key, good.key, r"CONDUCTOR_TLS_CERT .* are no certificate and its key"),
+    ):
+        monkeypatch.setenv("CONDUCTOR_TLS_CERT", str(cert))
+        monkeypatch.setenv("CONDUCTOR_TLS_KEY", str(key))
+        with pytest.raises(SettingsError, match=said):
+            load(MeshSettings).check_files()
+
+
+def test_a_file_of_keys_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONDUCTOR_AUTH", "on")
+    for name in ("ISSUER", "AUDIENCE", "JWKS"):
+        monkeypatch.setenv(f"CONDUCTOR_JWT_{name}", "nowhere")
+
+    with pytest.raises(SettingsError, match=r"CONDUCTOR_JWT_JWKS names nowhere, .*No such file"):
+        load(MeshSettings).check_files()
