@@ -23,7 +23,7 @@ from services.mesh.settings import MeshSettings, edge_proof
 from services.mesh.table import SERVICES
 
 _Endpoint = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--endpoint",
         metavar="SERVICE=HOST:PORT",
@@ -44,7 +44,7 @@ _Run = Annotated[bool, typer.Option("--run", help="Run Envoy instead of printing
 
 
 def edge(
-    endpoint: _Endpoint = (),
+    endpoint: _Endpoint = None,
     admin: _Admin = "127.0.0.1:9901",
     access_log: _AccessLog = "/dev/stdout",
     concurrency: _Concurrency = 1,
@@ -58,7 +58,9 @@ def edge(
     """
     try:
         settings = load(MeshSettings)
-        rendered = json.dumps(_config(settings, endpoint, _address(admin), access_log), indent=1)
+        rendered = json.dumps(
+            _config(settings, endpoint or [], _address(admin), access_log), indent=1
+        )
         if run:
             _become_envoy(settings, rendered, concurrency)
     except (SettingsError, CannotStart, ValueError) as error:
