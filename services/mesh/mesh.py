@@ -213,6 +213,7 @@ class Mesh:
                 env={**env, **self._env_of(replica)},
                 log=self._data.log(replica.name),
                 healthy=partial(probes.serves_grpc, _LOOPBACK, replica.port),
+                answers=partial(probes.answers_grpc, _LOOPBACK, replica.port),
             )
             for replica in ports.replicas
         ]
@@ -281,6 +282,7 @@ class Mesh:
             env={**os.environ, envoy.PROOF_VARIABLE: proof},
             log=self._data.log(_ENVOY),
             healthy=live,
+            answers=live,
         )
 
     def _record(self, supervisor: Supervisor, ports: Ports) -> None:
