@@ -129,7 +129,7 @@ async def _run(settings: S, compose: Compose[S], name: str) -> None:
     async with metering(name) as meter, AsyncExitStack() as stack:
         app = await compose(settings, stack, meter)
         lame_duck = LameDuck(settings.drain_seconds, at_once)
-        async with serving(app, settings.shutdown_seconds, lame_duck) as served:
+        async with serving(app, settings.shutdown_seconds, lame_duck=lame_duck) as served:
             await served.until(stop)
 
 
@@ -145,7 +145,9 @@ class serving:  # noqa: N801 used as a context manager, like a function
         port: the port it listens on.
     """
 
-    def __init__(self, app: App, grace_seconds: float, lame_duck: LameDuck | None = None) -> None:
+    def __init__(
+        self, app: App, grace_seconds: float, *, lame_duck: LameDuck | None = None
+    ) -> None:
         self._app = app
         self._grace_seconds = grace_seconds
         self._lame_duck = lame_duck

@@ -23,7 +23,7 @@ from services.mesh.addresses import claim, free_ports
 from services.mesh.clusters import Endpoints
 from services.mesh.datadir import DataDir
 from services.mesh.errors import CannotStart
-from services.mesh.settings import MeshSettings
+from services.mesh.settings import MeshSettings, edge_proof
 from services.mesh.supervisor import Program, Say, Supervisor
 from services.mesh.table import SERVICES, Service
 
@@ -214,6 +214,7 @@ class Mesh:
                 env={**env, **self._env_of(replica)},
                 log=self._data.log(replica.name),
                 healthy=partial(probes.serves_grpc, _LOOPBACK, replica.port),
+                answers=partial(probes.answers_grpc, _LOOPBACK, replica.port),
             )
             for replica in ports.replicas
         ]
@@ -282,6 +283,7 @@ class Mesh:
             env={**os.environ, envoy.PROOF_VARIABLE: proof},
             log=self._data.log(_ENVOY),
             healthy=live,
+            answers=live,
         )
 
     def _record(self, supervisor: Supervisor, ports: Ports) -> None:

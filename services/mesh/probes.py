@@ -26,9 +26,18 @@ async def listens(host: str, port: int) -> bool:
 
 async def serves_grpc(host: str, port: int) -> bool:
     """Whether the health service of a gRPC server answers SERVING for the server as a whole."""
+    return bool(await _health(host, port) == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def answers_grpc(host: str, port: int) -> bool:
+    """Whether the health service of a gRPC server answers anything."""
+    return await _health(host, port) is not None
+
+
+async def _health(host: str, port: int) -> int | None:
     # A refused channel waits a second before its next try, a refused socket costs nothing.
     if not await listens(host, port):
-        return False
+        return None
     async with grpc.aio.insecure_channel(
         f"{host}:{port}", options=[("grpc.enable_http_proxy", 0)]
     ) as channel:
@@ -37,8 +46,8 @@ async def serves_grpc(host: str, port: int) -> bool:
                 channel
             ).Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT)
         except grpc.aio.AioRpcError:
-            return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+            return None
+    return int(answer.status)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ Say = Callable[[str], None]
 
 _POLL = 0.05
 _HOPELESS = 3
+_QUESTIONS = 6
+"""How often a program is asked, at most, before its silence counts."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Program:
     """Where its output goes."""
     healthy: Callable[[], Awaitable[bool]]
     """Asks it once whether it serves."""
+    answers: Callable[[], Awaitable[bool]]
+    """Asks it once for any answer; one that says that it will end soon is not hung."""
 
 
 class Keeper:
@@ -40,6 +44,7 @@ class Keeper:
 
     Args:
         start_timeout: seconds until a start without health counts as hung.
+        silence: seconds without any answer after which a program that served counts as hung.
         changed: called after every start, when the pid is another.
     """
 
@@ -50,6 +55,7 @@ class Keeper:
         say: Say,
         *,
         start_timeout: float,
+        silence: float,
         clock: Callable[[], float],
         changed: Callable[[], None],
     ) -> None:
@@ -61,6 +67,7 @@ class Keeper:
         self._lifeline = lifeline
         self._say = say
         self._start_timeout = start_timeout
+        self._silence = silence
         self._clock = clock
         self._changed = changed
         self._backoff = Backoff(clock)
@@ -79,9 +86,9 @@ class Keeper:
                 status, hung = await self._live(grace)
             except OSError as error:
                 # No process, no memory, no disk for the log: as good as dead, and as passing.
-                status, hung, what = -1, False, f"cannot be started ({error.strerror})"
+                status, hung, what = -1, "", f"cannot be started ({error.strerror})"
             else:
-                what = f"did not serve within {self._start_timeout:g} s" if hung else how(status)
+                what = hung or how(status)
             if self._stopping.is_set():
                 return
             if not self.serving.is_set():
@@ -98,33 +105,44 @@ class Keeper:
         if self._process is not None:
             self._process.kill()
 
-    async def _live(self, grace: Callable[[], float]) -> tuple[int, bool]:
-        """Live through one process: answers its status and whether it hung while starting."""
+    async def _live(self, grace: Callable[[], float]) -> tuple[int, str]:
+        """Live through one process: answers its status and, when it hung, how."""
         self._log_start = size(self.program.log)
         process = await Process.start(
             self.program.command, self.program.env, self.program.log, self._lifeline
         )
         self._process, self.pid = process, process.pid
         end = asyncio.create_task(process.wait())
-        health = asyncio.create_task(self._become_healthy())
+        hanging = asyncio.create_task(self._hang())
         stop = asyncio.create_task(self._stopping.wait())
-        hung = False
+        hung = ""
         try:
             self._changed()
-            await asyncio.wait({end, health, stop}, return_when=asyncio.FIRST_COMPLETED)
-            hung = health.done() and not health.result() and not end.done()
-            if not hung:
-                await asyncio.wait({end, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({end, hanging, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if hanging.done() and not end.done():
+                hung = hanging.result()
+            else:
                 process.interrupt()
                 await asyncio.wait({end}, timeout=grace())
         finally:
             process.kill()
             status = await end
             self._process = self.pid = None
-            for task in (health, stop):
+            for task in (hanging, stop):
                 task.cancel()
-            await asyncio.gather(health, stop, return_exceptions=True)
+            await asyncio.gather(hanging, stop, return_exceptions=True)
         return status, hung
+
+    async def _hang(self) -> str:
+        """Wait until it hangs; says how."""
+        if not await self._become_healthy():
+            return f"did not serve within {self._start_timeout:g} s"
+        answered = self._clock()
+        while self._clock() - answered < self._silence:
+            await asyncio.sleep(self._silence / _QUESTIONS)
+            if await self.program.answers():
+                answered = self._clock()
+        return f"has not answered for {self._silence:g} s"
 
     async def _become_healthy(self) -> bool:
         started = self._clock()
@@ -138,7 +156,7 @@ class Keeper:
         self.serving.set()
         return True
 
-    def _check_first_start(self, status: int, hung: bool, what: str) -> None:
+    def _check_first_start(self, status: int, hung: str, what: str) -> None:
         """Give a first start up when the program hung, or ended by itself: it has its reasons."""
         if not hung and status < 0 and self._backoff.deaths + 1 < _HOPELESS:
             return
@@ -164,6 +182,7 @@ class Supervisor:
     Args:
         say: told about deaths and restarts.
         start_timeout: seconds until a start without health counts as hung.
+        silence: seconds without any answer after which a program that served counts as hung.
         changed: called when a pid is another.
     """
 
@@ -172,12 +191,14 @@ class Supervisor:
         say: Say,
         *,
         start_timeout: float = 30.0,
+        silence: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
         changed: Callable[[], None] = lambda: None,
         lifeline: Lifeline | None = None,
     ) -> None:
         self._say = say
         self._start_timeout = start_timeout
+        self._silence = silence
         self._clock = clock
         self._changed = changed
         self._lifeline = lifeline or Lifeline()
@@ -197,6 +218,7 @@ class Supervisor:
             self._lifeline,
             self._say,
             start_timeout=self._start_timeout,
+            silence=self._silence,
             clock=self._clock,
             changed=self._changed,
         )

@@ -101,17 +101,21 @@ class Mesh:
         self.seen.update(pids.values())
         return pids
 
-    async def kill(self, name: str) -> int:
+    async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Kill one of its processes, without a warning; answers which pid that was."""
         await until(lambda: name in self.pids(), PATIENCE)
         pid = self.pids()[name]
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
         return pid
 
     async def serves_again(self, name: str, after: int) -> None:
         """Wait until a process of that name runs that is not `after`, and the mesh is healthy."""
         await until(lambda: self.pids().get(name, after) != after, PATIENCE)
         await self.healthy()
+
+    async def says(self, text: str) -> None:
+        """Wait until it has printed a text."""
+        await until(lambda: text in self.output, PATIENCE)
 
     async def healthy(self) -> None:
         """Wait until GET /health is 200."""

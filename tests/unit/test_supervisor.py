@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,7 @@ class Desk:
         code: str,
         name: str = "one",
         healthy: Callable[[], Awaitable[bool]] | None = None,
+        answers: Callable[[], Awaitable[bool]] | None = None,
     ) -> Program:
         """A Python program that is healthy once it has made its mark."""
         mark = self.mark(name)
@@ -63,6 +65,7 @@ class Desk:
             env=os.environ,
             log=self.folder / f"{name}.log",
             healthy=healthy or marked,
+            answers=answers or marked,
         )
 
     def mark(self, name: str = "one") -> Path:
@@ -144,11 +147,31 @@ async def test_a_start_that_hangs_is_given_up_with_the_end_of_its_log(desk: Desk
             await supervisor.serving()
 
 
+async def test_a_program_that_served_and_falls_silent_is_killed_and_started_again(
+    desk: Desk,
+) -> None:
+    asked: list[int] = []
+
+    async def unless_first() -> bool:
+        asked.append(desk.starts())
+        return desk.starts() != 1
+
+    async with Supervisor(desk.said.append, silence=0.3) as supervisor:
+        supervisor.add(desk.program(STEADY, answers=unless_first))
+        await supervisor.serving()
+        first = supervisor.pids["one"]
+        await until(lambda: desk.starts() == 2)
+        second = supervisor.pids["one"]
+        await until(lambda: asked.count(2) > 10)
+
+        assert supervisor.pids["one"] == second
+    assert not alive(first)
+    assert desk.said[0] == "one has not answered for 0.3 s; starting it again at once"
+
+
 async def test_a_program_that_cannot_be_executed_is_told_by_name(desk: Desk) -> None:
     program = desk.program("")
-    missing = Program(
-        program.name, ["/nowhere/to/be/found"], program.env, program.log, program.healthy
-    )
+    missing = replace(program, command=["/nowhere/to/be/found"])
     async with Supervisor(desk.said.append) as supervisor:
         supervisor.add(missing)
 
