@@ -6,16 +6,31 @@ import importlib.metadata
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from services.mesh import envoy
+from tests.servers import mongo
+from tests.servers.mongo import MongoServer
 
 ROOT = Path(__file__).parents[1]
 GRPCURL = ROOT / ".tools" / "bin" / "grpcurl"
 
-_passed: set[str] = set()
+ANY = {"contract", "rpc", "edge", "mesh"}
+NAMED = ("grpcurl", "mongodb", "pymongo", "ferretdb")
+"""Parts that a test has in its name when it uses them."""
+
+_passed: set[tuple[str, str]] = set()
+"""Kinds of tests that passed, each with a named part or none."""
+
+
+@pytest.fixture(scope="session")
+def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """The server for all tests of this process that keep something in MongoDB."""
+    with mongo.shared(tmp_path_factory.mktemp("mongodb")) as server:
+        yield server
 
 
 def grpcurl() -> str | None:
@@ -26,26 +41,30 @@ def grpcurl() -> str | None:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Note the kind of each test that passed."""
     if report.when == "call" and report.passed:
-        _passed.add(report.nodeid.split("/")[1])
-        if "grpcurl" in report.nodeid:
-            _passed.add("grpcurl")
+        kind = report.nodeid.split("/")[1]
+        _passed.update((kind, part) for part in ("", *NAMED) if part in report.nodeid)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the real parts that passing tests used."""
+    motor, pymongo = (importlib.metadata.version(name) for name in ("motor", "pymongo"))
     parts = [
         (
+            "",
             {"contract", "rpc", "mesh"},
             f"SQLite {sqlite3.sqlite_version} on disk, write-ahead log, synchronous=FULL",
         ),
-        ({"rpc", "edge", "mesh"}, f"gRPC {importlib.metadata.version('grpcio')} on loopback"),
-        ({"edge", "mesh"}, f"Envoy {_version([str(envoy.binary()), '--version'])}"),
-        ({"mesh"}, "conductor up with processes of its own, killed and started again"),
-        ({"grpcurl"}, f"{_version([grpcurl() or 'grpcurl', '--version'])}"),
+        ("mongodb", ANY, f"MongoDB wire server {mongo.version()} through Motor {motor}"),
+        ("pymongo", ANY, f"the same through PyMongo {pymongo} alone"),
+        ("ferretdb", ANY, f"MongoDB wire server {mongo.ferretdb_version()} through Motor {motor}"),
+        ("", {"rpc", "edge", "mesh"}, f"gRPC {importlib.metadata.version('grpcio')} on loopback"),
+        ("", {"edge", "mesh"}, f"Envoy {_version([str(envoy.binary()), '--version'])}"),
+        ("", {"mesh"}, "conductor up with processes of its own, killed and started again"),
+        ("grpcurl", ANY, f"{_version([grpcurl() or 'grpcurl', '--version'])}"),
     ]
     terminalreporter.section("real parts exercised")
-    for kinds, name in parts:
-        used = sorted(kinds & _passed)
+    for part, kinds, name in parts:
+        used = sorted(kind for kind in kinds if (kind, part) in _passed)
         terminalreporter.write_line(f"{name}: {', '.join(used) if used else 'not exercised'}")
 
 

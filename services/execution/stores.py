@@ -48,6 +48,7 @@ from services.kit.storage.ports import (
 EXECUTIONS = Collection(
     "executions",
     fields=("state", "owner", "agent_id", "conversation_id", "instance_id", "priority"),
+    swept=("state",),
     unique=("request_key", "slot"),
     schema_version=2,
 )

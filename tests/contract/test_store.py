@@ -62,6 +62,7 @@ async def page(store: Store, **conditions: Any) -> list[str]:
 
 
 class TestDocuments:
+    @pytest.mark.both_drivers
     async def test_a_document_is_read_as_it_was_inserted(self, store: Store) -> None:
         document = run(body={"text": UNICODE, "list": [1, None, {"deep": True}], "float": 1.5})
         await store.write(Insert(RUNS, document))
@@ -98,6 +99,7 @@ class TestDocuments:
         assert found is not None
         assert found.body == {"n": 1}
 
+    @pytest.mark.both_drivers
     async def test_a_taken_unique_key_is_a_duplicate_that_names_it(self, store: Store) -> None:
         await store.write(Insert(RUNS, run("a", fields={"request_key": "key"})))
         with pytest.raises(DuplicateError) as caught:
@@ -155,6 +157,7 @@ class TestDocuments:
             await store.write(Delete(RUNS, "acme", "a", 1))
         assert await store.get(RUNS, "acme", "a") is None
 
+    @pytest.mark.both_drivers
     async def test_of_many_who_replace_one_version_exactly_one_wins(self, store: Store) -> None:
         await store.write(Insert(RUNS, run()))
         answers = await asyncio.gather(
@@ -187,10 +190,33 @@ class TestDocuments:
         assert found.body == body
 
     async def test_ids_and_fields_hold_any_text(self, store: Store) -> None:
+        text = UNICODE.replace("\0", "")
+        document = run(text, fields={"agent": text, "request_key": text})
+        await store.write(Insert(RUNS, document))
+        assert await store.get(RUNS, "acme", text) == document
+        assert await page(store, equal={"agent": text}) == [text]
+
+    async def test_ids_and_fields_hold_null_characters(self, store: Store) -> None:
         document = run(UNICODE, fields={"agent": UNICODE, "request_key": UNICODE})
         await store.write(Insert(RUNS, document))
         assert await store.get(RUNS, "acme", UNICODE) == document
         assert await page(store, equal={"agent": UNICODE}) == [UNICODE]
+
+    async def test_an_organisation_and_an_id_do_not_run_into_one_another(
+        self, store: Store
+    ) -> None:
+        pairs = [("a", "b/c"), ("a/b", "c"), ("a%2Fb", "c"), ("a", "b%2Fc"), ("a/", "/c")]
+        for org, id_ in pairs:
+            document = run(id_, org=org, fields={"request_key": repr((org, id_))})
+            await store.write(
+                Insert(RUNS, document), append(0, repr((org, id_)).encode(), org=org, stream=id_)
+            )
+        for org, id_ in pairs:
+            found = await store.get(RUNS, org, id_)
+            assert found is not None
+            assert found.fields["request_key"] == repr((org, id_))
+            last = await store.last("events", org, id_)
+            assert last == (1, repr((org, id_)).encode(), "w")
 
     async def test_a_document_is_found_by_its_unique_key(self, store: Store) -> None:
         await store.write(Insert(RUNS, run("a")), Insert(RUNS, run("a", org="other")))
@@ -228,6 +254,7 @@ class TestDocuments:
 
 
 class TestLogs:
+    @pytest.mark.both_drivers
     async def test_entries_are_read_as_they_were_appended(self, store: Store) -> None:
         payloads = (b"", b'{"a": "\xff not utf-8"}', b"x" * MEBIBYTE)
         await store.write(append(0, *payloads))
@@ -247,6 +274,7 @@ class TestLogs:
         assert await store.read("events", "acme", "a", 3, limit=10, max_bytes=100) == []
         assert await store.read("events", "acme", "a", 99, limit=10, max_bytes=100) == []
 
+    @pytest.mark.both_drivers
     async def test_a_page_ends_at_its_limit(self, store: Store) -> None:
         await store.write(append(0, *[b"x"] * 10))
         read = await store.read("events", "acme", "a", 3, limit=4, max_bytes=2**40)
@@ -283,6 +311,7 @@ class TestLogs:
             await store.write(append(1, b"2"))
         assert await log(store) == []
 
+    @pytest.mark.both_drivers
     async def test_two_who_append_at_one_place_are_told_apart(self, store: Store) -> None:
         await store.write(append(0, b"1"))
         answers = await asyncio.gather(
@@ -304,6 +333,7 @@ class TestLogs:
             await store.write(append(2, b"3"))
         assert await log(store) == []
 
+    @pytest.mark.both_drivers
     async def test_erasing_nothing_is_fine(self, store: Store) -> None:
         await store.write(Erase("events", "acme", "a"))
         assert await log(store) == []
@@ -338,6 +368,7 @@ class TestManyWrites:
         # Those before it are kept or undone, the adapter decides; never half of one.
         assert await log(store) in ([], [1])
 
+    @pytest.mark.both_drivers
     async def test_a_limit_lets_writes_through_only_below_it(self, store: Store) -> None:
         waiting = AtMost(RUNS, {"state": "QUEUED"}, 2)
         await store.write(waiting, Insert(RUNS, run("a")))
@@ -469,6 +500,7 @@ class TestQueries:
         assert await page(store, from_time=101, before_time=102) == ["r03", "r04", "r05"]
         assert await page(store, from_time=102, before_time=102) == []
 
+    @pytest.mark.both_drivers
     async def test_conditions_and_pages_go_together(self, store: Store) -> None:
         conditions: dict[str, Any] = {
             "equal": {"agent": "a"},
@@ -532,6 +564,7 @@ class TestOpening:
         assert await second.version(RUNS, "acme", "a") == 1
         assert await second.version(notes, "acme", "n") == 1
 
+    @pytest.mark.both_drivers
     async def test_a_field_and_a_unique_key_may_join_later(self, open_store: OpenStore) -> None:
         first = await open_store()
         await first.write(Insert(RUNS, run("a")), Insert(RUNS, run("b")))
@@ -546,6 +579,7 @@ class TestOpening:
             await second.write(Replace(grown, run("b", fields={"colour": "", "slot": "acme/1"})))
         assert caught.value.field == "slot"
 
+    @pytest.mark.both_drivers
     async def test_a_closed_store_is_unavailable(self, open_store: OpenStore) -> None:
         store = await open_store()
         await store.close()
@@ -568,6 +602,7 @@ class TestOpening:
         await store.close()
         await store.close()
 
+    @pytest.mark.both_drivers
     async def test_closing_finishes_the_writes_under_way(self, open_store: OpenStore) -> None:
         store = await open_store()
         writing = [

@@ -25,14 +25,42 @@ async def open_store(
         UnreadableStoreError: a newer release wrote it, or it is damaged.
         DomainError: STORE_UNAVAILABLE or STORE_FULL.
     """
+    url = settings.store_url.get_secret_value()
+    if url:
+        store = await _open_shared(url, settings, service, collections, logs)
+    else:
+        store = await _open_embedded(settings, service, collections, logs)
+    stack.push_async_callback(store.close)
+    return store
+
+
+async def _open_shared(
+    url: str,
+    settings: Settings,
+    service: str,
+    collections: Iterable[Collection],
+    logs: Iterable[str],
+) -> Store:
+    if not url.startswith(("mongodb://", "mongodb+srv://")):
+        raise SettingsError(
+            f"{PREFIX}STORE_URL has to begin with mongodb:// or mongodb+srv://, or be empty for "
+            "SQLite in the data directory."
+        )
+    # Its driver takes a while to import, and most who run a mesh need none.
+    from services.kit.storage.mongodb import MongoStore  # noqa: PLC0415
+
+    return await MongoStore.open(url, settings.store_driver, service, collections, logs)
+
+
+async def _open_embedded(
+    settings: Settings, service: str, collections: Iterable[Collection], logs: Iterable[str]
+) -> Store:
     directory = settings.data_dir / service
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"{PREFIX}DATA_DIR cannot be used: {error}") from error
-    store = await SqliteStore.open(directory / f"{service}.db", collections, logs)
-    stack.push_async_callback(store.close)
-    return store
+    return await SqliteStore.open(directory / f"{service}.db", collections, logs)
 
 
 async def open_queue(

@@ -63,6 +63,8 @@ class Collection:
     name: str
     fields: tuple[str, ...] = ()
     """Text fields that queries filter by; each has an index."""
+    swept: tuple[str, ...] = ()
+    """Those of the fields that queries over every organisation filter by."""
     unique: tuple[str, ...] = ()
     """Text fields no two documents share. Those of different organisations have to differ by
     themselves: a store that is parted by organisation holds no key over its parts."""
