@@ -6,6 +6,7 @@ import importlib.metadata
 import shutil
 import sqlite3
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,13 @@ def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServ
 def grpcurl() -> str | None:
     """Where grpcurl is: built by `make tools`, else on PATH."""
     return str(GRPCURL) if GRPCURL.exists() else shutil.which("grpcurl")
+
+
+@pytest.fixture
+def mongo_url(mongo_server: MongoServer) -> Iterator[str]:
+    """A database of the test's own, on that server."""
+    with mongo.database(mongo_server, f"t{uuid.uuid4().hex}") as url:
+        yield url
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -78,13 +78,6 @@ def ferretdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
 
 
 @pytest.fixture
-def mongo_url(mongo_server: MongoServer) -> Iterator[str]:
-    """A database of the test's own."""
-    with mongo.database(mongo_server, f"t{uuid.uuid4().hex}") as url:
-        yield url
-
-
-@pytest.fixture
 async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStore]:
     opened: list[Store] = []
     opener: Open

@@ -100,11 +100,11 @@ class MongoStore:
 
     A write of several parts keeps those before one that fails.
 
-    `AtMost` counts at most once a second as long as there is plenty of room, and uses up an eighth of
-    the room it found before it counts again. Within a process a limit is never passed. Of P processes
-    each may use an eighth of the room another has used as well, and close to the limit each may let
-    through what it writes in the same moment as another: with a limit of 10,000 and three processes,
-    a few more than 10,000 at the very worst moment, never a second limit.
+    `AtMost` is exact within a process: what it has under way is counted too. It goes by one count for
+    up to a second, or until it has let through an eighth of the room it found. So of P processes the
+    other P - 1 may each pass the limit by an eighth of the room there was a second ago: as a rule by a
+    few, and a limit of 10,000 by 2,500 when one of three processes fills an empty store within the
+    second and the other two, which had counted before, go on then.
     """
 
     def __init__(
