@@ -370,6 +370,39 @@ async def test_a_run_goes_on_when_the_store_fails_at_its_very_end() -> None:
         assert ended_run.result == "ab"
 
 
+@pytest.mark.parametrize("power_fails_at", ["on_llm_failed", "on_llm_start", "result"])
+@in_virtual_time
+async def test_a_run_ends_whole_when_the_store_kept_its_events_and_lost_their_projection(
+    power_fails_at: str,
+) -> None:
+    class Halving(MemoryStore):
+        power_fails = True
+
+        async def write(self, *writes: Write) -> None:
+            *_, (_, last, _) = [(0, b"", ""), *getattr(writes[0], "entries", ())]
+            if self.power_fails and len(writes) > 1 and power_fails_at.encode() in last:
+                self.power_fails = False
+                await super().write(*writes[:-1])
+                raise store_unavailable()
+            await super().write(*writes)
+
+    calls = iter([raising(ModelError("It had enough.", Reason.REASON_MODEL_OVERLOADED))])
+
+    async def say(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
+        async for text in next(calls, words("a", "b", every=1))(prompt):
+            yield text
+
+    store = Halving(Memory(), COLLECTIONS)
+    async with house_at_work({"m": say}, store=store) as house:
+        execution = await house.start()
+        await house.watches.ended(execution.org, execution.id)
+        await asyncio.sleep(3)
+        assert not store.power_fails
+        ended_run = await house.service.get(ORG, execution.id)
+        is_sound(ended_run, await house.log(ended_run))
+        assert ended_run.result == "ab"
+
+
 @in_virtual_time
 async def test_a_worker_without_store_is_not_healthy_until_it_is_back() -> None:
     store = Troubled()
