@@ -7,6 +7,7 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime.stamp
 DEV := .venv/.dev.stamp
 GRPCURL := .tools/bin/grpcurl
+FERRETDB := .tools/bin/ferretdb
 INTEROP := .tools/interop/.stamp
 
 SOURCES := $(wildcard services sdk plugins tests .ci)
@@ -73,13 +74,18 @@ bench: $(DEV) ## Measure, beside a reference of the same run, and print the tabl
 	$(BIN)/python -m tests.bench
 
 .PHONY: tools
-tools: ## Build grpcurl into .tools/bin, when Go is there.
+tools: ## Build grpcurl and FerretDB into .tools/bin, when Go is there.
 	@if [ -x $(GRPCURL) ]; then :; \
 	elif ! command -v go >/dev/null; then echo "no Go on PATH: grpcurl is not built"; \
 	else echo "building grpcurl $(GRPCURL_VERSION) into .tools/bin ..."; \
 		GOBIN="$$PWD/.tools/bin" go install -ldflags "-X main.version=$(GRPCURL_VERSION)" \
 			github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION) \
 		|| echo "Go could not build it: going on without grpcurl"; fi
+	@if [ -x $(FERRETDB) ]; then :; \
+	elif ! command -v go >/dev/null; then echo "no Go on PATH: FerretDB is not built"; \
+	else echo "building FerretDB into .tools/bin, for a minute or two ..."; \
+		go build -C tests/servers/ferretdb -o "$$PWD/$(FERRETDB)" . \
+		|| echo "Go could not build it: going on without FerretDB"; fi
 
 # Keep it
 
