@@ -23,7 +23,7 @@ from services.mesh.addresses import claim, free_ports
 from services.mesh.clusters import Endpoints
 from services.mesh.datadir import DataDir
 from services.mesh.errors import CannotStart
-from services.mesh.settings import MeshSettings, edge_proof
+from services.mesh.settings import MeshSettings
 from services.mesh.supervisor import Program, Say, Supervisor
 from services.mesh.table import SERVICES, Service
 

@@ -112,24 +112,6 @@ class MeshSettings(Settings):
             Remote.from_url(self.jwt_jwks)
         return self
 
-    @field_validator("tls_cert", "tls_key", mode="before")
-    @classmethod
-    def _empty_is_none(cls, path: object) -> object:
-        return None if path == "" else path
-
-    @model_validator(mode="after")
-    def _belong_together(self) -> Self:
-        for names in (("tls_cert", "tls_key"), ("jwt_issuer", "jwt_audience", "jwt_jwks")):
-            missing = [name for name in names if not getattr(self, name)]
-            if missing and len(missing) < len(names):
-                raise ValueError(
-                    f"{' and '.join(names)} belong together, and {' and '.join(missing)} "
-                    f"{'is' if len(missing) == 1 else 'are'} missing"
-                )
-        if self.tokens is not None and self.tokens.is_remote:
-            Remote.from_url(self.jwt_jwks)
-        return self
-
     @field_validator("hosts")
     @classmethod
     def _only_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:

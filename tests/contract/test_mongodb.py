@@ -28,7 +28,7 @@ from pymongo.errors import (
 from services.execution.stores import COLLECTIONS, LOGS
 from services.kit.errors import DomainError, Reason
 from services.kit.settings import Settings, SettingsError
-from services.kit.storage import mongodb
+from services.kit.storage import mongo_log
 from services.kit.storage.mongodb import MongoStore
 from services.kit.storage.opening import open_store
 from services.kit.storage.ports import (
@@ -140,12 +140,20 @@ class TestLostServer:
                 assert isinstance(answer, DomainError)
                 assert answer.reason == Reason.REASON_STORE_UNAVAILABLE
                 assert answer.retry_after
+            # From here on one seeks the server, and nobody else waits for that.
+            begun = time.monotonic()
+            hundreds = await asyncio.gather(
+                *(store.get(NOTES, "acme", "a") for _ in range(300)), return_exceptions=True
+            )
+            assert time.monotonic() - begun < 5
+            assert all(isinstance(answer, DomainError) for answer in hundreds)
             await asyncio.to_thread(server.start)
             async with asyncio.timeout(15):
                 while True:
                     try:
                         await store.write(append(1))
                     except DomainError:
+                        await asyncio.sleep(0.01)
                         continue
                     break
             assert await store.get(NOTES, "acme", "a") == note("a")
@@ -211,7 +219,7 @@ class TestLogs:
     async def test_what_another_process_erased_is_not_gone_on_with(
         self, another: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(mongodb, "_TRUSTED_SECONDS", 0.0)
+        monkeypatch.setattr(mongo_log, "_TRUSTED_SECONDS", 0.0)
         one, other = await another(), await another()
         await one.write(append(0))
         await other.write(Erase(EVENTS, "acme", "a"))

@@ -15,7 +15,7 @@ from conductor.execution.v1.execution_pb2 import Execution
 from services.execution.stores import COLLECTIONS, EVENTS, LOGS, WORKERS
 from services.kit.storage.mongodb import MongoStore
 from services.kit.storage.ports import Query
-from tests.rpc.serving import PATIENCE, served
+from tests.rpc.serving import PATIENCE, Mesh, served
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -36,6 +36,14 @@ async def store(mongo_url: str) -> AsyncIterator[MongoStore]:
     await store.close()
 
 
+async def ended(mesh: Mesh, id_: str) -> Execution:
+    """A run after its end. Its last event is stored, and seen, a moment before its state."""
+    async with asyncio.timeout(PATIENCE):
+        while not (run := await mesh.get(id_)).HasField("end_time"):
+            await asyncio.sleep(0.01)
+    return run
+
+
 def sequences(events: list[ExecutionEvent]) -> list[int]:
     return [event.sequence for event in events]
 
@@ -44,8 +52,10 @@ async def test_a_run_outlives_the_service_that_began_it(
     tmp_path: Path, shared: dict[str, Any]
 ) -> None:
     async with served(tmp_path, **shared) as mesh:
-        ended = await mesh.finished("before", model="brisk")
-        assert ended.state == Execution.STATE_SUCCEEDED
+        before = await mesh.start("before", model="brisk")
+        await mesh.watch(before.id)
+        before = await ended(mesh, before.id)
+        assert before.state == Execution.STATE_SUCCEEDED
         run = await mesh.start("across", model="slow")
         seen: list[ExecutionEvent] = []
         watching = mesh.executions.WatchExecution(
@@ -57,10 +67,10 @@ async def test_a_run_outlives_the_service_that_began_it(
                 break
         watching.cancel()
     async with served(tmp_path, **shared) as mesh:
-        assert await mesh.get(ended.id) == ended
+        assert await mesh.get(before.id) == before
         rest = await mesh.watch(run.id, after=seen[-1].sequence)
         assert sequences(seen + rest) == list(range(1, len(seen + rest) + 1))
-        assert (await mesh.get(run.id)).state == Execution.STATE_SUCCEEDED
+        assert (await ended(mesh, run.id)).state == Execution.STATE_SUCCEEDED
         assert await mesh.watch(run.id) == seen + rest
 
 
@@ -76,9 +86,9 @@ async def test_two_services_on_one_database_share_the_runs(
         ]
         # Whichever of them has a run, both can show it.
         logs = await asyncio.gather(*(one.watch(run.id) for run in runs))
-        ended = await asyncio.gather(*(other.get(run.id) for run in runs))
+        done = await asyncio.gather(*(ended(other, run.id) for run in runs))
         workers = {found.id for found in await store.query(Query(WORKERS, "_mesh"))}
-    assert {run.state for run in ended} == {Execution.STATE_SUCCEEDED}
+    assert {run.state for run in done} == {Execution.STATE_SUCCEEDED}
     for events in logs:
         assert sequences(events) == list(range(1, len(events) + 1))
         assert sum(event.HasField("on_llm_start") for event in events) == 1

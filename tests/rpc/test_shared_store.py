@@ -1,4 +1,4 @@
-"""Two processes' worth of the service on one SQLite file: who begins what, and how often."""
+"""Two processes' worth of the service on one store: who begins what, and how often."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from services.execution.stores import COLLECTIONS, EXECUTIONS, LOGS
 from services.execution.usecases.executions import Terms
 from services.execution.usecases.worker import Pace
 from services.kit.errors import DomainError, Reason
-from services.kit.storage.ports import Query
+from services.kit.storage.mongodb import MongoStore
+from services.kit.storage.ports import Query, Store
 from services.kit.storage.sqlite import SqliteStore
 from tests.fakes.house import House, is_sound
 
@@ -51,13 +52,17 @@ class Model:
 
 
 @asynccontextmanager
-async def two_houses(folder: Path, model: Model, **options: object) -> AsyncIterator[list[House]]:
-    """Two compositions of the use cases, each with its own connection to one file."""
+async def two_houses(at: Path | str, model: Model, **options: object) -> AsyncIterator[list[House]]:
+    """Two compositions of the use cases, each with its own connection to one file or database."""
     async with AsyncExitStack() as stack:
-        stores = []
+        stores: list[Store] = []
         for _ in range(2):
-            stores.append(await SqliteStore.open(folder / "execution.db", COLLECTIONS, LOGS))
-            stack.push_async_callback(stores[-1].close)
+            if isinstance(at, Path):
+                store: Store = await SqliteStore.open(at / "execution.db", COLLECTIONS, LOGS)
+            else:
+                store = await MongoStore.open(at, "motor", "execution", COLLECTIONS, LOGS)
+            stack.push_async_callback(store.close)
+            stores.append(store)
         one = House({"m": model}, store=stores[0], **options)  # type: ignore[arg-type]  # a test says which
         yield [one, one.beside(store=stores[1])]
 
@@ -70,7 +75,9 @@ async def submit(house: House, org: str, count: int) -> list[Execution]:
 async def all_end_once(houses: Sequence[House], runs: Sequence[Execution]) -> None:
     """Assert that every run ends well and after one call; each wait for the next end is bounded."""
     for run in runs:
-        ended = await houses[0].end_of(run, within=PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            seen = houses[0].watches.ended(run.org, run.id)
+            ended = await houses[0].service.answer(run.org, run.id, seen)
         log = await houses[0].log(run)
         is_sound(ended, log)
         assert ended.state is State.SUCCEEDED
@@ -124,6 +131,21 @@ async def test_the_limit_of_an_organisation_holds_over_two_workers_at_every_mome
     assert dict(model.most) == {"a": 3, "b": 3, "c": 3}
     assert model.most_in_all <= 9
     assert len(model.begun) == 300
+
+
+async def test_the_limit_of_an_organisation_holds_on_mongodb_too(mongo_url: str) -> None:
+    model = Model(0.02)
+    async with (
+        two_houses(mongo_url, model, pace=Pace(concurrency=5), org_concurrency=3) as houses,
+        houses[0].working(),
+        houses[1].working(),
+    ):
+        submitting = [submit(house, org, 8) for house in houses for org in "abc"]
+        runs = [run for some in await asyncio.gather(*submitting) for run in some]
+        await all_end_once(houses, runs)
+
+    assert max(model.most.values()) <= 3
+    assert len(model.begun) == 48
 
 
 async def test_a_queue_holds_exactly_as_many_as_may_wait_however_many_come_at_once(

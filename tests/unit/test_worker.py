@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from services.execution import domain
+from services.execution.adapters.metrics import Unmetered
 from services.execution.domain import Kind, ModelError, State, Turn, Waiting
 from services.execution.ports import Prompt, Report
 from services.execution.stores import COLLECTIONS
@@ -448,9 +449,9 @@ async def test_a_run_ends_whole_when_the_store_kept_its_events_and_lost_their_pr
         power_fails = True
 
         async def write(self, *writes: Write) -> None:
-            appended = writes[0].entries if isinstance(writes[0], Append) else ()
-            *_, (_, last, _) = [(0, b"", ""), *appended]
-            if self.power_fails and len(writes) > 1 and power_fails_at.encode() in last:
+            log = writes[0].entries if isinstance(writes[0], Append) else ()
+            told = any(power_fails_at.encode() in data for _, data, _ in log)
+            if self.power_fails and told:
                 self.power_fails = False
                 await super().write(*writes[:-1])
                 raise store_unavailable()
@@ -471,6 +472,34 @@ async def test_a_run_ends_whole_when_the_store_kept_its_events_and_lost_their_pr
         ended_run = await house.service.get(ORG, execution.id)
         is_sound(ended_run, await house.log(ended_run))
         assert ended_run.result == "ab"
+
+
+@in_virtual_time
+async def test_a_run_whose_end_was_seen_and_repaired_between_two_writes_is_still_its_workers() -> (
+    None
+):
+    class OneByOne(MemoryStore):
+        async def write(self, *writes: Write) -> None:
+            await super().write(*writes[:1])
+            for write in writes[1:]:
+                await asyncio.sleep(0.5)
+                await super().write(write)
+
+    class Ends(Unmetered):
+        def __init__(self) -> None:
+            self.seen: list[State] = []
+
+        def ended(self, execution: domain.Execution) -> None:
+            self.seen.append(execution.state)
+
+    ends, store = Ends(), OneByOne(Memory(), COLLECTIONS)
+    async with house_at_work({"m": words("a")}, store=store, metrics=ends) as house:
+        execution = await house.start()
+        seen = house.watches.ended(ORG, execution.id)
+        assert (await house.service.answer(ORG, execution.id, seen)).result == "a"
+        await asyncio.sleep(3)
+        is_sound(await house.service.get(ORG, execution.id), await house.log(execution))
+    assert ends.seen == [State.SUCCEEDED]
 
 
 @in_virtual_time

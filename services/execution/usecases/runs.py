@@ -420,19 +420,28 @@ class Run:
         await self._commit(finished, [*last, *events])
 
     async def _commit(self, changed: Execution, events: Sequence[Event]) -> None:
-        """Append events and store the projection they lead to."""
+        """Append events and store the projection they lead to.
+
+        A store without transactions may have done the first without the second.
+        """
         head = self._head
+        write = partial(self._executions.commit, changed, head, events)
         for _ in range(_TRIES):
-            write = partial(self._executions.commit, changed, head, events)
             try:
                 await self._insist(events, write)
             except FencedError:
                 # Only the document may have moved, by somebody who repaired it.
                 last = await self._executions.last_event(self._org, self._id)
                 fresh = await self._executions.get(self._org, self._id)
-                if last is None or fresh is None or last.sequence != head:
+                if last is None or fresh is None:
                     raise
                 changed = replace(changed, version=fresh.version)
+                if last == events[-1]:
+                    write = partial(self._executions.save, changed)
+                elif last.sequence == head:
+                    write = partial(self._executions.commit, changed, head, events)
+                else:
+                    raise
                 continue
             self._claimed = replace(changed, version=changed.version + 1)
             self._head = events[-1].sequence
