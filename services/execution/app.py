@@ -16,6 +16,7 @@ from services.execution.adapters.metrics import MeteredWork, Unmetered
 from services.execution.adapters.mock import MockProvider, Script
 from services.execution.adapters.prices import FilePrices
 from services.execution.adapters.providers import Server, connect
+from services.execution.adapters.traces import TracedWork, Untraced
 from services.execution.domain import NANO, Agent, Model, Persistence, Tolerance, Turns, Wish
 from services.execution.handlers import ExecutionHandlers, GatewayHandlers
 from services.execution.ports import Provider
@@ -34,16 +35,19 @@ from services.kit.errors import DomainError
 from services.kit.server import App, main
 from services.kit.settings import PREFIX, SettingsError
 from services.kit.storage.opening import open_queue, open_store
-from services.kit.telemetry import Meter
+from services.kit.storage.traced import traced
+from services.kit.telemetry import SILENT, Telemetry
 
 _LOG = logging.getLogger(__name__)
 
 
 async def compose(
-    settings: ExecutionSettings, stack: AsyncExitStack, meter: Meter | None = None
+    settings: ExecutionSettings, stack: AsyncExitStack, telemetry: Telemetry = SILENT
 ) -> App:
     """Build the service; what it opens is closed by the stack."""
-    store = await open_store(settings, "execution", COLLECTIONS, LOGS, stack)
+    meter, tracer = telemetry.meter, telemetry.tracer
+    opened = await open_store(settings, "execution", COLLECTIONS, LOGS, stack)
+    store = traced(opened, tracer, settings, "execution")
     executions, leases = StoredExecutions(store), StoredLeases(store)
     queue, wakeups = await open_queue(settings, "execution", stack)
 
@@ -51,6 +55,7 @@ async def compose(
     agents = _agents(settings, catalogue)
     known = frozenset((model.ai_provider, model.id) for model, _ in catalogue.models)
     metrics = Unmetered() if meter is None else MeteredWork(meter, known)
+    traces = Untraced() if tracer is None else TracedWork(tracer)
     circuits = Circuits(
         Tolerance(
             settings.execution_breaker_failures,
@@ -69,6 +74,7 @@ async def compose(
         wakeups,
         turns,
         metrics,
+        traces,
         clock=ids.now,
         monotonic=time.monotonic,
         new_id=partial(ids.new_id, "worker"),
@@ -99,12 +105,19 @@ async def compose(
         wakeups,
         turns,
         metrics,
+        traces,
         clock=ids.now,
         new_id=partial(ids.new_id, "exec"),
         terms=_terms(settings),
     )
     metrics.observe(running=worker.running, waiting=turns.__len__, circuits=circuits.states)
-    watches = Watches(executions, wakeups, heartbeat_seconds=settings.execution_heartbeat_seconds)
+    watches = Watches(
+        executions,
+        wakeups,
+        metrics,
+        clock=ids.now,
+        heartbeat_seconds=settings.execution_heartbeat_seconds,
+    )
     health = Health(executions, worker)
     background = [worker.serve]
     if settings.execution_retention_seconds:

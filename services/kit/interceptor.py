@@ -1,6 +1,6 @@
 """What happens around every rpc, in one fixed order.
 
-Trace and call id, log, errors, principal, validation, audit, then the handler. One wrapper is made
+Telemetry, call id and log, errors, principal, validation, audit, then the handler. One wrapper is made
 for each method, once; a chain of seven interceptors would cost as much as the work they guard.
 Requests are parsed here rather than by grpc, so that one that cannot be parsed is an error of ours.
 """
@@ -22,9 +22,9 @@ from google.protobuf.message import DecodeError, Message
 from conductor.errors.v1.reason_pb2 import Reason
 from services.kit import call
 from services.kit.audit import Auditor
+from services.kit.calls import Calls
 from services.kit.errors import DomainError, Violation, code_of, reason_name, to_status
 from services.kit.guard import Access, Guard, access_of
-from services.kit.logs import CallLog
 
 _LOG = logging.getLogger(__name__)
 _SMALL_REQUEST = 64 * 1024
@@ -55,14 +55,15 @@ class Interceptor:
     they are registered: as a grpc.aio interceptor the same work costs a chain of coroutines a call.
 
     Args:
+        calls: tells of them.
         guard: judges callers; None lets everyone in, as `ANYONE`.
         auditor: keeps records of calls that change something, when there is one.
     """
 
     def __init__(
-        self, call_log: CallLog, guard: Guard | None = None, auditor: Auditor | None = None
+        self, calls: Calls, guard: Guard | None = None, auditor: Auditor | None = None
     ) -> None:
-        self._log = call_log
+        self._calls = calls
         self._guard = guard
         self._auditor = auditor
         self._validator = protovalidate.Validator()
@@ -102,10 +103,11 @@ class Interceptor:
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
         guard = None if access.scope is None else self._guard
         auditor = self._auditor if access.changes else None
+        told = self._calls.of(method)
 
         async def answer(raw: bytes, context: Context) -> bytes:
             began = perf_counter()
-            served = call.begin(method, _metadata(context))
+            served = told.begin(_metadata(context))
             code, reason = "OK", ""
             request: Message | None = None
             response: Any = None
@@ -130,7 +132,7 @@ class Interceptor:
             finally:
                 if auditor is not None and request is not None and reason not in _UNRECORDED:
                     await auditor.record(served, request, response, code, reason)
-                self._log.write(served, code, perf_counter() - began)
+                told.end(served, code, reason, began)
 
         return answer
 
@@ -139,10 +141,11 @@ class Interceptor:
     ) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
         guard = None if access.scope is None else self._guard
         auditor = self._auditor if access.changes else None
+        told = self._calls.of(method)
 
         async def answer(raw: bytes, context: Context) -> AsyncIterator[bytes]:
             began = perf_counter()
-            served = call.begin(method, _metadata(context))
+            served = told.begin(_metadata(context))
             code, reason = "CANCELLED", ""
             request: Message | None = None
             begun = False
@@ -172,7 +175,7 @@ class Interceptor:
                 unrecorded = begun or request is None or reason in _UNRECORDED
                 if auditor is not None and request is not None and not unrecorded:
                     await auditor.record(served, request, None, code, reason)
-                self._log.write(served, code, perf_counter() - began)
+                told.end(served, code, reason, began)
 
         return answer
 

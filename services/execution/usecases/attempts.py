@@ -17,7 +17,15 @@ from services.execution.domain import (
     Spend,
     Tally,
 )
-from services.execution.ports import Executions, Metrics, Outcome, Prompt, Report, Wakeups
+from services.execution.ports import (
+    Executions,
+    Metrics,
+    Outcome,
+    Prompt,
+    Report,
+    Traces,
+    Wakeups,
+)
 from services.execution.usecases.calls import Call, Patience
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.circuits import Circuits
@@ -38,6 +46,7 @@ class Tools:
     circuits: Circuits
     wakeups: Wakeups
     metrics: Metrics
+    traces: Traces
     clock: Callable[[], int]
     """Microseconds since the epoch."""
     flush_every: float
@@ -138,7 +147,7 @@ class Attempt:
         self._admission = admission
         note, outcome, reason = circuits.left, Outcome.STOPPED, ""
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began, began_at = loop.time(), self._tools.clock()
         try:
             self._listens = True
             answer = provider.stream(choice.model, prompt)
@@ -164,6 +173,9 @@ class Attempt:
             note(choice.ai_provider, choice.model, self._admission)
             spend = self._meter.spend(whole=self._whole, billed=False)
             metrics.called(choice, outcome, reason, loop.time() - began, spend)
+            self._tools.traces.called(
+                choice, prompt.attempt, began_at, outcome, reason, spend, self._finish_reason
+            )
 
     def _refused(self, seconds: float) -> ModelError:
         """Make the fault of a call that the circuit does not let through."""

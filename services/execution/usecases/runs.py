@@ -117,6 +117,15 @@ class Run:
             stop_channel(self._org, self._id), lambda: self.end(End.STOPPED)
         )
         try:
+            await self._see_through()
+        finally:
+            unsubscribe()
+            if self._claimed is not None:
+                why = self._end or End.FENCED
+                self._tools.traces.left(self._claimed, why.name.lower())
+
+    async def _see_through(self) -> None:
+        try:
             course = await self._claim()
             if course is not None:
                 await self._answer(course)
@@ -139,8 +148,6 @@ class Run:
         except Exception:  # noqa: BLE001 whatever a provider does, the run has to end
             _LOG.exception("run %s met a fault of the worker", self._id)
             await self._fail_internally()
-        finally:
-            unsubscribe()
 
     # Claiming
 
@@ -187,7 +194,7 @@ class Run:
         claimed, events = domain.claim(execution, head, self._worker, slot, self._tools.clock())
         self._may_write()
         return await self._claimed_as(
-            await self._executions.claim(claimed, head, events), events, _Course()
+            await self._executions.claim(claimed, head, events), events, _Course(), resumed=False
         )
 
     async def _take_over(self, execution: Execution, progress: Progress) -> _Course | None:
@@ -207,12 +214,13 @@ class Run:
         self._may_write()
         stored = await self._executions.commit(taken, progress.head, events)
         self._tools.metrics.taken_over()
-        return await self._claimed_as(stored, events, course)
+        return await self._claimed_as(stored, events, course, resumed=True)
 
     async def _claimed_as(
-        self, execution: Execution, events: Sequence[Event], course: _Course
+        self, execution: Execution, events: Sequence[Event], course: _Course, *, resumed: bool
     ) -> _Course | None:
         self._claimed, self._head = execution, events[-1].sequence
+        self._tools.traces.begun(execution, resumed=resumed)
         if execution.finished:
             self._tools.metrics.ended(execution)
         await self._tools.wakeups.publish(events_channel(self._org, self._id))

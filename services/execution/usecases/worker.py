@@ -31,6 +31,7 @@ from services.execution.ports import (
     Leases,
     Metrics,
     Renewal,
+    Traces,
     Wakeups,
     WorkQueue,
 )
@@ -84,6 +85,7 @@ class Worker:
         wakeups: Wakeups,
         turns: Turns,
         metrics: Metrics,
+        traces: Traces,
         *,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
@@ -108,6 +110,7 @@ class Worker:
             circuits,
             wakeups,
             metrics,
+            traces,
             clock,
             pace.flush_every,
             patience,
