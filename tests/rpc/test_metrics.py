@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as pb
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
     MetricsServiceServicer,
@@ -25,7 +26,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from conductor.execution.v1.execution_pb2 import Execution
 from services.kit.telemetry import sending
 from tests.fakes.models import Answer, ModelServer, Tokens, failed
-from tests.rpc.serving import PATIENCE, served
+from tests.rpc.serving import PATIENCE, refusal, served
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -61,6 +62,10 @@ class Collector(MetricsServiceServicer):
         """The newest value of a series, of a histogram the sum; None when it never came."""
         values = [value for attributes, value in self._points(name) if attributes == about]
         return values[-1] if values else None
+
+    def series(self, name: str) -> list[dict[str, Any]]:
+        """The attributes of every value that came."""
+        return [attributes for attributes, _ in self._points(name)]
 
     async def until(self, name: str, about: dict[str, str], value: float) -> None:
         """Wait until a series has a value."""
@@ -177,6 +182,46 @@ async def test_what_was_not_sent_yet_is_sent_at_the_end(
         await mesh.finished()
         assert collector.requests == []
     assert collector.of("conductor.runs.ended", {"conductor.run.state": "SUCCEEDED"}) == 1
+
+
+async def test_calls_are_timed_by_method_and_status_and_probes_are_not(
+    collector: Collector, tmp_path: Path
+) -> None:
+    async with sending("conductor-execution") as telemetry, served(tmp_path, telemetry) as mesh:
+        health = health_pb2_grpc.HealthStub(mesh.channel)
+        await health.Check(health_pb2.HealthCheckRequest())
+        await mesh.finished()
+        await refusal(mesh.get("missing"))
+        await refusal(mesh.raw("/conductor.execution.v1.ExecutionService/MadeUp", b""))
+    service = {"rpc.system.name": "grpc"}
+    methods = "conductor.execution.v1.ExecutionService"
+    for method, about in (
+        ("StartExecution", {"rpc.response.status_code": "OK"}),
+        ("WatchExecution", {"rpc.response.status_code": "OK"}),
+        (
+            "GetExecution",
+            {"rpc.response.status_code": "NOT_FOUND", "error.type": "EXECUTION_NOT_FOUND"},
+        ),
+    ):
+        series = {**service, "rpc.method": f"{methods}/{method}", **about}
+        assert collector.of("rpc.server.call.duration", series) > 0
+    told = {one["rpc.method"] for one in collector.series("rpc.server.call.duration")}
+    assert told == {f"{methods}/{one}Execution" for one in ("Start", "Watch", "Get")}
+
+
+async def test_the_age_of_live_events_is_measured_and_that_of_replayed_ones_is_not(
+    collector: Collector, tmp_path: Path
+) -> None:
+    async with sending("conductor-execution") as telemetry, served(tmp_path, telemetry) as mesh:
+        replayed = await mesh.start()
+        while (await mesh.get(replayed.id)).state != Execution.STATE_SUCCEEDED:
+            await asyncio.sleep(0.01)
+        await mesh.watch(replayed.id)
+    assert collector.of("conductor.event.lag", {}) is None
+    async with sending("conductor-execution") as telemetry, served(tmp_path, telemetry) as mesh:
+        await mesh.finished(model="mock-slow")
+    # The sum over some hundred pages.
+    assert 0 < collector.of("conductor.event.lag", {}) < PATIENCE
 
 
 async def test_the_environment_names_the_service(
