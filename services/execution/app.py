@@ -18,6 +18,7 @@ from services.execution.adapters.metrics import MeteredWork, Unmetered
 from services.execution.adapters.mock import MockProvider, Script
 from services.execution.adapters.prices import FilePrices
 from services.execution.adapters.providers import Server, connect
+from services.execution.adapters.traces import TracedWork, Untraced
 from services.execution.domain import NANO, Agent, Model, Persistence, Tolerance, Turns, Wish
 from services.execution.handlers import (
     AuditHandlers,
@@ -46,7 +47,8 @@ from services.kit.rates import open_rates
 from services.kit.server import App, main
 from services.kit.settings import PREFIX, SettingsError
 from services.kit.storage.opening import open_queue, open_store
-from services.kit.telemetry import Meter
+from services.kit.storage.traced import traced
+from services.kit.telemetry import SILENT, Telemetry
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -55,11 +57,13 @@ _DEAF_POLL_SECONDS = 0.1
 
 
 async def compose(
-    settings: ExecutionSettings, stack: AsyncExitStack, meter: Meter | None = None
+    settings: ExecutionSettings, stack: AsyncExitStack, telemetry: Telemetry = SILENT
 ) -> App:
     """Build the service; what it opens is closed by the stack."""
+    meter, tracer = telemetry.meter, telemetry.tracer
     signer = signer_of(settings)
-    store = await open_store(settings, "execution", COLLECTIONS, LOGS, stack)
+    opened = await open_store(settings, "execution", COLLECTIONS, LOGS, stack)
+    store = traced(opened, tracer, settings, "execution")
     executions, leases = StoredExecutions(store), StoredLeases(store)
     queue, wakeups = await open_queue(settings, "execution", stack)
     rates = await open_rates(settings, settings.execution_processes, stack)
@@ -68,6 +72,7 @@ async def compose(
     agents = _agents(settings, catalogue)
     known = frozenset((model.ai_provider, model.id) for model, _ in catalogue.models)
     metrics = Unmetered() if meter is None else MeteredWork(meter, known)
+    traces = Untraced() if tracer is None else TracedWork(tracer)
     circuits = Circuits(
         Tolerance(
             settings.execution_breaker_failures,
@@ -86,6 +91,7 @@ async def compose(
         wakeups,
         turns,
         metrics,
+        traces,
         clock=ids.now,
         monotonic=time.monotonic,
         new_id=partial(ids.new_id, "worker"),
@@ -116,6 +122,7 @@ async def compose(
         wakeups,
         turns,
         metrics,
+        traces,
         clock=ids.now,
         new_id=partial(ids.new_id, "exec"),
         terms=_terms(settings),
@@ -125,6 +132,8 @@ async def compose(
     watches = Watches(
         executions,
         wakeups,
+        metrics,
+        clock=ids.now,
         heartbeat_seconds=settings.execution_heartbeat_seconds,
         poll_seconds=_DEAF_POLL_SECONDS if deaf else _POLL_SECONDS,
     )

@@ -327,6 +327,10 @@ class Metrics(Protocol):
         """A run ended, and that is stored."""
         ...
 
+    def handed(self, seconds: float) -> None:
+        """A live event was handed to a watcher so many seconds after it was made."""
+        ...
+
     def observe(
         self,
         *,
@@ -340,5 +344,52 @@ class Metrics(Protocol):
             running: counts the runs in the hands of this process.
             waiting: counts those that wait, as far as this process knows.
             circuits: the breakers there are, by provider and model.
+        """
+        ...
+
+
+class Traces(Protocol):
+    """The spans of the work; docs/operations.md names them.
+
+    Every method returns at once and raises nothing, whether or not anybody wants to know.
+    """
+
+    def here(self) -> str:
+        """Name the span that this happens in, as a `traceparent`; empty when nothing is traced."""
+        ...
+
+    def begun(self, execution: Execution, *, resumed: bool) -> None:
+        """A worker has a run in its hands; what this task does from now on belongs to it.
+
+        Args:
+            resumed: whether another worker had it before. What that one told of may never have ended,
+                so this is a trace of its own with a link to where the run was started.
+        """
+        ...
+
+    def left(self, execution: Execution, why: str) -> None:
+        """The worker of this task has let go of its run.
+
+        Args:
+            execution: as this worker has last stored it.
+            why: of a run that had not ended, one word; else empty.
+        """
+        ...
+
+    def called(
+        self,
+        choice: Choice,
+        attempt: int,
+        began: int,
+        outcome: Outcome,
+        reason: str,
+        spend: Spend,
+        finish_reason: str,
+    ) -> None:
+        """A call of a model ended; see `Metrics.called`.
+
+        Args:
+            began: when, in microseconds since the epoch.
+            finish_reason: why the model stopped; empty when it did not say.
         """
         ...

@@ -348,6 +348,8 @@ def _document(execution: Execution) -> Document:
         body["served_by"] = _fields(execution.served_by)
     if execution.finish_reason:
         body["finish_reason"] = execution.finish_reason
+    if execution.traceparent:
+        body["traceparent"] = execution.traceparent
     content = {"input": order.input}
     if execution.result:
         content["result"] = execution.result
@@ -444,5 +446,6 @@ def _execution(document: Document) -> Execution:
         spend=Spend.read(body.get("spend", {})),
         served_by=Wish(**body["served_by"]) if "served_by" in body else None,
         finish_reason=body.get("finish_reason", ""),
+        traceparent=body.get("traceparent", ""),
         version=document.version,
     )

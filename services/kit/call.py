@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from services.kit.principals import ANYONE, Principal
-
-_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
+from services.kit.tracing import Span, SpanContext
 
 
 @dataclass(slots=True)
@@ -24,9 +22,20 @@ class Call:
     """The `x-request-id` of the edge, else made here. Not an idempotency key."""
     trace_id: str
     """The W3C trace id, 32 hex digits."""
+    parent: SpanContext | None = None
+    """The span of the caller, when there is one."""
+    span: Span | None = None
+    """Its own, when the trace is sampled."""
     principal: Principal = field(default=ANYONE)
     resource_id: str = ""
     """What the call made or changed, for its record; said where no answer says it."""
+
+    def context(self) -> SpanContext:
+        """Return what a trace goes on from, sampled or not."""
+        if self.span is not None:
+            return self.span.context
+        span_id = secrets.token_hex(8) if self.parent is None else self.parent.span_id
+        return SpanContext(self.trace_id, span_id, sampled=False)
 
 
 _current: ContextVar[Call] = ContextVar("call")
@@ -34,12 +43,13 @@ _current: ContextVar[Call] = ContextVar("call")
 
 def begin(method: str, metadata: Mapping[str, str]) -> Call:
     """Make the call current for this task and everything it awaits."""
-    matched = _TRACEPARENT.match(metadata.get("traceparent", ""))
+    parent = SpanContext.read(metadata.get("traceparent", ""))
     call = Call(
         method,
         metadata,
         call_id=metadata.get("x-request-id") or secrets.token_hex(8),
-        trace_id=matched[1] if matched else secrets.token_hex(16),
+        trace_id=secrets.token_hex(16) if parent is None else parent.trace_id,
+        parent=parent,
     )
     _current.set(call)
     return call

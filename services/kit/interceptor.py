@@ -1,6 +1,6 @@
 """What happens around every rpc, in one fixed order.
 
-Trace and call id, log, errors, principal, validation, audit, then the handler. One wrapper is made
+Telemetry, call id and log, errors, principal, validation, audit, then the handler. One wrapper is made
 for each method, once; a chain of seven interceptors would cost as much as the work they guard.
 Requests are parsed here rather than by grpc, so that one that cannot be parsed is an error of ours.
 """
@@ -23,9 +23,9 @@ from google.protobuf.message import DecodeError, Message
 from conductor.errors.v1.reason_pb2 import Reason
 from services.kit import call
 from services.kit.audit import Auditor
+from services.kit.calls import Calls
 from services.kit.errors import DomainError, Violation, code_of, reason_name, to_status
 from services.kit.guard import Access, Guard, access_of
-from services.kit.logs import CallLog
 from services.kit.principals import Scope
 
 _LOG = logging.getLogger(__name__)
@@ -61,14 +61,15 @@ class Interceptor:
     chain of coroutines a call.
 
     Args:
+        calls: tells of them.
         guard: judges callers; None lets everyone in, as `ANYONE`.
         auditor: keeps records of calls that change something, when there is one.
     """
 
     def __init__(
-        self, call_log: CallLog, guard: Guard | None = None, auditor: Auditor | None = None
+        self, calls: Calls, guard: Guard | None = None, auditor: Auditor | None = None
     ) -> None:
-        self._log = call_log
+        self._calls = calls
         self._guard = guard
         self._auditor = auditor
         self._validator = protovalidate.Validator()
@@ -115,10 +116,11 @@ class Interceptor:
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
         guard = None if access.scope is None else self._guard
         auditor = self._auditor if access.changes else None
+        told = self._calls.of(method)
 
         async def answer(raw: bytes, context: Context) -> bytes:
             began = perf_counter()
-            served = call.begin(method, _metadata(context))
+            served = told.begin(_metadata(context))
             code, reason = "OK", ""
             request: Message | None = None
             response: Any = None
@@ -142,7 +144,7 @@ class Interceptor:
                 # Before the caller hears of it, whichever way the call went.
                 if auditor is not None and request is not None and reason not in _UNRECORDED:
                     await auditor.record(served, request, response, code, reason)
-                self._log.write(served, code, perf_counter() - began)
+                told.end(served, code, reason, began)
             return await _abort(context, refused)
 
         return answer
@@ -152,10 +154,11 @@ class Interceptor:
     ) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
         guard = None if access.scope is None else self._guard
         auditor = self._auditor if access.changes else None
+        told = self._calls.of(method)
 
         async def answer(raw: bytes, context: Context) -> AsyncIterator[bytes]:
             began = perf_counter()
-            served = call.begin(method, _metadata(context))
+            served = told.begin(_metadata(context))
             code, reason = "CANCELLED", ""
             request: Message | None = None
             begun = False
@@ -184,7 +187,7 @@ class Interceptor:
                 unrecorded = begun or request is None or reason in _UNRECORDED
                 if auditor is not None and request is not None and not unrecorded:
                     await auditor.record(served, request, None, code, reason)
-                self._log.write(served, code, perf_counter() - began)
+                told.end(served, code, reason, began)
             if refused is not None:
                 await _abort(context, refused)
 
@@ -195,13 +198,15 @@ class Interceptor:
     ) -> Callable[[AsyncIterator[Message], Context], AsyncIterator[Message]]:
         """Wrap a method that answers requests as they come; their rules are its own to check."""
         guard = None if access.scope is None else self._guard
+        told = self._calls.of(method)
 
         async def answer(
             requests: AsyncIterator[Message], context: Context
         ) -> AsyncIterator[Message]:
             began = perf_counter()
-            served = call.begin(method, _metadata(context))
-            code = "CANCELLED"
+            served = told.begin(_metadata(context))
+            code, reason = "CANCELLED", ""
+            refused: DomainError | None = None
             try:
                 if guard is not None:
                     await guard.admit(served, access, None)
@@ -212,13 +217,13 @@ class Interceptor:
             except grpc.aio.AbortError:
                 code = context.code().name
                 raise
-            except Exception as error:
-                known = _as_domain_error(served, error)
-                code = code_of(known.reason).name
-                await _abort(context, known)
-                raise
+            except Exception as error:  # noqa: BLE001 whatever it is ends the call
+                refused = _as_domain_error(served, error)
+                code, reason = code_of(refused.reason).name, reason_name(refused.reason)
             finally:
-                self._log.write(served, code, perf_counter() - began)
+                told.end(served, code, reason, began)
+            if refused is not None:
+                await _abort(context, refused)
 
         return answer
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error, with the trace id of the call that wrote it."""
+"""Logs: one JSON object a line on standard error, with the ids of the call and span that wrote it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import orjson
 
-from services.kit import call
+from services.kit import call, tracing
 
 _FLUSH_LINES = 256
 
@@ -28,6 +28,9 @@ class JsonFormatter(logging.Formatter):
         served = call.find()
         if served is not None:
             line["call_id"], line["trace_id"] = served.call_id, served.trace_id
+        span = tracing.current()
+        if span is not None:
+            line["trace_id"], line["span_id"] = span.trace_id, span.span_id
         line.update(getattr(record, "facts", {}))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -62,21 +65,20 @@ class CallLog:
         """Note that a call ended."""
         if not self._enabled or (code == "OK" and not self._every_one):
             return
-        self._lines.append(
-            orjson.dumps(
-                {
-                    "time": time.time(),
-                    "level": "DEBUG" if code == "OK" else "INFO",
-                    "logger": "call",
-                    "message": served.method,
-                    "code": code,
-                    "ms": round(seconds * 1000, 3),
-                    "call_id": served.call_id,
-                    "trace_id": served.trace_id,
-                    "org": served.principal.org_id,
-                }
-            )
-        )
+        line = {
+            "time": time.time(),
+            "level": "DEBUG" if code == "OK" else "INFO",
+            "logger": "call",
+            "message": served.method,
+            "code": code,
+            "ms": round(seconds * 1000, 3),
+            "call_id": served.call_id,
+            "trace_id": served.trace_id,
+            "org": served.principal.org_id,
+        }
+        if served.span is not None:
+            line["span_id"] = served.span.span_id
+        self._lines.append(orjson.dumps(line))
         if len(self._lines) >= _FLUSH_LINES:
             self.flush()
 

@@ -22,13 +22,14 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from services.kit import logs
 from services.kit.audit import Auditor
+from services.kit.calls import Calls
 from services.kit.errors import DomainError
 from services.kit.guard import Guard
 from services.kit.interceptor import Interceptor
 from services.kit.settings import Settings, SettingsError, load
 from services.kit.storage.ports import UnreadableStoreError
 from services.kit.tasks import ended
-from services.kit.telemetry import Meter, metering
+from services.kit.telemetry import SILENT, Telemetry, sending
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_LOG_SECONDS = 0.25
@@ -70,8 +71,8 @@ class App:
     """Keeps records of calls that change something."""
 
 
-Compose = Callable[[S, AsyncExitStack, Meter | None], Awaitable[App]]
-"""The meter is None when nobody wants metrics."""
+Compose = Callable[[S, AsyncExitStack, Telemetry], Awaitable[App]]
+"""Puts a service together from its settings; what it opens is closed by the stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,13 @@ async def _run(settings: S, compose: Compose[S], name: str) -> None:
         stop.set()
 
     loop.add_signal_handler(signal.SIGINT, interrupted)
-    # Metrics come first, so that they end last and tell of the end too.
-    async with metering(name) as meter, AsyncExitStack() as stack:
-        app = await compose(settings, stack, meter)
+    # Telemetry comes first, so that it ends last and tells of the end too.
+    async with sending(name) as telemetry, AsyncExitStack() as stack:
+        app = await compose(settings, stack, telemetry)
         lame_duck = LameDuck(settings.drain_seconds, at_once)
-        async with serving(app, settings.shutdown_seconds, lame_duck=lame_duck) as served:
+        async with serving(
+            app, settings.shutdown_seconds, telemetry, lame_duck=lame_duck
+        ) as served:
             await served.until(stop)
 
 
@@ -139,6 +142,7 @@ class serving:  # noqa: N801 used as a context manager, like a function
     Args:
         app: what to serve.
         grace_seconds: how long open calls may take to end.
+        telemetry: tells of the calls.
         lame_duck: what comes between NOT_SERVING and the end; None for nothing.
 
     Attributes:
@@ -146,12 +150,18 @@ class serving:  # noqa: N801 used as a context manager, like a function
     """
 
     def __init__(
-        self, app: App, grace_seconds: float, *, lame_duck: LameDuck | None = None
+        self,
+        app: App,
+        grace_seconds: float,
+        telemetry: Telemetry = SILENT,
+        *,
+        lame_duck: LameDuck | None = None,
     ) -> None:
         self._app = app
         self._grace_seconds = grace_seconds
         self._lame_duck = lame_duck
         self._call_log = logs.CallLog()
+        self._calls = Calls(self._call_log, telemetry)
         self._server = grpc.aio.server(options=OPTIONS)
         self._health = health.aio.HealthServicer()
         self.port = 0
@@ -159,7 +169,7 @@ class serving:  # noqa: N801 used as a context manager, like a function
     async def __aenter__(self) -> Self:
         """Bind, serve, and say SERVING."""
         names = [name for name, _ in self._app.services]
-        registration = Interceptor(self._call_log, self._app.guard, self._app.auditor).around(
+        registration = Interceptor(self._calls, self._app.guard, self._app.auditor).around(
             self._server
         )
         for _, register in self._app.services:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -134,10 +133,8 @@ def outgoing(served: Call, signer: Signer | None) -> tuple[tuple[str, str], ...]
     Args:
         signer: None while authentication is off.
     """
-    parent = served.metadata.get("traceparent", "")
-    if served.trace_id not in parent:
-        parent = f"00-{served.trace_id}-{secrets.token_hex(8)}-00"
-    metadata = (("traceparent", parent), ("x-request-id", served.call_id))
+    traceparent = served.context().traceparent
+    metadata = (("traceparent", traceparent), ("x-request-id", served.call_id))
     if signer is None:
         return metadata
     return (*metadata, (PRINCIPAL, signer.principal(served.principal)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from services.execution import domain
 from services.execution.adapters.metrics import Unmetered
+from services.execution.adapters.traces import Untraced
 from services.execution.domain import (
     Agent,
     Asked,
@@ -28,6 +29,7 @@ from services.execution.ports import (
     Prompt,
     Provider,
     Report,
+    Traces,
     Wakeups,
     WorkQueue,
 )
@@ -117,6 +119,7 @@ class House:
     tolerance: Tolerance = field(default_factory=Tolerance)
     terms: Terms = field(default_factory=Terms)
     metrics: Metrics = field(default_factory=Unmetered)
+    traces: Traces = field(default_factory=Untraced)
     org_concurrency: int = 100
     weights: Mapping[str, float] = field(default_factory=dict)
     prefix: str = "1"
@@ -138,12 +141,17 @@ class House:
             self.wakeups,
             self.turns,
             self.metrics,
+            self.traces,
             clock=clock,
             new_id=lambda: f"exec_{self.prefix}_{next(numbers):06}",
             terms=self.terms,
         )
         self.watches = Watches(
-            self.executions, self.wakeups, heartbeat_seconds=self.heartbeat_seconds
+            self.executions,
+            self.wakeups,
+            self.metrics,
+            clock=clock,
+            heartbeat_seconds=self.heartbeat_seconds,
         )
         worker_numbers = itertools.count(1)
         self.worker = Worker(
@@ -155,6 +163,7 @@ class House:
             self.wakeups,
             self.turns,
             self.metrics,
+            self.traces,
             clock=clock,
             monotonic=lambda: monotonic() + self.slept,
             new_id=lambda: f"worker_{self.prefix}_{next(worker_numbers)}",

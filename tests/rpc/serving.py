@@ -23,7 +23,7 @@ from conductor.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from services.execution.app import compose
 from services.execution.settings import ExecutionSettings
 from services.kit.server import serving
-from services.kit.telemetry import Meter
+from services.kit.telemetry import SILENT, Telemetry
 
 CLOSED = {
     "job_started",
@@ -86,14 +86,14 @@ class Mesh:
 
 @asynccontextmanager
 async def served(
-    data_dir: Path, meter: Meter | None = None, **settings: Any
+    data_dir: Path, telemetry: Telemetry = SILENT, **settings: Any
 ) -> AsyncIterator[Mesh]:
     """Serve until the block ends, then stop gracefully."""
     settings = {"execution_address": "127.0.0.1:0"} | settings
     # The channel is closed last, so that clients see how the server ends.
     async with AsyncExitStack() as last, AsyncExitStack() as stack:
-        app = await compose(ExecutionSettings(data_dir=data_dir, **settings), stack, meter)
-        server = await stack.enter_async_context(serving(app, grace_seconds=2))
+        app = await compose(ExecutionSettings(data_dir=data_dir, **settings), stack, telemetry)
+        server = await stack.enter_async_context(serving(app, 2, telemetry))
         options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=options)
         last.push_async_callback(channel.close)

@@ -30,7 +30,7 @@ async def ending(folder: Path, lame_duck: LameDuck) -> AsyncIterator[tuple[Mesh,
     async def serve() -> None:
         settings = ExecutionSettings(data_dir=folder, execution_address="127.0.0.1:0")
         async with AsyncExitStack() as stack:
-            app = await compose(settings, stack, None)
+            app = await compose(settings, stack)
             async with serving(app, 2, lame_duck=lame_duck) as server:
                 ready.set_result(server.port)
                 await server.until(stop)

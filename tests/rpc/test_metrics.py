@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as pb
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
     MetricsServiceServicer,
@@ -23,9 +24,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from conductor.execution.v1.execution_pb2 import Execution
-from services.kit.telemetry import metering
+from services.kit.telemetry import sending
 from tests.fakes.models import Answer, ModelServer, Tokens, failed
-from tests.rpc.serving import PATIENCE, served
+from tests.rpc.serving import PATIENCE, refusal, served
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -61,6 +62,10 @@ class Collector(MetricsServiceServicer):
         """The newest value of a series, of a histogram the sum; None when it never came."""
         values = [value for attributes, value in self._points(name) if attributes == about]
         return values[-1] if values else None
+
+    def series(self, name: str) -> list[dict[str, Any]]:
+        """The attributes of every value that came."""
+        return [attributes for attributes, _ in self._points(name)]
 
     async def until(self, name: str, about: dict[str, str], value: float) -> None:
         """Wait until a series has a value."""
@@ -121,14 +126,15 @@ async def test_tokens_cost_and_an_open_circuit_arrive(
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
     prices = tmp_path / "prices.yaml"
     prices.write_text("acme:\n  good: {input: 1, output: 2}\n")
-    async with ModelServer() as server, metering("conductor-execution") as meter:
+    async with ModelServer() as server, sending("conductor-execution") as telemetry:
+        meter = telemetry.meter
         assert meter is not None
         server.says("good", Answer(usage=Tokens(12, 7, cached=4, reasoning=2)))
         server.says("bad", failed())
         acme = {"base_url": f"{server.url}/v1", "models": ["good", "bad"], "keyless": True}
         async with served(
             tmp_path,
-            meter,
+            telemetry,
             execution_providers={"acme": acme},
             execution_price_file=prices,
             execution_attempts=2,
@@ -172,10 +178,50 @@ async def test_tokens_cost_and_an_open_circuit_arrive(
 async def test_what_was_not_sent_yet_is_sent_at_the_end(
     collector: Collector, tmp_path: Path
 ) -> None:
-    async with metering("conductor-execution") as meter, served(tmp_path, meter) as mesh:
+    async with sending("conductor-execution") as telemetry, served(tmp_path, telemetry) as mesh:
         await mesh.finished()
         assert collector.requests == []
     assert collector.of("conductor.runs.ended", {"conductor.run.state": "SUCCEEDED"}) == 1
+
+
+async def test_calls_are_timed_by_method_and_status_and_probes_are_not(
+    collector: Collector, tmp_path: Path
+) -> None:
+    async with sending("conductor-execution") as telemetry, served(tmp_path, telemetry) as mesh:
+        health = health_pb2_grpc.HealthStub(mesh.channel)
+        await health.Check(health_pb2.HealthCheckRequest())
+        await mesh.finished()
+        await refusal(mesh.get("missing"))
+        await refusal(mesh.raw("/conductor.execution.v1.ExecutionService/MadeUp", b""))
+    service = {"rpc.system.name": "grpc"}
+    methods = "conductor.execution.v1.ExecutionService"
+    for method, about in (
+        ("StartExecution", {"rpc.response.status_code": "OK"}),
+        ("WatchExecution", {"rpc.response.status_code": "OK"}),
+        (
+            "GetExecution",
+            {"rpc.response.status_code": "NOT_FOUND", "error.type": "EXECUTION_NOT_FOUND"},
+        ),
+    ):
+        series = {**service, "rpc.method": f"{methods}/{method}", **about}
+        assert collector.of("rpc.server.call.duration", series) > 0
+    told = {one["rpc.method"] for one in collector.series("rpc.server.call.duration")}
+    assert told == {f"{methods}/{one}Execution" for one in ("Start", "Watch", "Get")}
+
+
+async def test_the_age_of_live_events_is_measured_and_that_of_replayed_ones_is_not(
+    collector: Collector, tmp_path: Path
+) -> None:
+    async with sending("conductor-execution") as telemetry, served(tmp_path, telemetry) as mesh:
+        replayed = await mesh.start()
+        while (await mesh.get(replayed.id)).state != Execution.STATE_SUCCEEDED:
+            await asyncio.sleep(0.01)
+        await mesh.watch(replayed.id)
+    assert collector.of("conductor.event.lag", {}) is None
+    async with sending("conductor-execution") as telemetry, served(tmp_path, telemetry) as mesh:
+        await mesh.finished(model="mock-slow")
+    # The sum over some hundred pages.
+    assert 0 < collector.of("conductor.event.lag", {}) < PATIENCE
 
 
 async def test_the_environment_names_the_service(
@@ -183,7 +229,8 @@ async def test_the_environment_names_the_service(
 ) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "agents-of-acme")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=seven,team=blue")
-    async with metering("conductor-execution") as meter:
+    async with sending("conductor-execution") as telemetry:
+        meter = telemetry.meter
         assert meter is not None
         meter.counter("test", "1", "A test.")(1, {})
     (service,) = collector.services
@@ -198,12 +245,12 @@ async def test_a_collector_that_never_answers_delays_the_end_two_seconds_at_most
     async with silent_port() as port:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
-        sending = metering("conductor-execution")
-        meter = await sending.__aenter__()
-        async with served(tmp_path, meter) as mesh:
+        sent = sending("conductor-execution")
+        telemetry = await sent.__aenter__()
+        async with served(tmp_path, telemetry) as mesh:
             assert (await mesh.finished()).state == Execution.STATE_SUCCEEDED
         async with asyncio.timeout(2):
-            await sending.__aexit__(None, None, None)
+            await sent.__aexit__(None, None, None)
 
 
 async def test_a_collector_that_is_away_is_one_line_in_the_log(
@@ -227,7 +274,8 @@ async def test_a_collector_that_is_away_is_one_line_in_the_log(
             loop.call_soon_threadsafe(enough.set)
         return [(1, {})]
 
-    async with metering("test") as meter:
+    async with sending("test") as telemetry:
+        meter = telemetry.meter
         assert meter is not None
         meter.gauge("test", "1", "A test.", read)
         async with asyncio.timeout(PATIENCE):
@@ -298,12 +346,12 @@ from contextlib import AsyncExitStack
 from services.execution.app import compose
 from services.execution.settings import ExecutionSettings
 from services.kit.server import serving
-from services.kit.telemetry import metering
+from services.kit.telemetry import sending
 import services.execution.__main__
 
 async def main():
-    async with metering("conductor-execution") as meter, AsyncExitStack() as stack:
-        app = await compose(ExecutionSettings(), stack, meter)
+    async with sending("conductor-execution") as telemetry, AsyncExitStack() as stack:
+        app = await compose(ExecutionSettings(), stack, telemetry)
         async with serving(app, 1):
             pass
 

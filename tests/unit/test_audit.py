@@ -48,7 +48,7 @@ class Failing(MemoryStore):
 def made_by(name: str = "jwt:alice", org: str = "acme", **metadata: str) -> Call:
     headers = {key.replace("_", "-"): value for key, value in metadata.items()}
     principal = Principal(org, name, frozenset({Scope.RUN}))
-    return Call(f"/{CANCEL}", headers, "call-1", "0" * 32, principal)
+    return Call(f"/{CANCEL}", headers, "call-1", "0" * 32, principal=principal)
 
 
 async def kept(

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    HistogramDataPoint,
+    InMemoryMetricReader,
+    Metric,
+)
 
 from services.execution.adapters.metrics import MeteredWork
 from services.execution.domain import (
@@ -22,8 +27,8 @@ from services.execution.domain import (
 )
 from services.execution.ports import Report
 from services.execution.usecases.circuits import Circuits
-from services.kit.otlp import SdkMeter
-from services.kit.telemetry import metering
+from services.kit.otlp.metrics import SdkMeter
+from services.kit.telemetry import sending
 from tests.fakes.house import ORG, House, PriceList, Talker, house_at_work, silence, words
 from tests.fakes.virtual import in_virtual_time
 from tests.unit.test_calls import down, script
@@ -39,8 +44,8 @@ class Told:
     def __init__(self) -> None:
         self._reader = InMemoryMetricReader()
         self._provider = MeterProvider([self._reader], shutdown_on_exit=False)
-        meter = SdkMeter(self._provider.get_meter("test"))
-        self.metrics = MeteredWork(meter, {("fake", "m")})
+        self._meter = SdkMeter(self._provider.get_meter("test"))
+        self.metrics = MeteredWork(self._meter, {("fake", "m")})
 
     def observe(self, house: House) -> None:
         self.metrics.observe(
@@ -67,12 +72,17 @@ class Told:
 
     def _points(self, name: str) -> Iterator[tuple[dict[str, Any], Any]]:
         data = self._reader.get_metrics_data()
-        for resource in data.resource_metrics if data else ():
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    if metric.name == name:
-                        for point in metric.data.data_points:
-                            yield dict(point.attributes or {}), point
+        told: list[Metric | None] = [
+            metric
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        ]
+        told += [one.read(AggregationTemporality.CUMULATIVE) for one in self._meter.distributions]
+        for metric in told:
+            if metric is not None and metric.name == name:
+                for point in metric.data.data_points:
+                    yield dict(point.attributes or {}), point
 
 
 @pytest.fixture
@@ -278,8 +288,8 @@ async def test_no_metrics_are_sent_unless_they_are_asked_for(
     environment: pytest.MonkeyPatch, name: str, value: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     environment.setenv(name, value)
-    async with metering("test") as meter:
-        assert meter is None
+    async with sending("test") as telemetry:
+        assert telemetry.meter is None
     assert caplog.text == ""
 
 
@@ -300,8 +310,14 @@ async def test_what_cannot_be_used_is_one_warning_and_no_metrics(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     environment.setenv(name, value)
-    async with metering("test") as meter:
-        assert meter is None
-    ours = [record for record in caplog.records if record.name.startswith("services.")]
+    async with sending("test") as telemetry:
+        assert telemetry.meter is None
+        # What is said to both signals keeps neither from the other.
+        assert (telemetry.tracer is None) == (name != "OTEL_METRIC_EXPORT_INTERVAL")
+    ours = [
+        record
+        for record in caplog.records
+        if record.name.startswith("services.") and "metrics" in record.getMessage()
+    ]
     assert len(ours) == 1
     assert word in ours[0].getMessage()

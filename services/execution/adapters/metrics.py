@@ -13,6 +13,7 @@ _REFUSED = "refused"
 _STATES = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 # The bounds that the conventions recommend, and beyond: a call may take ten minutes.
 _SECONDS = tuple(0.01 * 2**power for power in range(17))
+_LAG_SECONDS = tuple(0.001 * 2**power for power in range(15))
 _TOKENS = tuple(4**power for power in range(14))
 
 
@@ -43,6 +44,12 @@ class MeteredWork:
         )
         self._cost = meter.counter("conductor.run.cost", "{USD}", "What model calls cost.")
         self._ended = meter.counter("conductor.runs.ended", "{run}", "Runs that ended.")
+        self._lag = meter.histogram(
+            "conductor.event.lag",
+            "s",
+            "How old a live event was when a watcher got it.",
+            _LAG_SECONDS,
+        )
         self._take_overs = meter.counter(
             "conductor.worker.take_overs", "{run}", "Runs taken over from another worker."
         )
@@ -79,6 +86,10 @@ class MeteredWork:
         failure = execution.failure
         error = {} if failure is None else {names.ERROR_TYPE: failure.reason}
         self._ended(1, {names.CONDUCTOR_RUN_STATE: execution.state.value, **error})
+
+    def handed(self, seconds: float) -> None:
+        """Measure the age of an event."""
+        self._lag(seconds, {})
 
     def observe(
         self,
@@ -146,6 +157,9 @@ class Unmetered:
         """Nothing."""
 
     def ended(self, execution: Execution) -> None:
+        """Nothing."""
+
+    def handed(self, seconds: float) -> None:
         """Nothing."""
 
     def observe(

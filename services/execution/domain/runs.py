@@ -109,6 +109,8 @@ class Execution:
     """The model of the newest call."""
     finish_reason: str = ""
     """Why the newest call that ended well ended."""
+    traceparent: str = ""
+    """The span of the call that started it; empty when nothing was traced then."""
     version: int = 1
     """The version of the stored document."""
     position: int | None = field(default=None, compare=False)
@@ -153,13 +155,24 @@ class Progress:
     """The tokens of each step's last attempt."""
 
 
-def accept(org: str, id_: str, order: Order, asked: Asked, now: int) -> tuple[Execution, Event]:
+def accept(
+    org: str, id_: str, order: Order, asked: Asked, now: int, traceparent: str = ""
+) -> tuple[Execution, Event]:
     """Begin a run: queued, with its first event.
 
     Args:
         asked: the request as the caller gave it, which its request_id stands for.
+        traceparent: the span it begins in.
     """
-    execution = Execution(org, id_, order, digest(asked), create_time=now, update_time=now)
+    execution = Execution(
+        org,
+        id_,
+        order,
+        digest(asked),
+        create_time=now,
+        update_time=now,
+        traceparent=traceparent,
+    )
     return execution, opening(execution)
 
 

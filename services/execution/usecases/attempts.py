@@ -23,6 +23,7 @@ from services.execution.ports import (
     Outcome,
     Prompt,
     Report,
+    Traces,
     Wakeups,
     WorkQueue,
 )
@@ -47,6 +48,7 @@ class Tools:
     queue: WorkQueue
     wakeups: Wakeups
     metrics: Metrics
+    traces: Traces
     clock: Callable[[], int]
     """Microseconds since the epoch."""
     flush_every: float
@@ -147,7 +149,7 @@ class Attempt:
         self._admission = admission
         note, outcome, reason = circuits.left, Outcome.STOPPED, ""
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began, began_at = loop.time(), self._tools.clock()
         try:
             self._listens = True
             answer = provider.stream(choice.model, prompt)
@@ -173,6 +175,9 @@ class Attempt:
             note(choice.ai_provider, choice.model, self._admission)
             spend = self._meter.spend(whole=self._whole, billed=False)
             metrics.called(choice, outcome, reason, loop.time() - began, spend)
+            self._tools.traces.called(
+                choice, prompt.attempt, began_at, outcome, reason, spend, self._finish_reason
+            )
 
     def _refused(self, seconds: float) -> ModelError:
         """Make the fault of a call that the circuit does not let through."""

@@ -15,6 +15,7 @@ from services.execution.ports import (
     Metrics,
     QueueFullError,
     RequestIdTakenError,
+    Traces,
     Wakeups,
     WorkQueue,
 )
@@ -61,6 +62,7 @@ class ExecutionService:
         wakeups: Wakeups,
         turns: Turns,
         metrics: Metrics,
+        traces: Traces,
         *,
         clock: Callable[[], int],
         new_id: Callable[[], str],
@@ -75,6 +77,7 @@ class ExecutionService:
         self._new_id = new_id
         self._turns = turns
         self._metrics = metrics
+        self._traces = traces
         self._terms = terms
 
     async def start(self, org: str, asked: Asked) -> Execution:
@@ -94,7 +97,9 @@ class ExecutionService:
                     domain.same_request(earlier, asked)
                     return earlier
             order = await self._order(org, asked)
-            execution, first = domain.accept(org, self._new_id(), order, asked, self._clock())
+            execution, first = domain.accept(
+                org, self._new_id(), order, asked, self._clock(), self._traces.here()
+            )
             try:
                 await self._executions.start(execution, first, self._terms.most_waiting)
             except RequestIdTakenError:

@@ -134,6 +134,9 @@ class Run:
             if self._looking is not None:
                 self._looking.cancel()
                 await asyncio.wait([self._looking])
+            if self._claimed is not None:
+                why = self._end or End.FENCED
+                self._tools.traces.left(self._claimed, why.name.lower())
 
     async def _see_through(self) -> None:
         try:
@@ -216,7 +219,7 @@ class Run:
         claimed, events = domain.claim(execution, head, self._worker, slot, self._tools.clock())
         self._may_write()
         return await self._claimed_as(
-            await self._executions.claim(claimed, head, events), events, _Course()
+            await self._executions.claim(claimed, head, events), events, _Course(), resumed=False
         )
 
     async def _take_over(self, execution: Execution, progress: Progress) -> _Course | None:
@@ -236,12 +239,13 @@ class Run:
         self._may_write()
         stored = await self._executions.commit(taken, progress.head, events)
         self._tools.metrics.taken_over()
-        return await self._claimed_as(stored, events, course)
+        return await self._claimed_as(stored, events, course, resumed=True)
 
     async def _claimed_as(
-        self, execution: Execution, events: Sequence[Event], course: _Course
+        self, execution: Execution, events: Sequence[Event], course: _Course, *, resumed: bool
     ) -> _Course | None:
         self._claimed, self._head = execution, events[-1].sequence
+        self._tools.traces.begun(execution, resumed=resumed)
         if execution.finished:
             self._tools.metrics.ended(execution)
         await self._tools.wakeups.publish(events_channel(self._org, self._id))

@@ -8,6 +8,7 @@ behind, or comes late, reads the log at their own pace.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 from services.execution import domain
 from services.execution.domain import Event
-from services.execution.ports import Executions, Wakeups
+from services.execution.ports import Executions, Metrics, Wakeups
 from services.execution.usecases.channels import events_channel
 from services.kit.errors import DomainError, Reason
 
@@ -74,6 +75,7 @@ class Watches:
     """Serves watchers.
 
     Args:
+        clock: microseconds since the epoch.
         heartbeat_seconds: how long a watch may be silent.
         poll_seconds: how soon a lost wake-up is made up for.
     """
@@ -82,12 +84,16 @@ class Watches:
         self,
         executions: Executions,
         wakeups: Wakeups,
+        metrics: Metrics,
         *,
+        clock: Callable[[], int],
         heartbeat_seconds: float = 15.0,
         poll_seconds: float = 1.0,
     ) -> None:
         self._executions = executions
         self._wakeups = wakeups
+        self._metrics = metrics
+        self._clock = clock
         self._heartbeat_seconds = heartbeat_seconds
         self._poll_seconds = poll_seconds
         self._feeds: dict[tuple[str, str], _Feed] = {}
@@ -160,6 +166,7 @@ class Watches:
             while True:
                 page = await self._next(feed, org, execution_id, after)
                 if page is not None:
+                    self._measure(feed, page)
                     yield page
                     if page.terminal:
                         return
@@ -170,6 +177,13 @@ class Watches:
                 else:
                     self._check_open()
                     await feed.changed()
+
+    def _measure(self, feed: _Feed, page: Page) -> None:
+        """Measure how old a page is, for one of as many that are handed out as there are watchers."""
+        feed.handed += 1
+        if feed.handed >= feed.watchers:
+            feed.handed = 0
+            self._metrics.handed(max(0, self._clock() - page.events[0].time) / 1e6)
 
     async def _next(self, feed: _Feed, org: str, execution_id: str, after: int) -> Page | None:
         """Find the page after a cursor; None when there is nothing new."""
@@ -256,11 +270,16 @@ class _Feed:
         self.gone = False
         self.broken = False
         self.watchers = 0
+        self.handed = 0
+        """How many pages its watchers got since one was measured."""
         self._recent: deque[tuple[int, Page]] = deque(maxlen=_RECENT_PAGES)
         self._waiting: list[asyncio.Future[None]] = []
         self._woken = asyncio.Event()
         self._unsubscribe = wakeups.subscribe(events_channel(org, execution_id), self._woken.set)
-        self._task = asyncio.create_task(self._serve(), name=f"feed {execution_id}")
+        # It outlives the call that happens to need it first, and belongs to none.
+        self._task = asyncio.create_task(
+            self._serve(), name=f"feed {execution_id}", context=contextvars.Context()
+        )
 
     def after(self, sequence: int) -> Page | None:
         """Find a recent page that begins after a sequence."""

@@ -31,6 +31,7 @@ from services.execution.ports import (
     Leases,
     Metrics,
     Renewal,
+    Traces,
     Wakeups,
     WorkQueue,
 )
@@ -84,6 +85,7 @@ class Worker:
         wakeups: Wakeups,
         turns: Turns,
         metrics: Metrics,
+        traces: Traces,
         *,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
@@ -109,6 +111,7 @@ class Worker:
             queue,
             wakeups,
             metrics,
+            traces,
             clock,
             pace.flush_every,
             patience,
