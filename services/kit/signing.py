@@ -133,8 +133,9 @@ def outgoing(served: Call, signer: Signer | None) -> tuple[tuple[str, str], ...]
     Args:
         signer: None while authentication is off.
     """
-    traceparent = served.context().traceparent
-    metadata = (("traceparent", traceparent), ("x-request-id", served.call_id))
+    # Where this process tells of no span, the caller's own is the parent of what comes next.
+    context = served.context() if served.span or not served.parent else served.parent
+    metadata = (("traceparent", context.traceparent), ("x-request-id", served.call_id))
     if signer is None:
         return metadata
     return (*metadata, (PRINCIPAL, signer.principal(served.principal)))

@@ -10,7 +10,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -218,7 +218,8 @@ class Mesh:
             )
             for replica in ports.replicas
         ]
-        return [*programs, self._envoy(ports, edge_proof(secret))]
+        proof = {envoy.PROOF_VARIABLE: edge_proof(secret)} if secret else {}
+        return [*programs, self._envoy(ports, {**os.environ, **proof})]
 
     def _env_of(self, replica: Replica) -> dict[str, str]:
         env = {f"CONDUCTOR_{replica.service.upper()}_ADDRESS": replica.address}
@@ -252,7 +253,7 @@ class Mesh:
             return host
         return "::1" if ":" in host else _LOOPBACK
 
-    def _envoy(self, ports: Ports, proof: str) -> Program:
+    def _envoy(self, ports: Ports, env: Mapping[str, str]) -> Program:
         config = envoy.render(
             api.descriptors(),
             self._services,
@@ -280,7 +281,7 @@ class Mesh:
         return Program(
             name=_ENVOY,
             command=envoy.arguments(path),
-            env={**os.environ, envoy.PROOF_VARIABLE: proof},
+            env=env,
             log=self._data.log(_ENVOY),
             healthy=live,
             answers=live,

@@ -20,6 +20,7 @@ from services.mesh.table import SERVICES
 from tests.edge.conftest import PATIENCE
 from tests.fakes.certificates import new_certificate
 
+SECRET = "of-the-mesh" * 4
 COMMAND = (sys.executable, "-m", "services.mesh.edge")
 ENDPOINTS = [f"--endpoint={service.name}={service.name}:7000" for service in SERVICES]
 OPEN = {"LISTEN_HOST": "0.0.0.0", "AUTH": "on"}
@@ -110,7 +111,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
 
 async def test_it_becomes_an_envoy_that_proves_itself(upstream: int, tmp_path: Path) -> None:
     port, admin = free_ports(2)
-    settings = {"HTTP_PORT": str(port), "AUTH": "on", "MESH_SECRET": "of the mesh"}
+    settings = {"HTTP_PORT": str(port), "AUTH": "on", "MESH_SECRET": SECRET}
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         f"--endpoint=execution=127.0.0.1:{upstream}",
@@ -129,9 +130,9 @@ async def test_it_becomes_an_envoy_that_proves_itself(upstream: int, tmp_path: P
         process.terminate()
         await process.wait()
 
-    assert answer.json()["metadata"]["x-conductor-edge"] == edge_proof("of the mesh")
+    assert answer.json()["metadata"]["x-conductor-edge"] == edge_proof(SECRET)
     written = await asyncio.to_thread(_written, tmp_path)
-    assert edge_proof("of the mesh") not in written
+    assert edge_proof(SECRET) not in written
 
 
 def _written(folder: Path) -> str:

@@ -18,6 +18,7 @@ EDGES = {
     ("conductor-edge", f"/{STARTED}", "the caller"),
     ("conductor-execution", STARTED, f"/{STARTED}"),
     ("conductor-execution", "write executions", STARTED),
+    ("conductor-execution", "write audit_records", STARTED),
     ("conductor-execution", RUN, STARTED),
     ("conductor-execution", "write events", RUN),
     ("conductor-execution", "chat mock", RUN),

@@ -43,6 +43,7 @@ INTERNAL, SERVER, CLIENT = (
 EDGES = {
     (STARTED, SERVER, "the caller"),
     ("write executions", CLIENT, STARTED),
+    ("write audit_records", CLIENT, STARTED),
     (RUN, INTERNAL, STARTED),
     ("write events", CLIENT, RUN),
     ("chat mock", CLIENT, RUN),
@@ -58,6 +59,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
         "db.collection.name": "executions",
         "db.operation.batch.size": 2,
     },
+    "write audit_records": {**STORE, "db.collection.name": "audit_records"},
     "write events": {**STORE, "db.collection.name": "events", "db.operation.batch.size": 2},
     RUN: {
         "gen_ai.operation.name": "invoke_agent",

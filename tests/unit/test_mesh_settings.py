@@ -119,8 +119,8 @@ def test_every_service_has_a_number_of_processes(monkeypatch: pytest.MonkeyPatch
     [
         (("TLS_CERT",), "tls_key is missing"),
         (("TLS_KEY",), "tls_cert is missing"),
-        (("JWT_ISSUER", "JWT_AUDIENCE"), "jwt_jwks is missing"),
         (("JWT_JWKS",), "jwt_issuer and jwt_audience are missing"),
+        (("JWT_ISSUER", "JWT_AUDIENCE"), "jwt_jwks is missing"),
         (("JWT_AUDIENCE", "JWT_JWKS"), "jwt_issuer is missing"),
     ],
 )
