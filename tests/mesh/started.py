@@ -103,7 +103,8 @@ class Mesh:
 
     async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Kill one of its processes, without a warning; answers which pid that was."""
-        await until(lambda: name in self.pids(), PATIENCE)
+        # What was killed just now may still be written down.
+        await until(lambda: alive(self.pids().get(name, 0)), PATIENCE)
         pid = self.pids()[name]
         os.kill(pid, number)
         return pid
