@@ -11,20 +11,22 @@ from pathlib import Path
 from statistics import median
 from time import monotonic
 
+from services.kit.settings import Settings
 from tests.bench.comparisons import telemetry
 from tests.bench.figures import Figures, Pace
 from tests.bench.generator import load_generator
 from tests.bench.load import allow_many_files
 from tests.bench.machine import facts
 from tests.bench.model_figures import SDKS, idle_memory, model_figures, provider_settings
+from tests.bench.production import production, replicas
 from tests.bench.seed import seed
-from tests.bench.stand import Stand, database
+from tests.bench.stand import Stand
 from tests.bench.table import Row, table
 from tests.bench.told import FailedError
 
 NAMES = (
     *("memory", "get", "replay", "first-frame", "start", "watchers", "tokens", "calls"),
-    "telemetry",
+    *("production", "replicas", "telemetry"),
 )
 QUICK = Pace(
     rounds=3, seconds=0.5, warm_up=0.2, replays=6, restarts=1, watchers=200, live_seconds=4.0
@@ -41,8 +43,9 @@ async def measure(chosen: set[str], pace: Pace, folder: Path) -> tuple[list[Row]
     """Measure figures; answers their rows and what the generator took for an answer."""
     data, paused = folder / "data", folder / "paused"
     print("preparing ...", file=sys.stderr)
-    runs = await seed(database(data), _RUNS, pace.events)
-    (read,) = await seed(database(data), 1, _READ_EVENTS)
+    kept = Settings(data_dir=data)
+    runs = await seed(kept, _RUNS, pace.events)
+    (read,) = await seed(kept, 1, _READ_EVENTS)
     rows: list[Row] = []
     async with Stand(folder) as stand, load_generator(stand.port) as load:
         async with stand.service(data):
@@ -72,13 +75,17 @@ async def measure(chosen: set[str], pace: Pace, folder: Path) -> tuple[list[Row]
         if "replay" in chosen:
             rows += _shown(await figures.replay_cold())
         rows += await _of_models(chosen, stand, pace, folder)
-    rows += await _beside_itself(chosen, pace, folder)
+    rows += await _of_backends(chosen, pace, folder)
     return rows, median(figures.own) if figures.own else 0.0
 
 
-async def _beside_itself(chosen: set[str], pace: Pace, folder: Path) -> list[Row]:
-    """Measure the service beside itself."""
+async def _of_backends(chosen: set[str], pace: Pace, folder: Path) -> list[Row]:
+    """Measure the service over other backends, in several processes, and while it is watched."""
     rows: list[Row] = []
+    if "production" in chosen:
+        rows += _shown(await production(folder / "production", pace))
+    if "replicas" in chosen:
+        rows += _shown(await replicas(folder / "replicas", pace))
     if "telemetry" in chosen:
         rows += _shown(await telemetry(folder / "telemetry", pace))
     return rows
@@ -122,7 +129,6 @@ def main() -> None:
     began = monotonic()
     with tempfile.TemporaryDirectory(prefix="conductor-bench-") as name:
         machine = facts(Path(name))
-        database(Path(name) / "data").parent.mkdir(parents=True)
         try:
             rows, own = asyncio.run(
                 measure(set(asked.only or NAMES), QUICK if asked.quick else Pace(), Path(name))

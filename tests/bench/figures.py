@@ -10,7 +10,7 @@ from statistics import median
 
 from tests.bench import web
 from tests.bench.generator import LoadGenerator
-from tests.bench.load import Calls
+from tests.bench.load import Calls, Watched
 from tests.bench.process import Usage
 from tests.bench.stand import Stand
 from tests.bench.table import Row, Target
@@ -63,33 +63,25 @@ class Figures:
     own: list[float]
     """What the generator took for an answer of the echo, seconds of processor."""
 
-    async def get(self) -> list[Row]:
+    async def get(self, *, beside_web: bool = True) -> list[Row]:
         """GetExecution over REST."""
         rows: list[Row] = []
-        ours_path = f"{START}/{self.read}"
-        web_path = f"{web.PREFIX}/executions/{self.read}"
+        paths = [ECHO, f"{START}/{self.read}"]
+        if beside_web:
+            paths.append(f"{web.PREFIX}/executions/{self.read}")
         for callers in (1, 32):
-            ours: list[Calls] = []
-            echo: list[Calls] = []
-            fastapi: list[Calls] = []
-            for number in range(-1, self.pace.rounds):
-                measured = [
-                    await self._calls(path, callers) for path in (ECHO, ours_path, web_path)
-                ]
-                if number >= 0:
-                    echo.append(measured[0])
-                    ours.append(measured[1])
-                    fastapi.append(measured[2])
-            self.own.append(median(calls.own for calls in echo))
-            rows += [
-                rates(f"GetExecution / echo, {_callers(callers)}", ours, echo, Target(0.65)),
-                rates(
-                    f"GetExecution / FastAPI, {_callers(callers)}",
-                    ours,
-                    fastapi,
-                    Target(0.8) if callers > 1 else None,
-                ),
+            rounds = [
+                [await self._calls(path, callers) for path in paths]
+                for _ in range(-1, self.pace.rounds)
             ]
+            echo, ours, *fastapi = zip(*rounds[1:], strict=True)
+            self.own.append(median(calls.own for calls in echo))
+            figure = f"GetExecution / echo, {_callers(callers)}"
+            rows.append(rates(figure, ours, echo, Target(0.65)))
+            for measured in fastapi:
+                target = Target(0.8) if callers > 1 else None
+                figure = f"GetExecution / FastAPI, {_callers(callers)}"
+                rows.append(rates(figure, ours, measured, target))
         return rows
 
     async def replay(self) -> list[Row]:
@@ -169,10 +161,20 @@ class Figures:
         return rows
 
     async def watchers(self, service: Usage) -> list[Row]:
-        """Many watchers of live runs."""
-        runs = [await self.stand.start_run(LIVE_MODEL) for _ in range(LIVE_RUNS)]
-        paths = [f"/api/v1/stream/{runs[n % LIVE_RUNS]}" for n in range(self.pace.watchers)]
-        await self.load.watch(paths)
+        """Watchers of live runs: one each, and many."""
+        return [
+            *await self._watch_latency(LIVE_RUNS),
+            *await self._watch_many(service, self.pace.watchers),
+        ]
+
+    async def _watch_latency(self, watchers: int) -> list[Row]:
+        name = f"{watchers:,} watchers of {LIVE_RUNS} live runs"
+        await self._watch_live(watchers)
+        await self.load.ended()
+        return _latency(name, await self.load.judge())
+
+    async def _watch_many(self, service: Usage, watchers: int) -> list[Row]:
+        await self._watch_live(watchers)
         used = [service.processor(), self.stand.envoy.processor()]
         began = asyncio.get_running_loop().time()
         own = await self.load.ended()
@@ -184,19 +186,20 @@ class Figures:
             )
         ]
         memory = service.memory()
-        seen = await self.load.judge()
-        name = f"{self.pace.watchers:,} watchers of {LIVE_RUNS} live runs"
-        complete = f"{self.pace.watchers:,} complete, {seen.events} events each"
+        name = f"{watchers:,} watchers of {LIVE_RUNS} live runs"
         return [
-            Row(f"{name}: streams", complete),
-            Row(f"{name}: append to receipt, median", _ms(seen.median)),
-            Row(f"{name}: append to receipt, p99", _ms(seen.p99)),
+            *_latency(name, await self.load.judge()),
             Row(
                 f"{name}: processor",
                 f"service {shares[0]:.0%}, Envoy {shares[1]:.0%}, generator {own / elapsed:.0%}",
             ),
             Row(f"{name}: service memory at their end", f"{memory:.0f} MB"),
         ]
+
+    async def _watch_live(self, watchers: int) -> None:
+        runs = [await self.stand.start_run(LIVE_MODEL) for _ in range(LIVE_RUNS)]
+        paths = [f"/api/v1/stream/{runs[n % LIVE_RUNS]}" for n in range(watchers)]
+        await self.load.watch(paths)
 
     async def memory(self, service: Usage) -> list[Row]:
         """Resident memory, idle and with many open streams."""
@@ -276,6 +279,14 @@ def rates(figure: str, ours: Sequence[Calls], other: Sequence[Calls], target: Ta
 def _rate(calls: Sequence[Calls]) -> str:
     rate, middle = median(one.rate for one in calls), median(one.median for one in calls)
     return f"{rate:,.0f}/s, {_ms(middle)}"
+
+
+def _latency(name: str, seen: Watched) -> list[Row]:
+    return [
+        Row(f"{name}: streams", f"all complete, {seen.events} events each"),
+        Row(f"{name}: append to receipt, median", _ms(seen.median)),
+        Row(f"{name}: append to receipt, p99", _ms(seen.p99)),
+    ]
 
 
 def _memory(figure: str, megabytes: float, limit: float | None = None) -> Row:

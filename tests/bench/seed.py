@@ -6,13 +6,14 @@ A run of the service would merge tokens that come fast; here each is an event of
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
+from contextlib import AsyncExitStack
 
 from services.execution import domain
 from services.execution.domain import Asked, Choice, Event, Order
 from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions
 from services.kit import ids
-from services.kit.storage.sqlite import SqliteStore
+from services.kit.settings import Settings
+from services.kit.storage.opening import open_store
 
 _ORG = "default"
 _WORKER = "worker_bench"
@@ -20,18 +21,18 @@ _WORDS = ("the", "mesh", "keeps", "every", "word", "of", "this", "answer", "in",
 _INPUT = "Tell me how the mesh keeps what it was told, in a few sentences."
 _TIMEOUT_MS = 600_000
 _TOKEN_US = 1000
+_AT_ONCE = 30
+"""Events that are appended together: those of 30 ms."""
 # job_started, status_update, on_llm_start, on_llm_end and result.
 _OTHER_EVENTS = 5
 
 
-async def seed(database: Path, runs: int, events: int) -> list[str]:
-    """Store finished runs in a service's database; answers their ids."""
-    store = await SqliteStore.open(database, COLLECTIONS, LOGS)
-    try:
+async def seed(settings: Settings, runs: int, events: int) -> list[str]:
+    """Store finished runs where a service with these settings keeps its own; answers their ids."""
+    async with AsyncExitStack() as stack:
+        store = await open_store(settings, "execution", COLLECTIONS, LOGS, stack)
         executions = StoredExecutions(store)
         return [await _run(executions, events) for _ in range(runs)]
-    finally:
-        await store.close()
 
 
 async def _run(executions: StoredExecutions, events: int) -> str:
@@ -53,7 +54,9 @@ async def _run(executions: StoredExecutions, events: int) -> str:
     said: list[Event] = []
     for number, word in enumerate(words):
         said += domain.tokens(head + number, 1, 1, word, _WORKER, now + number * _TOKEN_US)
-    await executions.append(_ORG, accepted.id, head, said)
+    for begin in range(0, len(said), _AT_ONCE):
+        piece = said[begin : begin + _AT_ONCE]
+        await executions.append(_ORG, accepted.id, piece[0].sequence - 1, piece)
     end = now + len(words) * _TOKEN_US
     answer = "".join(words)
     finished, last = domain.succeed(
