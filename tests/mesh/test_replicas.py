@@ -52,8 +52,10 @@ async def test_each_process_has_a_name_an_address_and_a_log(two: Mesh) -> None:
 async def test_runs_of_a_killed_process_go_on_and_nobody_is_refused(two: Mesh) -> None:
     two.settings["EXECUTION_LEASE_SECONDS"] = "2"
     await two.start()
+    # By then Envoy has heard of the health of both, and shares calls among them.
+    await asyncio.sleep(1)
     async with chat_client(two.url) as client:
-        job_ids = [await start_job(client, f"run-{number}", "steady") for number in range(10)]
+        job_ids = [await start_job(client, f"run-{number}", "steady") for number in range(20)]
         following = asyncio.create_task(follow_all(client, job_ids))
         await asyncio.sleep(0.5)
 
