@@ -122,7 +122,7 @@ class MeteredWork:
 
         gauge(
             "conductor.model.circuit",
-            "1",
+            "{state}",  # with "1" Prometheus would call it a ratio
             "Whether calls go through: 0 closed, 1 half-open, 2 open.",
             read,
         )
