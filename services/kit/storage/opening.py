@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
+from services.kit.errors import DomainError
 from services.kit.settings import PREFIX, Settings, SettingsError
 from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
 from services.kit.storage.ports import Collection, Store, Wakeups, WorkQueue
@@ -23,7 +24,7 @@ async def open_store(
     Raises:
         SettingsError: it cannot be opened as the settings say.
         UnreadableStoreError: a newer release wrote it, or it is damaged.
-        DomainError: STORE_UNAVAILABLE or STORE_FULL.
+        DomainError: STORE_UNAVAILABLE or STORE_FULL, from SQLite.
     """
     url = settings.store_url.get_secret_value()
     if url:
@@ -49,7 +50,12 @@ async def _open_shared(
     # Its driver takes a while to import, and most who run a mesh need none.
     from services.kit.storage.mongodb import MongoStore  # noqa: PLC0415
 
-    return await MongoStore.open(url, settings.store_driver, service, collections, logs)
+    try:
+        return await MongoStore.open(url, settings.store_driver, service, collections, logs)
+    except DomainError as error:
+        raise SettingsError(
+            f"The store that {PREFIX}STORE_URL names cannot be opened: {error.message}"
+        ) from error
 
 
 async def _open_embedded(
