@@ -174,7 +174,8 @@ class serving:  # noqa: N801 used as a context manager, like a function
         )
         for _, register in self._app.services:
             register(registration)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, registration)
+        # Anyone may ask, without anything around it: Watch writes its answers by itself.
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         channelz_pb2_grpc.add_ChannelzServicer_to_server(
             channelz.aio.ChannelzServicer(), registration
         )

@@ -22,6 +22,8 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
+from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from conductor.auth.v1 import access_pb2
 from conductor.auth.v1 import key_service_pb2 as pb
 from conductor.auth.v1.key_pb2 import Key
@@ -32,12 +34,15 @@ from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from conductor.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from services.execution.app import compose
 from services.execution.settings import ExecutionSettings
+from services.execution.stores import StoredKeys
 from services.kit import ids
 from services.kit.guard import OpenGuard, access_of
+from services.kit.keys import mint
 from services.kit.principals import Principal, Scope
 from services.kit.server import serving
 from services.kit.settings import SettingsError
 from services.kit.signing import PRINCIPAL, Signer, edge_proof
+from services.kit.storage.ports import store_unavailable
 from tests.rpc.serving import (
     PATIENCE,
     Mesh,
@@ -236,10 +241,56 @@ async def test_with_too_small_a_scope_every_rpc_of_every_service_is_denied(
         assert needed.value in refused.message
 
 
+async def test_what_strangers_send_is_not_even_parsed(callers: Callers) -> None:
+    damaged = b"\x0a\xff"
+    methods = await every_method(callers.mesh)
+    unary = [path for path in methods if not methods[path].server_streaming]
+    for path in set(unary) - OPEN:
+        assert (await refusal(callers.mesh.raw(path, damaged))).kind == UNAUTHENTICATED, path
+        known = callers.mesh.channel.unary_unary(path)(
+            damaged, metadata=(("x-api-key", BOOTSTRAP),), timeout=PATIENCE
+        )
+        assert (await refusal(known)).reason == "MALFORMED_REQUEST", path
+
+
+async def test_strangers_leave_no_audit_record_whichever_way_their_calls_end(
+    callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = asyncio.Event()
+
+    async def endless(_: StoredKeys, key_id: str) -> None:
+        looked_up.set()
+        await asyncio.Event().wait()
+
+    async def away(_: StoredKeys, key_id: str) -> None:
+        raise store_unavailable()
+
+    monkeypatch.setattr(StoredKeys, "find", endless)
+    leaving = callers.with_key(mint().text).executions.StartExecution(
+        execution_pb.StartExecutionRequest(input="a")
+    )
+    async with asyncio.timeout(PATIENCE):
+        await looked_up.wait()
+    leaving.cancel()
+    monkeypatch.setattr(StoredKeys, "find", away)
+    refused = await refusal(callers.with_key(mint().text).start())
+    assert refused.reason == "STORE_UNAVAILABLE"
+    # The store writes in order: what came before would be there with this one.
+    id_ = await callers.operator.start()
+
+    records = await AuditServiceStub(callers.operator.channel).ListAuditRecords(
+        ListAuditRecordsRequest(org_id="-"), timeout=PATIENCE
+    )
+    assert [record.resource_id for record in records.audit_records] == [id_]
+
+
 async def test_health_is_open_to_all(callers: Callers) -> None:
     health = health_pb2_grpc.HealthStub(callers.mesh.channel)
     answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    watch.cancel()
     told = await callers.nobody.gateway.GetHealth(gateway_pb.GetHealthRequest(), timeout=PATIENCE)
     assert told.status == "healthy"
 

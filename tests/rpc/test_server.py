@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncIterator
@@ -51,6 +52,21 @@ async def test_a_service_that_is_not_here_is_not_found(mesh: Mesh) -> None:
     stub = health_pb2_grpc.HealthStub(mesh.channel)
     refused = await refusal(stub.Check(health_pb2.HealthCheckRequest(service="other")))
     assert refused.code == grpc.StatusCode.NOT_FOUND
+
+
+async def test_health_is_watched_to_the_end(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        mesh = await stack.enter_async_context(served(tmp_path))
+        stub = health_pb2_grpc.HealthStub(mesh.channel)
+        here = stub.Watch(health_pb2.HealthCheckRequest(service=EXECUTION), timeout=PATIENCE)
+        assert (await here.read()).status == health_pb2.HealthCheckResponse.SERVING
+        other = stub.Watch(health_pb2.HealthCheckRequest(service="other"), timeout=PATIENCE)
+        assert (await other.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        other.cancel()
+        stopping = asyncio.create_task(stack.aclose())
+        assert (await here.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        here.cancel()
+        await stopping
 
 
 async def test_reflection_names_every_service_and_knows_its_messages(mesh: Mesh) -> None:
