@@ -64,6 +64,13 @@ def test_a_name_that_only_looks_like_a_secrets_is_not_one(name: str) -> None:
         ("Authorization: Bearer abc.def", "[redacted]"),
         ("say bearer ABC\nnow", "say [redacted]\nnow"),
         ("sk-proj-0123456789 and sk-ant-9876543210", "[redacted] and [redacted]"),
+        (
+            "AKIA0123456789ABCDEF or AIza0123456789-0123456789_0123456789",
+            "[redacted] or [redacted]",
+        ),
+        ("ghp_0123456789abcdef0123, gsk_0123456789abcdef0123", "[redacted], [redacted]"),
+        ("xoxb-0123-4567-abc sk_live_0123456789", "[redacted] [redacted]"),
+        ("pwd=abc; aws_secret_access_key = a/b", "[redacted]; aws_secret_[redacted]"),
         ("GET /stream?token=abc&x=1", "GET /stream?[redacted]&x=1"),
         ('{"password": "two words", "a": 1}', '{"[redacted], "a": 1}'),
         (r"{\"api_key\": \"abc\"}", r"{\"[redacted]}"),
@@ -73,6 +80,10 @@ def test_a_name_that_only_looks_like_a_secrets_is_not_one(name: str) -> None:
         ("mongodb://app:hunter2@db/x http://a:80/@", "mongodb[redacted]db/x http://a:80/@"),
         ("İstanbul cmk_abc", "İstanbul [redacted]"),
         ("a task-force at risk-free, 5 tokens, π", "a task-force at risk-free, 5 tokens, π"),
+        (
+            "in Asia, github_patterns, gsk_x, 5 tokens, π",
+            "in Asia, github_patterns, gsk_x, 5 tokens, π",
+        ),
     ],
 )
 def test_what_looks_like_a_secret_in_a_text_is_taken_out(text: str, shown: str) -> None:
