@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +24,10 @@ _AUTHORITIES = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CER
 
 RUNTIME: Final[Config] = {"tracing.opentelemetry.flush_interval_ms": 1000}
 """How Envoy works on spans; by itself it keeps them for 5 s."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_VALUE = re.compile(r"[ -$&-~]*")
+"""Envoy takes % for the beginning of a command of its own, and sends nothing then."""
 
 _SAMPLERS = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3"
 _RPC = "%PATH(NQ:PATH)%"
@@ -148,8 +153,13 @@ def _parent_based(sampler: Config) -> Config:
 
 
 def _headers() -> tuple[tuple[str, str], ...]:
-    pairs = (pair.partition("=") for pair in _first(_HEADERS).split(",") if pair.strip())
-    return tuple((unquote(key).strip().lower(), unquote(value).strip()) for key, _, value in pairs)
+    pairs = [pair.partition("=") for pair in _first(_HEADERS).split(",") if pair.strip()]
+    headers = [(unquote(key).strip().lower(), unquote(value).strip()) for key, _, value in pairs]
+    for number, (key, value) in enumerate(headers, start=1):
+        if not (_NAME.fullmatch(key) and _VALUE.fullmatch(value)):
+            # It may be a secret, so it is not repeated.
+            raise ValueError(f"the header {number} of those for OTLP is none that Envoy can send")
+    return tuple(headers)
 
 
 def _first(names: tuple[str, ...]) -> str:

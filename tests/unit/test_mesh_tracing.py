@@ -108,6 +108,10 @@ def test_the_sampler_is_the_one_that_is_named(
     [
         ({"EXPORTER_OTLP_ENDPOINT": "collector:4317"}, "'collector:4317' is not an address"),
         ({"EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "over grpc, not over http/protobuf"),
+        ({"EXPORTER_OTLP_HEADERS": "x-one=1,x-two=50%25"}, "the header 2 of those for OTLP"),
+        ({"EXPORTER_OTLP_HEADERS": "x%20one=1"}, "the header 1 of those for OTLP"),
+        ({"EXPORTER_OTLP_HEADERS": "x-one=a%0Ab"}, "the header 1 of those for OTLP"),
+        ({"EXPORTER_OTLP_HEADERS": "=1"}, "the header 1 of those for OTLP"),
         ({"TRACES_SAMPLER": "jaeger_remote"}, "OTEL_TRACES_SAMPLER is 'jaeger_remote'"),
         (
             {"TRACES_SAMPLER": "traceidratio", "TRACES_SAMPLER_ARG": "2"},
