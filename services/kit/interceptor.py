@@ -33,6 +33,7 @@ _LOG = logging.getLogger(__name__)
 _SMALL_REQUEST = 64 * 1024
 _DETAILS = "grpc-status-details-bin"
 _FOREIGN = {
+    "grpc.health.v1.Health": Access(),
     "grpc.reflection.v1alpha.ServerReflection": Access(Scope.READ),
     # It tells of the connections of every organisation.
     "grpc.channelz.v1.Channelz": Access(Scope.OPERATOR),

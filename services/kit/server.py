@@ -17,7 +17,7 @@ import grpc
 import uvloop
 from google.protobuf.internal import api_implementation
 from grpc_channelz.v1 import channelz, channelz_pb2, channelz_pb2_grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from services.kit import logs
@@ -25,6 +25,7 @@ from services.kit.audit import Auditor
 from services.kit.calls import Calls
 from services.kit.errors import DomainError
 from services.kit.guard import Guard
+from services.kit.health import HealthServicer
 from services.kit.interceptor import Interceptor
 from services.kit.settings import Settings, SettingsError, load
 from services.kit.storage.ports import UnreadableStoreError
@@ -34,8 +35,6 @@ from services.kit.telemetry import SILENT, Telemetry, sending
 _LOG = logging.getLogger(__name__)
 _FLUSH_LOG_SECONDS = 0.25
 _CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 OPTIONS = (
     # A port that two processes share splits traffic in silence.
@@ -163,7 +162,7 @@ class serving:  # noqa: N801 used as a context manager, like a function
         self._call_log = logs.CallLog()
         self._calls = Calls(self._call_log, telemetry)
         self._server = grpc.aio.server(options=OPTIONS)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer(name for name, _ in app.services)
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -174,8 +173,7 @@ class serving:  # noqa: N801 used as a context manager, like a function
         )
         for _, register in self._app.services:
             register(registration)
-        # Anyone may ask, without anything around it: Watch writes its answers by itself.
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registration)
         channelz_pb2_grpc.add_ChannelzServicer_to_server(
             channelz.aio.ChannelzServicer(), registration
         )
@@ -192,8 +190,6 @@ class serving:  # noqa: N801 used as a context manager, like a function
                 f"The address {self._app.address} cannot be listened on; is it taken?"
             ) from error
         await self._server.start()
-        for name in ("", *names):
-            await self._health.set(name, _SERVING)
         self._background = [asyncio.create_task(work()) for work in self._app.background]
         self._flushing = asyncio.create_task(self._flush_log())
         # What lives now lives as long as the process; the collector need not look at it again.
@@ -204,12 +200,13 @@ class serving:  # noqa: N801 used as a context manager, like a function
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Say NOT_SERVING, serve on for a while, hand work back, end streams, let calls end, close."""
-        await self._health.enter_graceful_shutdown()
+        self._health.end()
         if self._lame_duck is not None and kind is None:
             await self._lame_duck.over()
         for task in self._background:
             await ended(task)
         await self._app.drain()
+        self._health.close()
         await self._server.stop(self._grace_seconds)
         await ended(self._flushing)
         self._call_log.flush()

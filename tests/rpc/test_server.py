@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -65,8 +66,55 @@ async def test_health_is_watched_to_the_end(tmp_path: Path) -> None:
         other.cancel()
         stopping = asyncio.create_task(stack.aclose())
         assert (await here.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        here.cancel()
+        assert await here.read() == grpc.aio.EOF
         await stopping
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame of HTTP/2."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+async def test_a_watcher_who_reads_nothing_keeps_nobody_waiting(tmp_path: Path) -> None:
+    headers = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":authority": "mesh",
+        ":path": "/grpc.health.v1.Health/Watch",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    packed = b"".join(
+        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in headers.items()
+    )
+    no_window = frame(4, 0, 0, struct.pack(">HI", 4, 0))
+    asking = frame(1, 4, 1, packed) + frame(0, 1, 1, b"\0" * 5)
+    async with AsyncExitStack() as stack:
+        mesh = await stack.enter_async_context(served(tmp_path))
+        reader, writer = await asyncio.open_connection("127.0.0.1", mesh.port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + no_window + asking)
+        async with asyncio.timeout(PATIENCE):
+            kind = 0
+            while kind != 1:
+                # The headers of the answer; no data may follow them.
+                length, kind, _ = struct.unpack(">IBB", b"\0" + await reader.readexactly(5))
+                await reader.readexactly(4 + length)
+        stub = health_pb2_grpc.HealthStub(mesh.channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = asyncio.create_task(stack.aclose())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await watch.read() == grpc.aio.EOF
+        writer.close()
+        await stopping
+
+
+async def test_health_of_every_service_is_listed(mesh: Mesh) -> None:
+    stub = health_pb2_grpc.HealthStub(mesh.channel)
+    answer = await stub.List(health_pb2.HealthListRequest(), timeout=PATIENCE)
+    assert {"", EXECUTION, GATEWAY} <= answer.statuses.keys()
+    assert answer.statuses[""].status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_reflection_names_every_service_and_knows_its_messages(mesh: Mesh) -> None:
