@@ -35,7 +35,6 @@ _LOG = logging.getLogger(__name__)
 _FLUSH_LOG_SECONDS = 0.25
 _CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 OPTIONS = (
     # A port that two processes share splits traffic in silence.
