@@ -63,7 +63,7 @@ check: $(DEV) ## Check formatting, lint, types, import rules, protos, generated 
 
 .PHONY: test
 test: $(DEV) tools ## Run every test that needs no credentials; PYTEST_ARGS="-k cancel" picks some.
-	$(BIN)/pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: interop
 interop: $(DEV) $(INTEROP) ## Test the providers against LiteLLM's proxy, a server that is not ours.
