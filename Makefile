@@ -63,7 +63,7 @@ check: $(DEV) ## Check formatting, lint, types, import rules, protos, generated 
 
 .PHONY: test
 test: $(DEV) tools ## Run every test that needs no credentials; PYTEST_ARGS="-k cancel" picks some.
-	$(BIN)/pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: interop
 interop: $(DEV) $(INTEROP) ## Test the providers against LiteLLM's proxy, a server that is not ours.
@@ -74,18 +74,7 @@ bench: $(DEV) ## Measure, beside a reference of the same run, and print the tabl
 	$(BIN)/python -m tests.bench
 
 .PHONY: tools
-tools: ## Build grpcurl and FerretDB into .tools/bin, when Go is there.
-	@if [ -x $(GRPCURL) ]; then :; \
-	elif ! command -v go >/dev/null; then echo "no Go on PATH: grpcurl is not built"; \
-	else echo "building grpcurl $(GRPCURL_VERSION) into .tools/bin ..."; \
-		GOBIN="$$PWD/.tools/bin" go install -ldflags "-X main.version=$(GRPCURL_VERSION)" \
-			github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION) \
-		|| echo "Go could not build it: going on without grpcurl"; fi
-	@if [ -x $(FERRETDB) ]; then :; \
-	elif ! command -v go >/dev/null; then echo "no Go on PATH: FerretDB is not built"; \
-	else echo "building FerretDB into .tools/bin, for a minute or two ..."; \
-		go build -C tests/servers/ferretdb -o "$$PWD/$(FERRETDB)" . \
-		|| echo "Go could not build it: going on without FerretDB"; fi
+tools: $(GRPCURL) $(FERRETDB) ## Build grpcurl and FerretDB into .tools/bin, when Go is there.
 
 # Keep it
 
@@ -135,3 +124,18 @@ $(INTEROP): requirements-interop.lock | $(BIN)/python
 	@$(BIN)/python -m venv --clear .tools/interop
 	@.tools/interop/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-interop.lock
 	@touch $@
+
+# Tests do without what Go is not there for, or could not build, and say so.
+
+$(GRPCURL):
+	@if ! command -v go >/dev/null; then echo "no Go on PATH: grpcurl is not built"; \
+	else echo "building grpcurl $(GRPCURL_VERSION) into .tools/bin ..."; \
+		GOBIN="$$PWD/.tools/bin" go install -ldflags "-X main.version=$(GRPCURL_VERSION)" \
+			github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION) \
+		|| echo "Go could not build it: going on without grpcurl"; fi
+
+$(FERRETDB): $(wildcard tests/servers/ferretdb/*)
+	@if ! command -v go >/dev/null; then echo "no Go on PATH: FerretDB is not built"; \
+	else echo "building FerretDB into .tools/bin, for a minute or two ..."; \
+		go build -C tests/servers/ferretdb -o "$$PWD/$@" . \
+		|| echo "Go could not build it: going on without FerretDB"; fi

@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from copy import deepcopy
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Final, Self, TypeAlias, TypedDict, Unpack
+from typing import Final, Protocol, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -55,6 +56,21 @@ _Stream: TypeAlias = (
     grpc.aio.UnaryStreamCall[pb.WatchExecutionRequest, pb.WatchExecutionResponse]
     | grpc.aio.UnaryStreamCall[pb.StartExecutionRequest, pb.WatchExecutionResponse]
 )
+
+
+class _Listing(Protocol):
+    page_token: str
+
+
+class _Page(Protocol):
+    next_page_token: str
+
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+T = TypeVar("T")
+L = TypeVar("L", bound=_Listing)
+P = TypeVar("P", bound=_Page)
 
 
 class RunOptions(TypedDict, total=False):
@@ -126,10 +142,7 @@ class Client:
 
     async def start(self, text: str, **options: Unpack[RunOptions]) -> Execution:
         """Start a run; answers once it is stored, from when on nothing loses it."""
-        try:
-            return await self._stub.StartExecution(_request(text, options), metadata=self._metadata)
-        except grpc.aio.AioRpcError as error:
-            raise ConductorError.decode(error) from None
+        return await self._answer(self._stub.StartExecution, _request(text, options))
 
     async def run(
         self, text: str, **options: Unpack[RunOptions]
@@ -160,56 +173,29 @@ class Client:
 
     async def get(self, execution_id: str) -> Execution:
         """Get a run, with its input and its answer."""
-        try:
-            return await self._stub.GetExecution(
-                pb.GetExecutionRequest(execution_id=execution_id), metadata=self._metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise ConductorError.decode(error) from None
+        request = pb.GetExecutionRequest(execution_id=execution_id)
+        return await self._answer(self._stub.GetExecution, request)
 
-    async def list(
-        self,
-        filters: pb.ListExecutionsRequest | None = None,
+    def list(
+        self, filters: pb.ListExecutionsRequest | None = None
     ) -> AsyncGenerator[Execution, None]:
         """List runs, newest first, page after page; `filters` are those of ListExecutions."""
-        request = pb.ListExecutionsRequest()
-        if filters is not None:
-            request.CopyFrom(filters)
-        while True:
-            try:
-                page = await self._stub.ListExecutions(request, metadata=self._metadata)
-            except grpc.aio.AioRpcError as error:
-                raise ConductorError.decode(error) from None
-            for execution in page.executions:
-                yield execution
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        asked = pb.ListExecutionsRequest() if filters is None else filters
+        return self._listed(self._stub.ListExecutions, asked, lambda page: page.executions)
 
     async def cancel(self, execution_id: str) -> Execution:
         """Cancel a run; its terminal event is stored when this answers."""
-        try:
-            return await self._stub.CancelExecution(
-                pb.CancelExecutionRequest(execution_id=execution_id), metadata=self._metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise ConductorError.decode(error) from None
+        request = pb.CancelExecutionRequest(execution_id=execution_id)
+        return await self._answer(self._stub.CancelExecution, request)
 
     async def delete(self, execution_id: str) -> None:
         """Delete a finished run and its events."""
-        try:
-            await self._stub.DeleteExecution(
-                pb.DeleteExecutionRequest(execution_id=execution_id), metadata=self._metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise ConductorError.decode(error) from None
+        request = pb.DeleteExecutionRequest(execution_id=execution_id)
+        await self._answer(self._stub.DeleteExecution, request)
 
     async def models(self) -> tuple[Model, ...]:
         """Ask which models there are, in the order of their ids."""
-        try:
-            answer = await self._stub.ListModels(pb.ListModelsRequest(), metadata=self._metadata)
-        except grpc.aio.AioRpcError as error:
-            raise ConductorError.decode(error) from None
+        answer = await self._answer(self._stub.ListModels, pb.ListModelsRequest())
         return tuple(answer.models)
 
     async def create_key(
@@ -224,53 +210,45 @@ class Client:
         key = Key(name=name, scopes=scopes, org_id=org_id)
         if expires is not None:
             key.expire_time.CopyFrom(_timestamp(expires))
-        try:
-            return await self._keys.CreateKey(
-                keys_pb.CreateKeyRequest(key=key), metadata=self._metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise ConductorError.decode(error) from None
+        return await self._answer(self._keys.CreateKey, keys_pb.CreateKeyRequest(key=key))
 
-    async def list_keys(self, org_id: str = "") -> AsyncGenerator[Key, None]:
+    def list_keys(self, org_id: str = "") -> AsyncGenerator[Key, None]:
         """List keys, newest first, page after page; `-` is every organisation, for operators."""
-        request = keys_pb.ListKeysRequest(org_id=org_id)
-        while True:
-            try:
-                page = await self._keys.ListKeys(request, metadata=self._metadata)
-            except grpc.aio.AioRpcError as error:
-                raise ConductorError.decode(error) from None
-            for key in page.keys:
-                yield key
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    async def audit_records(
-        self, filters: ListAuditRecordsRequest | None = None
-    ) -> AsyncGenerator[AuditRecord, None]:
-        """List audit records, newest first; `filters` are those of ListAuditRecords."""
-        request = ListAuditRecordsRequest()
-        if filters is not None:
-            request.CopyFrom(filters)
-        while True:
-            try:
-                page = await self._audit.ListAuditRecords(request, metadata=self._metadata)
-            except grpc.aio.AioRpcError as error:
-                raise ConductorError.decode(error) from None
-            for record in page.audit_records:
-                yield record
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        asked = keys_pb.ListKeysRequest(org_id=org_id)
+        return self._listed(self._keys.ListKeys, asked, lambda page: page.keys)
 
     async def revoke_key(self, key_id: str) -> Key:
         """Revoke a key for good."""
+        return await self._answer(self._keys.RevokeKey, keys_pb.RevokeKeyRequest(key_id=key_id))
+
+    def audit_records(
+        self, filters: ListAuditRecordsRequest | None = None
+    ) -> AsyncGenerator[AuditRecord, None]:
+        """List audit records, newest first; `filters` are those of ListAuditRecords."""
+        asked = ListAuditRecordsRequest() if filters is None else filters
+        return self._listed(self._audit.ListAuditRecords, asked, lambda page: page.audit_records)
+
+    async def _answer(self, rpc: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
         try:
-            return await self._keys.RevokeKey(
-                keys_pb.RevokeKeyRequest(key_id=key_id), metadata=self._metadata
-            )
+            return await rpc(request, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise ConductorError.decode(error) from None
+
+    async def _listed(
+        self,
+        rpc: grpc.aio.UnaryUnaryMultiCallable[L, P],
+        filters: L,
+        rows: Callable[[P], Iterable[T]],
+    ) -> AsyncGenerator[T, None]:
+        """Yield the rows of one page after another."""
+        request = deepcopy(filters)
+        while True:
+            page = await self._answer(rpc, request)
+            for row in rows(page):
+                yield row
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
 
 def is_terminal(event: ExecutionEvent) -> bool:

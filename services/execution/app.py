@@ -5,9 +5,15 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 
 from conductor.audit.v1 import audit_service_pb2, audit_service_pb2_grpc
 from conductor.auth.v1 import key_service_pb2, key_service_pb2_grpc
@@ -26,7 +32,7 @@ from services.execution.handlers import (
     GatewayHandlers,
     KeyHandlers,
 )
-from services.execution.ports import Provider
+from services.execution.ports import Leases, Metrics, Provider, Traces
 from services.execution.settings import KNOWN_PROVIDERS, ExecutionSettings, OrgSettings
 from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions, StoredKeys, StoredLeases
 from services.execution.usecases.calls import Patience
@@ -47,51 +53,132 @@ from services.kit.rates import open_rates
 from services.kit.server import App, main
 from services.kit.settings import PREFIX, SettingsError
 from services.kit.storage.opening import open_queue, open_store
+from services.kit.storage.ports import Store, Wakeups, WorkQueue
 from services.kit.storage.traced import traced
 from services.kit.telemetry import SILENT, Telemetry
 
+H = TypeVar("H")
+
 _LOG = logging.getLogger(__name__)
+_NAME = "execution"
 _POLL_SECONDS = 1.0
 _DEAF_POLL_SECONDS = 0.1
 """How often watchers look where they hear nothing of what other processes append."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the use cases share."""
+
+    executions: StoredExecutions
+    catalogue: Catalogue
+    circuits: Circuits
+    turns: Turns
+    queue: WorkQueue
+    wakeups: Wakeups
+    metrics: Metrics
+    traces: Traces
 
 
 async def compose(
     settings: ExecutionSettings, stack: AsyncExitStack, telemetry: Telemetry = SILENT
 ) -> App:
     """Build the service; what it opens is closed by the stack."""
-    meter, tracer = telemetry.meter, telemetry.tracer
     signer = signer_of(settings)
-    opened = await open_store(settings, "execution", COLLECTIONS, LOGS, stack)
-    store = traced(opened, tracer, settings, "execution")
-    executions, leases = StoredExecutions(store), StoredLeases(store)
-    queue, wakeups = await open_queue(settings, "execution", stack)
+    opened = await open_store(settings, _NAME, COLLECTIONS, LOGS, stack)
+    store = traced(opened, telemetry.tracer, settings, _NAME)
+    shared = await _shared(settings, store, stack, telemetry)
     rates = await open_rates(settings, settings.execution_processes, stack)
 
-    catalogue = await _catalogue(settings, stack)
-    agents = _agents(settings, catalogue)
-    known = frozenset((model.ai_provider, model.id) for model, _ in catalogue.models)
-    metrics = Unmetered() if meter is None else MeteredWork(meter, known)
-    traces = Untraced() if tracer is None else TracedWork(tracer)
-    circuits = Circuits(
-        Tolerance(
-            settings.execution_breaker_failures,
-            settings.execution_breaker_open_seconds,
-            settings.execution_breaker_probes,
-        ),
-        time.monotonic,
+    worker = _worker(settings, shared, StoredLeases(store))
+    service = _service(settings, shared)
+    watches = _watches(settings, shared)
+    shared.metrics.observe(
+        running=worker.running, waiting=shared.turns.__len__, circuits=shared.circuits.states
     )
-    turns = _turns(settings)
-    worker = Worker(
-        executions,
-        leases,
+    keys = StoredKeys(store)
+    uses = KeyUses(keys, clock=ids.now)
+    audit = StoredAudit(store, _NAME)
+    stack.push_async_callback(audit.close)
+
+    async def drain() -> None:
+        watches.close()
+        await worker.stop()
+
+    await worker.start()
+    return App(
+        settings.execution_address,
+        [
+            _hosted(
+                execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"],
+                execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server,
+                ExecutionHandlers(service, watches, shared.catalogue, shared.circuits),
+            ),
+            _hosted(
+                gateway_service_pb2.DESCRIPTOR.services_by_name["GatewayService"],
+                gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server,
+                GatewayHandlers(service, watches, Health(shared.executions, worker), signer),
+            ),
+            _hosted(
+                key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],
+                key_service_pb2_grpc.add_KeyServiceServicer_to_server,
+                KeyHandlers(KeyKeeper(keys, mint=mint, clock=ids.now)),
+            ),
+            _hosted(
+                audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
+                audit_service_pb2_grpc.add_AuditServiceServicer_to_server,
+                AuditHandlers(audit),
+            ),
+        ],
+        background=[worker.serve, uses.serve, *_sweeps(settings, shared, service, store)],
+        drain=drain,
+        guard=guard_of(settings, signer, keys, rates, uses.note, stack),
+        auditor=audit,
+    )
+
+
+def _hosted(
+    service: ServiceDescriptor, add: Callable[[H, grpc.aio.Server], None], handlers: H
+) -> tuple[str, Callable[[grpc.aio.Server], None]]:
+    """Name a service of the protos, and say how it is registered."""
+    return service.full_name, partial(add, handlers)
+
+
+async def _shared(
+    settings: ExecutionSettings, store: Store, stack: AsyncExitStack, telemetry: Telemetry
+) -> _Shared:
+    queue, wakeups = await open_queue(settings, _NAME, stack)
+    catalogue = await _catalogue(settings, stack)
+    known = frozenset((model.ai_provider, model.id) for model, _ in catalogue.models)
+    meter, tracer = telemetry.meter, telemetry.tracer
+    tolerance = Tolerance(
+        settings.execution_breaker_failures,
+        settings.execution_breaker_open_seconds,
+        settings.execution_breaker_probes,
+    )
+    return _Shared(
+        StoredExecutions(store),
         catalogue,
-        circuits,
+        Circuits(tolerance, time.monotonic),
+        _turns(settings),
         queue,
         wakeups,
-        turns,
-        metrics,
-        traces,
+        Unmetered() if meter is None else MeteredWork(meter, known),
+        Untraced() if tracer is None else TracedWork(tracer),
+    )
+
+
+def _worker(settings: ExecutionSettings, shared: _Shared, leases: Leases) -> Worker:
+    return Worker(
+        shared.executions,
+        leases,
+        shared.catalogue,
+        shared.circuits,
+        shared.queue,
+        shared.wakeups,
+        shared.turns,
+        shared.metrics,
+        shared.traces,
         clock=ids.now,
         monotonic=time.monotonic,
         new_id=partial(ids.new_id, "worker"),
@@ -114,85 +201,45 @@ async def compose(
             settings.execution_longest_retry_after_seconds,
         ),
     )
-    service = ExecutionService(
-        executions,
-        SettingsAgents(agents),
-        catalogue,
-        queue,
-        wakeups,
-        turns,
-        metrics,
-        traces,
+
+
+def _service(settings: ExecutionSettings, shared: _Shared) -> ExecutionService:
+    return ExecutionService(
+        shared.executions,
+        SettingsAgents(_agents(settings, shared.catalogue)),
+        shared.catalogue,
+        shared.queue,
+        shared.wakeups,
+        shared.turns,
+        shared.metrics,
+        shared.traces,
         clock=ids.now,
         new_id=partial(ids.new_id, "exec"),
         terms=_terms(settings),
     )
-    metrics.observe(running=worker.running, waiting=turns.__len__, circuits=circuits.states)
+
+
+def _watches(settings: ExecutionSettings, shared: _Shared) -> Watches:
     deaf = settings.execution_processes > 1 and not settings.queue_url.get_secret_value()
-    watches = Watches(
-        executions,
-        wakeups,
-        metrics,
+    return Watches(
+        shared.executions,
+        shared.wakeups,
+        shared.metrics,
         clock=ids.now,
         heartbeat_seconds=settings.execution_heartbeat_seconds,
         poll_seconds=_DEAF_POLL_SECONDS if deaf else _POLL_SECONDS,
     )
-    health = Health(executions, worker)
-    keys = StoredKeys(store)
-    uses = KeyUses(keys, clock=ids.now)
-    background = [worker.serve, uses.serve]
+
+
+def _sweeps(
+    settings: ExecutionSettings, shared: _Shared, service: ExecutionService, store: Store
+) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+    """Yield what deletes what is older than it has to be kept."""
     if settings.execution_retention_seconds:
-        retention = Retention(
-            executions, service, keep_seconds=settings.execution_retention_seconds, clock=ids.now
-        )
-        background.append(retention.serve)
-    audit = StoredAudit(store, "execution")
-    stack.push_async_callback(audit.close)
+        seconds = settings.execution_retention_seconds
+        yield Retention(shared.executions, service, keep_seconds=seconds, clock=ids.now).serve
     if settings.audit_retention_days:
-        days = settings.audit_retention_days
-        background.append(AuditRetention(store, "execution", keep_days=days).serve)
-
-    async def drain() -> None:
-        watches.close()
-        await worker.stop()
-
-    await worker.start()
-    return App(
-        settings.execution_address,
-        [
-            (
-                execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"].full_name,
-                partial(
-                    execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server,
-                    ExecutionHandlers(service, watches, catalogue, circuits),
-                ),
-            ),
-            (
-                gateway_service_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name,
-                partial(
-                    gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server,
-                    GatewayHandlers(service, watches, health, signer),
-                ),
-            ),
-            (
-                key_service_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
-                partial(
-                    key_service_pb2_grpc.add_KeyServiceServicer_to_server,
-                    KeyHandlers(KeyKeeper(keys, mint=mint, clock=ids.now)),
-                ),
-            ),
-            (
-                audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
-                partial(
-                    audit_service_pb2_grpc.add_AuditServiceServicer_to_server, AuditHandlers(audit)
-                ),
-            ),
-        ],
-        background=background,
-        drain=drain,
-        guard=guard_of(settings, signer, keys, rates, uses.note, stack),
-        auditor=audit,
-    )
+        yield AuditRetention(store, _NAME, keep_days=settings.audit_retention_days).serve
 
 
 async def _catalogue(settings: ExecutionSettings, stack: AsyncExitStack) -> Catalogue:

@@ -95,16 +95,12 @@ class ExecutionHandlers(ExecutionServiceServicer):
         self, request: pb.ListExecutionsRequest, context: Context
     ) -> pb.ListExecutionsResponse:
         where = convert.filter_of_list(request)
-        filters = where.content()
-        after = paging.decode_token(request.page_token, filters)
-        size = paging.page_size(request.page_size)
-        found = await self._executions.list(call.org(), where, after, size + 1)
-        page = convert.page_of_summaries(found[:size])
-        response = pb.ListExecutionsResponse(executions=page)
-        if len(found) > len(page):
-            last = found[len(page) - 1]
-            response.next_page_token = paging.encode_token((last.create_time, last.id), filters)
-        return response
+        page = paging.page(request, where.content())
+        found = await self._executions.list(call.org(), where, page.after, page.size + 1)
+        shown = convert.page_of_summaries(found[: page.size])
+        return pb.ListExecutionsResponse(
+            executions=shown, next_page_token=page.next_token(found, len(shown))
+        )
 
     async def CancelExecution(
         self, request: pb.CancelExecutionRequest, context: Context
@@ -227,15 +223,12 @@ class KeyHandlers(KeyServiceServicer):
         self, request: keys_pb.ListKeysRequest, context: Context
     ) -> keys_pb.ListKeysResponse:
         org = call.current().principal.org_to_list(request.org_id)
-        after = paging.decode_token(request.page_token, org)
-        size = paging.page_size(request.page_size)
-        found = await self._keys.list(org, after, size + 1)
-        page = found[:size]
-        response = keys_pb.ListKeysResponse(keys=[convert.key_to_proto(key) for key in page])
-        if len(found) > len(page):
-            last = page[-1]
-            response.next_page_token = paging.encode_token((last.create_time, last.id), org)
-        return response
+        page = paging.page(request, org)
+        found = await self._keys.list(org, page.after, page.size + 1)
+        shown = [convert.key_to_proto(key) for key in found[: page.size]]
+        return keys_pb.ListKeysResponse(
+            keys=shown, next_page_token=page.next_token(found, len(shown))
+        )
 
     async def RevokeKey(self, request: keys_pb.RevokeKeyRequest, context: Context) -> key_pb2.Key:
         key = await self._keys.revoke(call.current().principal, request.key_id)
@@ -258,16 +251,12 @@ class AuditHandlers(AuditServiceServicer):
     ) -> audit_pb.ListAuditRecordsResponse:
         org = call.current().principal.org_to_list(request.org_id)
         where = convert.filter_of_records(org, request)
-        filters = astuple(where)
-        after = paging.decode_token(request.page_token, filters)
-        size = paging.page_size(request.page_size)
-        found = await self._records.list(where, after, size + 1)
-        page = convert.page_of_records(found[:size])
-        response = audit_pb.ListAuditRecordsResponse(audit_records=page)
-        if len(found) > len(page):
-            last = found[len(page) - 1]
-            response.next_page_token = paging.encode_token((last.create_time, last.id), filters)
-        return response
+        page = paging.page(request, astuple(where))
+        found = await self._records.list(where, page.after, page.size + 1)
+        shown = convert.page_of_records(found[: page.size])
+        return audit_pb.ListAuditRecordsResponse(
+            audit_records=shown, next_page_token=page.next_token(found, len(shown))
+        )
 
 
 def _event_stream(watches: Watches, execution_id: str, after: int) -> AsyncIterator[HttpBody]:

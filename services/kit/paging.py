@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import orjson
 
@@ -17,6 +19,58 @@ MAX_PAGE_SIZE = 200
 
 Position = tuple[int, str]
 """The create time in microseconds and the id of the last row of a page."""
+
+
+class Listing(Protocol):
+    """A request for a page, as every List rpc has it."""
+
+    page_size: int
+    page_token: str
+
+
+class Row(Protocol):
+    """What lists are in the order of."""
+
+    @property
+    def create_time(self) -> int:
+        """Microseconds since the epoch."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """What orders rows of one time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page that is asked for; rows are read one more than its size, to know whether more follow."""
+
+    size: int
+    after: Position | None
+    filters: Any
+
+    def next_token(self, found: Sequence[Row], shown: int) -> str:
+        """Make the token of the page after this one; empty when this is the last.
+
+        Args:
+            found: the rows that were read.
+            shown: how many of them the page holds.
+        """
+        if len(found) <= shown:
+            return ""
+        last = found[shown - 1]
+        return encode_token((last.create_time, last.id), self.filters)
+
+
+def page(request: Listing, filters: Any) -> Page:
+    """Read which page a request asks for.
+
+    Raises:
+        DomainError: PAGE_TOKEN_INVALID, when its token was not made for these filters.
+    """
+    after = decode_token(request.page_token, filters)
+    return Page(page_size(request.page_size), after, filters)
 
 
 def page_size(requested: int) -> int:

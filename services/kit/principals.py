@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -65,8 +64,3 @@ ANYONE = Principal()
 
 NOBODY = Principal("", "", frozenset())
 """A caller who did not say who they are, while authentication is on."""
-
-
-def widest(scopes: Iterable[Scope]) -> Scope:
-    """Name the scope that has all the others in it."""
-    return max(scopes, key=_ORDER.index)

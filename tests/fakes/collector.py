@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +53,24 @@ class Collector:
         """The address as OTEL_EXPORTER_OTLP_ENDPOINT has it."""
         return f"http://{self.address}"
 
+    @property
+    def services(self) -> list[dict[str, Any]]:
+        """Who sent the metrics, by its attributes."""
+        return [
+            plain(resource.resource.attributes)
+            for request in self.metrics
+            for resource in request.resource_metrics
+        ]
+
+    def of(self, name: str, about: Mapping[str, str] | None = None) -> Any:
+        """The newest value of a series, of a histogram the sum; None when it never came."""
+        values = [value for attributes, value in self._points(name) if attributes == (about or {})]
+        return values[-1] if values else None
+
+    def series(self, name: str) -> list[dict[str, Any]]:
+        """The attributes of every value that came."""
+        return [attributes for attributes, _ in self._points(name)]
+
     async def until(self, condition: Callable[[], Any]) -> None:
         """Wait until what has arrived is enough."""
         async with asyncio.timeout(PATIENCE), self.arrived:
@@ -73,6 +91,19 @@ class Collector:
         self.metrics.append(request)
         await self._tell()
         return metrics_service_pb2.ExportMetricsServiceResponse()
+
+    def _points(self, name: str) -> Iterator[tuple[dict[str, Any], Any]]:
+        for request in self.metrics:
+            for resource in request.resource_metrics:
+                for scope in resource.scope_metrics:
+                    for metric in scope.metrics:
+                        if metric.name != name:
+                            continue
+                        for point in metric.histogram.data_points:
+                            yield plain(point.attributes), point.sum
+                        for one in (*metric.sum.data_points, *metric.gauge.data_points):
+                            value = one.as_int if one.HasField("as_int") else one.as_double
+                            yield plain(one.attributes), value
 
     async def _tell(self) -> None:
         async with self.arrived:

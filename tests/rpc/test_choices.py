@@ -311,10 +311,8 @@ asyncio.run(main())
     ("variables", "imported"),
     [
         ((), []),
-        (("OPENAI_API_KEY",), ["openai"]),
         (("GROQ_API_KEY",), ["openai"]),
         (("ANTHROPIC_API_KEY",), ["anthropic"]),
-        (("ANTHROPIC_API_KEY", "OPENAI_API_KEY"), ["openai", "anthropic"]),
     ],
 )
 async def test_an_sdk_is_imported_before_the_service_serves_and_only_when_a_key_needs_it(

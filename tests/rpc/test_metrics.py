@@ -3,121 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import signal
 import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as pb
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
-    MetricsServiceServicer,
-    add_MetricsServiceServicer_to_server,
-)
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from conductor.execution.v1.execution_pb2 import Execution
 from services.kit.telemetry import sending
+from tests.fakes.collector import Collector, collecting
 from tests.fakes.models import Answer, ModelServer, Tokens, failed
+from tests.rpc.process import inherited, process, silent_port
 from tests.rpc.serving import PATIENCE, refusal, served
 
 pytestmark = pytest.mark.timeout(60)
 
-EXECUTION = [sys.executable, "-m", "services.execution"]
 GOOD = {"gen_ai.provider.name": "acme", "gen_ai.request.model": "good"}
 BAD = {"gen_ai.provider.name": "acme", "gen_ai.request.model": "bad"}
-
-
-class Collector(MetricsServiceServicer):
-    """Keeps what it is sent."""
-
-    def __init__(self) -> None:
-        self.requests: list[pb.ExportMetricsServiceRequest] = []
-        self.arrived = asyncio.Condition()
-        self.address = ""
-
-    # Asynchronous, which the generated base does not know.
-    async def Export(self, request: Any, context: Any) -> Any:
-        self.requests.append(request)
-        async with self.arrived:
-            self.arrived.notify_all()
-        return pb.ExportMetricsServiceResponse()
-
-    @property
-    def services(self) -> list[dict[str, Any]]:
-        return [
-            plain(one.resource.attributes)
-            for request in self.requests
-            for one in request.resource_metrics
-        ]
-
-    def of(self, name: str, about: dict[str, str]) -> Any:
-        """The newest value of a series, of a histogram the sum; None when it never came."""
-        values = [value for attributes, value in self._points(name) if attributes == about]
-        return values[-1] if values else None
-
-    def series(self, name: str) -> list[dict[str, Any]]:
-        """The attributes of every value that came."""
-        return [attributes for attributes, _ in self._points(name)]
-
-    async def until(self, name: str, about: dict[str, str], value: float) -> None:
-        """Wait until a series has a value."""
-        async with asyncio.timeout(PATIENCE), self.arrived:
-            await self.arrived.wait_for(lambda: self.of(name, about) == value)
-
-    def _points(self, name: str) -> Iterator[tuple[dict[str, Any], Any]]:
-        for request in self.requests:
-            for resource in request.resource_metrics:
-                for scope in resource.scope_metrics:
-                    for metric in scope.metrics:
-                        if metric.name != name:
-                            continue
-                        for point in metric.histogram.data_points:
-                            yield plain(point.attributes), point.sum
-                        for one in (*metric.sum.data_points, *metric.gauge.data_points):
-                            value = one.as_int if one.HasField("as_int") else one.as_double
-                            yield plain(one.attributes), value
-
-
-def plain(attributes: Iterable[KeyValue]) -> dict[str, Any]:
-    return {one.key: one.value.string_value for one in attributes}
 
 
 @pytest.fixture
 async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
     """A collector, which the environment names."""
-    collector = Collector()
-    server = grpc.aio.server()
-    register: Any = add_MetricsServiceServicer_to_server
-    register(collector, server)
-    collector.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{collector.address}")
-    yield collector
-    await server.stop(None)
-
-
-@asynccontextmanager
-async def silent_port() -> AsyncIterator[int]:
-    """A port that takes connections and never says a word."""
-    connections: list[asyncio.StreamWriter] = []
-
-    async def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(writer)
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
-    for writer in connections:
-        writer.transport.abort()
-    await server.wait_closed()
+    async with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", collector.endpoint)
+        yield collector
 
 
 async def test_tokens_cost_and_an_open_circuit_arrive(
@@ -149,9 +61,9 @@ async def test_tokens_cost_and_an_open_circuit_arrive(
                 refused = await mesh.finished(ai_provider="acme", model="bad")
                 assert refused.error.reason == reason
             # While it serves, not only at its end.
-            await collector.until("conductor.model.circuit", BAD, 2)
-            await collector.until("conductor.runs.running", {}, 0)
-            await collector.until("conductor.runs.waiting", {}, 0)
+            await collector.until(lambda: collector.of("conductor.model.circuit", BAD) == 2)
+            await collector.until(lambda: collector.of("conductor.runs.running") == 0)
+            await collector.until(lambda: collector.of("conductor.runs.waiting") == 0)
     chat = {"gen_ai.operation.name": "chat"}
     tokens = {
         kind: collector.of("gen_ai.client.token.usage", {**chat, **GOOD, "gen_ai.token.type": kind})
@@ -180,7 +92,7 @@ async def test_what_was_not_sent_yet_is_sent_at_the_end(
 ) -> None:
     async with sending("conductor-execution") as telemetry, served(tmp_path, telemetry) as mesh:
         await mesh.finished()
-        assert collector.requests == []
+        assert collector.metrics == []
     assert collector.of("conductor.runs.ended", {"conductor.run.state": "SUCCEEDED"}) == 1
 
 
@@ -217,11 +129,11 @@ async def test_the_age_of_live_events_is_measured_and_that_of_replayed_ones_is_n
         while (await mesh.get(replayed.id)).state != Execution.STATE_SUCCEEDED:
             await asyncio.sleep(0.01)
         await mesh.watch(replayed.id)
-    assert collector.of("conductor.event.lag", {}) is None
+    assert collector.of("conductor.event.lag") is None
     async with sending("conductor-execution") as telemetry, served(tmp_path, telemetry) as mesh:
         await mesh.finished(model="mock-slow")
     # The sum over some hundred pages.
-    assert 0 < collector.of("conductor.event.lag", {}) < PATIENCE
+    assert 0 < collector.of("conductor.event.lag") < PATIENCE
 
 
 async def test_the_environment_names_the_service(
@@ -285,46 +197,13 @@ async def test_a_collector_that_is_away_is_one_line_in_the_log(
     assert str(port) in lines[0].getMessage()
 
 
-@asynccontextmanager
-async def process(data_dir: Path, **variables: str) -> AsyncIterator[Process]:
-    """The service as a process that serves; ends it if it has not ended."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    env = {**kept, "CONDUCTOR_DATA_DIR": str(data_dir), **variables}
-    one = await asyncio.create_subprocess_exec(*EXECUTION, env=env, stderr=PIPE)
-    try:
-        async with asyncio.timeout(30):
-            while '"serving"' not in await line(one):
-                pass
-        yield one
-    finally:
-        if one.returncode is None:
-            one.kill()
-            await one.wait()
-
-
-async def line(one: Process) -> str:
-    assert one.stderr is not None
-    read = (await one.stderr.readline()).decode()
-    assert read, "it ended"
-    return read
-
-
-async def stopped(one: Process) -> list[dict[str, Any]]:
-    """Stop a process; returns what it logged meanwhile."""
-    one.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(15):
-        _, errors = await one.communicate()
-    assert one.returncode == 0
-    return [json.loads(said) for said in errors.decode().splitlines()]
-
-
 async def test_the_bootstrap_sends_the_metrics_of_a_process(
     collector: Collector, tmp_path: Path
 ) -> None:
-    endpoint = f"http://{collector.address}"
+    endpoint = collector.endpoint
     async with process(tmp_path, OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=endpoint) as one:
-        await stopped(one)
-    assert collector.of("conductor.runs.running", {}) == 0
+        await one.stop()
+    assert collector.of("conductor.runs.running") == 0
     assert collector.services[0]["service.name"] == "conductor-execution"
 
 
@@ -335,7 +214,7 @@ async def test_a_process_starts_and_stops_without_its_collector(tmp_path: Path) 
     async with process(
         tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_METRIC_EXPORT_INTERVAL="50"
     ) as one:
-        logged = await stopped(one)
+        logged = await one.stop()
     assert len([said for said in logged if said["logger"].startswith("opentelemetry")]) <= 1
 
 
@@ -358,8 +237,7 @@ async def main():
 asyncio.run(main())
 print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))
 """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    env = {**kept, "CONDUCTOR_DATA_DIR": str(tmp_path)}
+    env = inherited() | {"CONDUCTOR_DATA_DIR": str(tmp_path)}
     one = await asyncio.create_subprocess_exec(sys.executable, "-c", program, env=env, stdout=PIPE)
     async with asyncio.timeout(30):
         said, _ = await one.communicate()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,8 +20,8 @@ from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from services.kit.telemetry import sending
 from tests.fakes.collector import Collector, Span, collecting
 from tests.fakes.models import Answer, ModelServer, Tokens, failed
+from tests.rpc.process import process, silent_port
 from tests.rpc.serving import PATIENCE, Mesh, refusal, served
-from tests.rpc.test_metrics import EXECUTION, line, silent_port
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -83,10 +80,18 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
 @pytest.fixture
 async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
     """A collector of traces, which the environment names."""
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
     async with collecting() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector.endpoint)
+        for name, value in sent_to(collector).items():
+            monkeypatch.setenv(name, value)
         yield collector
+
+
+def sent_to(collector: Collector) -> dict[str, str]:
+    """The variables that have traces sent soon."""
+    return {
+        "OTEL_BSP_SCHEDULE_DELAY": "50",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.endpoint,
+    }
 
 
 @asynccontextmanager
@@ -254,24 +259,19 @@ async def test_each_attempt_is_a_span_and_no_provider_learns_of_the_trace(
 async def test_a_run_that_goes_on_after_a_crash_links_to_the_trace_it_began_in(
     collector: Collector, tmp_path: Path
 ) -> None:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("CONDUCTOR_")}
-    env |= {"CONDUCTOR_DATA_DIR": str(tmp_path), "CONDUCTOR_EXECUTION_ADDRESS": "127.0.0.1:0"}
-    first = await asyncio.create_subprocess_exec(*EXECUTION, env=env, stderr=PIPE)
-    try:
-        while '"serving"' not in (said := await line(first)):
-            pass
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{json.loads(said)['port']}") as channel:
-            mesh = Mesh(channel, 0)
-            request = gateway_pb.ExecuteRequest(input="Hello", model="mock-slow")
-            started = await mesh.gateway.StreamExecute(request, timeout=PATIENCE, metadata=SAMPLED)
-            watched = pb.WatchExecutionRequest(execution_id=started.job_id)
-            async for one in mesh.executions.WatchExecution(watched):
-                if one.event.HasField("on_llm_new_token"):
-                    break
-            await collector.until(lambda: any(one.name == STARTED for one in collector.spans))
-    finally:
-        first.kill()
-        await first.wait()
+    async with (
+        process(tmp_path, **sent_to(collector)) as first,
+        grpc.aio.insecure_channel(f"127.0.0.1:{first.port}") as channel,
+    ):
+        mesh = Mesh(channel, first.port)
+        request = gateway_pb.ExecuteRequest(input="Hello", model="mock-slow")
+        started = await mesh.gateway.StreamExecute(request, timeout=PATIENCE, metadata=SAMPLED)
+        watched = pb.WatchExecutionRequest(execution_id=started.job_id)
+        async for one in mesh.executions.WatchExecution(watched):
+            if one.event.HasField("on_llm_new_token"):
+                break
+        await collector.until(lambda: any(one.name == STARTED for one in collector.spans))
+        first.process.kill()
     async with traced(tmp_path, execution_lease_seconds=1) as mesh:
         async with asyncio.timeout(20):
             while (await mesh.get(started.job_id)).state != Execution.STATE_SUCCEEDED:
@@ -289,25 +289,10 @@ async def test_a_run_that_goes_on_after_a_crash_links_to_the_trace_it_began_in(
 async def test_what_is_logged_of_a_call_carries_the_ids_of_its_span(
     collector: Collector, tmp_path: Path
 ) -> None:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("CONDUCTOR_")}
-    env |= {
-        "CONDUCTOR_DATA_DIR": str(tmp_path),
-        "CONDUCTOR_EXECUTION_ADDRESS": "127.0.0.1:0",
-        "CONDUCTOR_LOG_LEVEL": "DEBUG",
-    }
-    process = await asyncio.create_subprocess_exec(*EXECUTION, env=env, stderr=PIPE)
-    try:
-        while '"serving"' not in (said := await line(process)):
-            pass
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{json.loads(said)['port']}") as channel:
-            await job(Mesh(channel, 0))
-        process.terminate()
-        _, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    logged = [json.loads(said) for said in errors.decode().splitlines() if said.startswith("{")]
+    async with process(tmp_path, CONDUCTOR_LOG_LEVEL="DEBUG", **sent_to(collector)) as one:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{one.port}") as channel:
+            await job(Mesh(channel, one.port))
+        logged = await one.stop()
     (called,) = (one for one in logged if one["message"] == f"/{STARTED}")
     span = of(collector.spans, STARTED)
     assert (called["trace_id"], called["span_id"]) == (span.trace_id, span.span_id)

@@ -15,13 +15,12 @@ from conductor.gateway.v1 import gateway_service_pb2
 from conductor_ai.cli import listing, times
 from conductor_ai.cli.connection import Address, ApiKey, call
 from conductor_ai.cli.exits import Exit
-from conductor_ai.cli.output import AsJson, tell
+from conductor_ai.cli.output import AsJson
 from conductor_ai.cli.tables import Column
 from conductor_ai.client import Client
 
 group = typer.Typer(name="audit", no_args_is_help=True, help="See who did what.")
 
-_LARGEST_PAGE = 200
 _ALL_ORGS = "-"
 _NO_SIDE_EFFECTS = 1
 
@@ -82,7 +81,7 @@ def list_records(
             parser=times.parse, metavar="TIME", help="Only what was done before this time."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(help="The most to list; 0 lists all.", min=0)] = 50,
+    limit: listing.Limit = 50,
     as_json: AsJson = False,
     address: Address = "",
     api_key: ApiKey = "",
@@ -91,24 +90,20 @@ def list_records(
 
     With --json each has all that is known of it, such as its request without secrets.
     """
-    # One more than is shown tells whether there are more.
-    page_size = min(limit + 1, _LARGEST_PAGE) if limit else _LARGEST_PAGE
-    filters = ListAuditRecordsRequest(page_size=page_size, org_id=org, principal=principal, rpc=rpc)
+    filters = ListAuditRecordsRequest(
+        page_size=listing.page_size(limit), org_id=org, principal=principal, rpc=rpc
+    )
     if since is not None:
         filters.create_time_from.CopyFrom(times.timestamp(since))
     if before is not None:
         filters.create_time_before.CopyFrom(times.timestamp(before))
     layout = _OF_ALL if org == _ALL_ORGS else _OF_ONE
+    filtered = principal or rpc or since or before
+    nothing = "no audit records are like that" if filtered else "no audit records yet"
 
     async def show(client: Client) -> Exit:
         found = client.audit_records(filters)
-        count, more = await listing.show(found, limit, layout, as_json=as_json)
-        if more:
-            tell(f"there are more than the {count} listed; --limit 0 lists all")
-        elif not count:
-            filtered = principal or rpc or since or before
-            tell("no audit records are like that" if filtered else "no audit records yet")
-        return Exit.SUCCEEDED
+        return await listing.show(found, limit, layout, nothing=nothing, as_json=as_json)
 
     call(address, api_key, show)
 

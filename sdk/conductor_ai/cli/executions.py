@@ -21,7 +21,6 @@ from conductor_ai.client import Client, ConductorError
 
 group = typer.Typer(name="executions", no_args_is_help=True, help="See runs and steer them.")
 
-_LARGEST_PAGE = 200
 _LAST_SEQUENCE = 2**32 - 1
 
 Id = Annotated[str, typer.Argument(help="The id of the run.", metavar="ID")]
@@ -59,31 +58,27 @@ def list_executions(
             parser=times.parse, metavar="TIME", help="Only runs created before this time."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(help="The most to list; 0 lists all.", min=0)] = 50,
+    limit: listing.Limit = 50,
     as_json: AsJson = False,
     address: Address = "",
     api_key: ApiKey = "",
 ) -> None:
     """List runs, newest first."""
-    # One more than is shown tells whether there are more.
-    page_size = min(limit + 1, _LARGEST_PAGE) if limit else _LARGEST_PAGE
-    filters = ListExecutionsRequest(page_size=page_size, agent_id=agent)
+    filters = ListExecutionsRequest(page_size=listing.page_size(limit), agent_id=agent)
     if state is not None:
         filters.state = Execution.State.Value(f"STATE_{state.name}")
     if since is not None:
         filters.create_time_from.CopyFrom(times.timestamp(since))
     if before is not None:
         filters.create_time_before.CopyFrom(times.timestamp(before))
+    filtered = state or agent or since or before
+    nothing = "no executions are like that" if filtered else "no executions yet"
 
     async def show(client: Client) -> Exit:
         found = client.list(filters)
-        count, more = await listing.show(found, limit, listing.EXECUTIONS, as_json=as_json)
-        if more:
-            tell(f"there are more than the {count} listed; --limit 0 lists all")
-        elif not count:
-            filtered = state or agent or since or before
-            tell("no executions are like that" if filtered else "no executions yet")
-        return Exit.SUCCEEDED
+        return await listing.show(
+            found, limit, listing.EXECUTIONS, nothing=nothing, as_json=as_json
+        )
 
     call(address, api_key, show)
 

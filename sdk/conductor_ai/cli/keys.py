@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
@@ -13,26 +12,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from conductor.auth.v1 import access_pb2
 from conductor.auth.v1.key_pb2 import Key
-from conductor_ai.cli import times
+from conductor_ai.cli import listing, times
 from conductor_ai.cli.connection import Address, ApiKey, call
 from conductor_ai.cli.exits import Exit
-from conductor_ai.cli.output import AsJson, json_line, one_line, tell
-from conductor_ai.cli.tables import ABSENT, Column, draw, fitted, plain, titles
+from conductor_ai.cli.output import AsJson, json_line, tell
+from conductor_ai.cli.tables import Column
 from conductor_ai.client import Client
 
 group = typer.Typer(name="keys", no_args_is_help=True, help="Manage the keys callers show.")
 
 _PREFIX = "SCOPE_"
-_COLUMNS = (
-    Column("id"),
-    Column("state", state=True),
-    Column("name"),
-    Column("org", below=True),
-    Column("scopes", below=True),
-    Column("created", below=True),
-    Column("expires", below=True),
-    Column("last used", below=True),
-)
+_ALL = 0
 
 
 class Scope(StrEnum):
@@ -97,19 +87,8 @@ def list_keys(
     """List keys, newest first, revoked and expired ones too."""
 
     async def show(client: Client) -> Exit:
-        now = datetime.now(UTC)
-        rows = []
-        async with aclosing(client.list_keys(org)) as keys:
-            async for key in keys:
-                if as_json:
-                    print(json_line(key))
-                else:
-                    rows.append(_cells(key, now))
-        if rows:
-            _show(rows)
-        elif not as_json:
-            tell("no keys yet")
-        return Exit.SUCCEEDED
+        found = client.list_keys(org)
+        return await listing.show(found, _ALL, _LAYOUT, nothing="no keys yet", as_json=as_json)
 
     call(address, api_key, show)
 
@@ -131,27 +110,30 @@ def revoke(
     call(address, api_key, end)
 
 
-def _show(rows: list[tuple[str, ...]]) -> None:
-    if sys.stdout.isatty():
-        draw(_COLUMNS, rows)
-        return
-    columns = fitted(_COLUMNS, rows)
-    for cells in (titles(columns), *rows):
-        print(plain(columns, cells))
+def _columns(when: Column) -> tuple[Column, ...]:
+    return (
+        Column("id", 32),
+        Column("state", 7, state=True),
+        Column("name", 12),
+        Column("org", 12, below=True),
+        Column("scopes", 8, below=True),
+        replace(when, below=True),
+        Column("expires", 20, below=True),
+        Column("last used", below=True),
+    )
 
 
-def _cells(key: Key, now: datetime) -> tuple[str, ...]:
-    cells = (
+def _cells(key: Key, when: str) -> tuple[str, ...]:
+    return (
         key.id,
-        _state(key, now),
+        _state(key, datetime.now(UTC)),
         key.name,
         key.org_id,
         ",".join(_scope(scope) for scope in key.scopes),
-        _moment(key.create_time),
+        when,
         _moment(key.expire_time),
         _moment(key.last_use_time),
     )
-    return tuple(one_line(cell) or ABSENT for cell in cells)
 
 
 def _state(key: Key, now: datetime) -> str:
@@ -171,3 +153,6 @@ def _scope(scope: access_pb2.Scope.ValueType) -> str:
 
 def _moment(stamp: Timestamp) -> str:
     return times.moment(stamp) if stamp.seconds else ""
+
+
+_LAYOUT = listing.Layout(_columns, _cells)

@@ -7,19 +7,26 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Generic, TypeVar
+from typing import Annotated, Final, Generic, TypeVar
+
+import typer
 
 from conductor.audit.v1.audit_record_pb2 import AuditRecord
+from conductor.auth.v1.key_pb2 import Key
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor_ai.cli import times
-from conductor_ai.cli.output import json_line, one_line
+from conductor_ai.cli.exits import Exit
+from conductor_ai.cli.output import json_line, one_line, tell
 from conductor_ai.cli.tables import ABSENT, Column, draw, plain, titles
 from conductor_ai.cli.usage import cost
 
-T = TypeVar("T", bound=Execution | AuditRecord)
+T = TypeVar("T", bound=Execution | AuditRecord | Key)
+
+Limit = Annotated[int, typer.Option(help="The most to list; 0 lists all.", min=0)]
 
 _AGE = Column("age")
 _CREATED = Column("created", 20)
+_LARGEST_PAGE = 200
 
 
 @dataclass(frozen=True)
@@ -100,10 +107,19 @@ def _rows_for(layout: Layout[T], as_json: bool) -> _JsonRows[T] | _PlainRows[T] 
     return _TerminalRows(layout) if sys.stdout.isatty() else _PlainRows(layout)
 
 
+def page_size(limit: int) -> int:
+    """Choose how many to ask for at a time: one more than is shown tells whether there are more."""
+    return min(limit + 1, _LARGEST_PAGE) if limit else _LARGEST_PAGE
+
+
 async def show(
-    things: AsyncGenerator[T, None], limit: int, layout: Layout[T], *, as_json: bool
-) -> tuple[int, bool]:
-    """Show the first things, or all for a limit of 0; answers how many, and whether there are more."""
+    things: AsyncGenerator[T, None], limit: int, layout: Layout[T], *, nothing: str, as_json: bool
+) -> Exit:
+    """Show the first things, or all for a limit of 0.
+
+    Args:
+        nothing: what is told when there are none.
+    """
     rows = _rows_for(layout, as_json)
     count, more = 0, False
     async with aclosing(things):
@@ -114,7 +130,11 @@ async def show(
             count += 1
             rows.add(thing)
     rows.end()
-    return count, more
+    if more:
+        tell(f"there are more than the {count} listed; --limit 0 lists all")
+    elif not count:
+        tell(nothing)
+    return Exit.SUCCEEDED
 
 
 def _shown(cells: tuple[str, ...]) -> tuple[str, ...]:
