@@ -49,6 +49,8 @@ _READING_SHARE = 20
 """How many times as long as it took to read what waits it is not read again."""
 _LONGEST_REST = 5.0
 """Seconds for which it is not read again, at most."""
+_HASTE = 4
+"""How many times as soon is tried again what the store was away for."""
 _TOLD_AT_ONCE = 500
 
 
@@ -181,11 +183,13 @@ class Worker:
     @staticmethod
     async def _repeat(work: Callable[[], Awaitable[None]], every: float) -> None:
         while True:
+            pause = every
             try:
                 await work()
             except DomainError as error:
                 _LOG.warning("the store is in trouble, trying again: %s", error)
-            await asyncio.sleep(every)
+                pause = every / _HASTE
+            await asyncio.sleep(pause)
 
     # The lease
 
@@ -241,6 +245,7 @@ class Worker:
             needed.add(due.owner)
             if _waiting(due) not in self._active:
                 self._turns.resume(_waiting(due), due.slot)
+        self._begin_due()
         await self._read_what_waits()
         self._begin_due()
         for lease in still:
