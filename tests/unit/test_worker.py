@@ -508,6 +508,35 @@ async def test_a_lease_outlives_a_store_that_was_away_for_nearly_as_long() -> No
 
 
 @in_virtual_time
+async def test_telling_many_their_place_keeps_a_slow_store_free_for_the_lease() -> None:
+    class Slow(MemoryStore):
+        """Does one thing after the other, each in a hundredth of a second."""
+
+        most = waiting = 0
+
+        def __init__(self) -> None:
+            super().__init__(Memory(), COLLECTIONS)
+            self.free = asyncio.Lock()
+
+        async def write(self, *writes: Write) -> None:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+            async with self.free:
+                await asyncio.sleep(0.01)
+            self.waiting -= 1
+            await super().write(*writes)
+
+    store = Slow()
+    house = House({"m": silence}, store=store, pace=Pace(concurrency=0))
+    runs = [await house.start(str(number)) for number in range(600)]
+    store.most = 0
+    async with house.working():
+        await asyncio.sleep(30)
+        assert store.most < 60
+        assert [(await house.log(run))[-1].kind for run in runs] == ["job_queued"] * 600
+
+
+@in_virtual_time
 async def test_a_dead_workers_runs_do_not_wait_until_all_that_waits_was_read() -> None:
     class Long(MemoryStore):
         """Takes long to read what waits."""

@@ -51,7 +51,9 @@ _LONGEST_REST = 5.0
 """Seconds for which it is not read again, at most."""
 _HASTE = 4
 """How many times as soon is tried again what the store was away for."""
-_TOLD_AT_ONCE = 500
+_TOLD_IN_A_SWEEP = 500
+_TOLD_AT_ONCE = 50
+"""What else goes to the store, renewals above all, waits for no more than these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +276,10 @@ class Worker:
         self._next_reading = ended + min(_READING_SHARE * (ended - began), _LONGEST_REST)
 
     async def _tell_places(self) -> None:
-        """Tell runs that wait their place, when they begin to and whenever it has halved."""
+        """Tell runs that wait their place, when they begin to and whenever it has halved.
+
+        Those for whom a slow store leaves no time are told after the next sweep.
+        """
         places = dict(self._turns.places())
         told = {waiting: self._told[waiting] for waiting in self._told.keys() & places.keys()}
         self._told = told
@@ -283,10 +288,14 @@ class Worker:
             for waiting, position in places.items()
             if waiting not in told or 2 * position <= told[waiting]
         ]
-        tellings = (self._tell_place(*one) for one in heapq.nsmallest(_TOLD_AT_ONCE, news))
-        for outcome in await asyncio.gather(*tellings, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        until = self._monotonic() + self._pace.sweep_every
+        nearest = heapq.nsmallest(_TOLD_IN_A_SWEEP, news)
+        while nearest and self._monotonic() < until:
+            tellings = (self._tell_place(*one) for one in nearest[:_TOLD_AT_ONCE])
+            for outcome in await asyncio.gather(*tellings, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            del nearest[:_TOLD_AT_ONCE]
 
     async def _tell_place(self, position: int, waiting: Waiting) -> None:
         org, id_ = waiting.org, waiting.id
