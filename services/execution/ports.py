@@ -117,6 +117,10 @@ class Executions(Protocol):
         """Delete a run and its log. Raises FencedError when the document has another version."""
         ...
 
+    async def erase(self, org: str, id_: str) -> None:
+        """Delete what is left of the log of a run that is there no more."""
+        ...
+
     async def events(self, org: str, id_: str, after: int) -> Sequence[Event]:
         """Read a page of events after a sequence; empty only at the end of the log."""
         ...

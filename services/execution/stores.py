@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -197,6 +198,10 @@ class StoredExecutions:
         except ConflictError:
             raise FencedError from None
 
+    async def erase(self, org: str, id_: str) -> None:
+        """Delete a log."""
+        await self._store.write(Erase(EVENTS, org, id_))
+
     async def events(self, org: str, id_: str, after: int) -> Sequence[Event]:
         """Read a page of events."""
         entries = await self._store.read(
@@ -222,13 +227,15 @@ class StoredLeases:
         return Renewal(worker, 1)
 
     async def renew(self, lease: Renewal) -> Renewal:
-        """Renew a lease."""
-        document = Document(MESH_ORG, lease.worker, 0, {}, version=lease.counter)
-        try:
-            await self._store.write(Replace(WORKERS, document))
-        except ConflictError:
-            raise FencedError from None
-        return Renewal(lease.worker, lease.counter + 1)
+        """Renew a lease; only its worker does, so one that is newer was renewed without an answer."""
+        counter: int | None = lease.counter
+        while counter is not None:
+            document = Document(MESH_ORG, lease.worker, 0, {}, version=counter)
+            with suppress(ConflictError):
+                await self._store.write(Replace(WORKERS, document))
+                return Renewal(lease.worker, counter + 1)
+            counter = await self._store.version(WORKERS, MESH_ORG, lease.worker)
+        raise FencedError
 
     async def all(self) -> Sequence[Renewal]:
         """Read every lease."""

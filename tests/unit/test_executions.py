@@ -281,28 +281,53 @@ async def test_a_start_cut_in_half_can_be_cancelled() -> None:
 
 @in_virtual_time
 async def test_an_end_cut_in_half_is_repaired_by_whoever_needs_it() -> None:
-    for need in ("answer", "cancel", "worker"):
+    for need in ("watch", "cancel", "delete", "worker"):
         store = Halving()
         house = House({"m": words("a", "b", every=0.1)}, store=store)
         execution = await house.start()
         async with house.working():
             await asyncio.sleep(0.15)
             store.power_fails = True
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
         store.power_fails = False
         assert (await house.log(execution))[-1].kind == "result"
         assert not (await house.service.get(ORG, execution.id)).finished
-        if need == "answer":
-            assert (await house.service.answer(ORG, execution.id, asyncio.sleep(0))).result == "ab"
+        if need == "watch":
+            seen = house.watches.ended(ORG, execution.id)
+            assert (await house.service.answer(ORG, execution.id, seen)).result == "ab"
         elif need == "cancel":
             with pytest.raises(DomainError) as caught:
                 await house.service.cancel(ORG, execution.id, "call:1")
             assert reason(caught) == "EXECUTION_FINISHED"
+        elif need == "delete":
+            await house.service.delete(ORG, execution.id)
+            assert await house.log(execution) == []
+            continue
         else:
             async with house.beside().working():
                 await asyncio.sleep(10)
         repaired = await house.service.get(ORG, execution.id)
         is_sound(repaired, await house.log(repaired))
+
+
+@in_virtual_time
+async def test_a_delete_cut_in_half_shows_nothing_and_is_finished_by_its_repetition() -> None:
+    store = Halving()
+    house = House({"m": words("a")}, store=store)
+    async with house.working():
+        execution = await house.end_of(await house.start())
+    store.power_fails = True
+    with pytest.raises(DomainError):
+        await house.service.delete(ORG, execution.id)
+    store.power_fails = False
+    for after in (0, 1, len(await house.log(execution))):
+        with pytest.raises(DomainError) as caught:
+            await house.watches.open(ORG, execution.id, after)
+        assert reason(caught) == "EXECUTION_NOT_FOUND"
+    with pytest.raises(DomainError) as caught:
+        await house.service.delete(ORG, execution.id)
+    assert reason(caught) == "EXECUTION_NOT_FOUND"
+    assert await house.log(execution) == []
 
 
 @in_virtual_time

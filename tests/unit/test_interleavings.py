@@ -208,6 +208,7 @@ class World:
                 after = watcher.sequences[-1] if watcher.sequences else watcher.after
                 watch = await reader.house.watches.open(ORG, watcher.run.id, after)
                 if watch.end is not None:
+                    assert (await self.calm.service.get(ORG, watcher.run.id)).finished
                     return
                 async with aclosing(watch.pages) as pages:
                     async for page in pages:
@@ -215,6 +216,9 @@ class World:
                             assert not watcher.terminal
                             watcher.sequences += [event.sequence for event in page.events]
                             watcher.terminal = page.terminal
+                            # Whoever has seen the end finds the run ended.
+                            run = await self.calm.service.get(ORG, watcher.run.id)
+                            assert run.finished or not page.terminal
                         if self.random.random() < 0.05:
                             break
                         await asyncio.sleep(self.random.choice((0, 0, 0.1, 2)))

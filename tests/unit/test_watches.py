@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -14,10 +14,11 @@ from services.execution import domain
 from services.execution.domain import Event, Kind
 from services.execution.ports import Prompt, Report
 from services.execution.stores import COLLECTIONS
+from services.execution.usecases.channels import events_channel
 from services.execution.usecases.watches import Page, Watches
 from services.kit.errors import DomainError, Reason
 from services.kit.storage.inprocess import InProcessWakeups
-from services.kit.storage.ports import Entry, store_unavailable
+from services.kit.storage.ports import Collection, Entry, Write, store_unavailable
 from tests.fakes.house import ORG, House, house_at_work, silence, words
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import in_virtual_time, monotonic
@@ -259,6 +260,70 @@ async def test_a_cursor_at_the_end_of_a_finished_run_has_nothing_to_come() -> No
         watch = await house.watches.open(ORG, execution.id, last - 1)
         assert watch.end is None
         assert [page.last async for page in watch.pages if page] == [last]
+
+
+@pytest.mark.parametrize("between", [0.03, 5.0], ids=["in a moment", "much later"])
+@in_virtual_time
+async def test_who_has_seen_the_end_finds_the_run_ended_and_may_delete_it(between: float) -> None:
+    class OneByOne(MemoryStore):
+        """Takes a while between an event and what it makes of the run, as a remote store does."""
+
+        async def write(self, *writes: Write) -> None:
+            await super().write(*writes[:1])
+            for write in writes[1:]:
+                await asyncio.sleep(between)
+                await super().write(write)
+
+    store = OneByOne(Memory(), COLLECTIONS)
+    async with house_at_work({"m": words("a", "b", every=0.01)}, store=store) as house:
+        execution = await house.start()
+        while not (log := await house.log(execution)) or log[-1].kind != Kind.RESULT:
+            await asyncio.sleep(0.001)
+        for after in (0, len(log) - 1, len(log)):
+            watcher = await Watcher(house, execution.id, after).end()
+            assert watcher.error is None
+            assert (await house.service.get(ORG, execution.id)).finished
+        await house.service.delete(ORG, execution.id)
+
+
+@in_virtual_time
+async def test_a_live_watcher_who_sees_the_end_finds_the_run_ended() -> None:
+    class Late(MemoryStore):
+        """Lets some time pass before the run is stored as ended."""
+
+        async def write(self, *writes: Write) -> None:
+            await super().write(*writes[:1])
+            await asyncio.sleep(0.3)
+            await super().write(*writes[1:])
+
+    house = House({"m": words("a")}, store=Late(Memory(), COLLECTIONS))
+    execution = await house.start()
+    watcher = Watcher(house, execution.id)
+    await asyncio.sleep(0.5)
+    cancelling = asyncio.create_task(house.service.cancel(ORG, execution.id, "call:1"))
+    await asyncio.sleep(0.01)
+    await house.wakeups.publish(events_channel(ORG, execution.id))
+    await watcher.end()
+    assert watcher.terminal
+    assert (await house.service.get(ORG, execution.id)).finished
+    with suppress(DomainError):
+        await cancelling
+
+
+@in_virtual_time
+async def test_what_is_appended_costs_a_live_watch_no_more_than_reading_the_log() -> None:
+    class Versions(MemoryStore):
+        asked = 0
+
+        async def version(self, collection: Collection, org: str, id_: str) -> int | None:
+            self.asked += 1
+            return await super().version(collection, org, id_)
+
+    store = Versions(Memory(), COLLECTIONS)
+    async with house_at_work({"m": words(*"abcdefgh", every=0.5)}, store=store) as house:
+        watcher = Watcher(house, (await house.start()).id)
+        await watcher.end()
+        assert store.asked == 1
 
 
 @pytest.mark.parametrize("beyond", [1, 2**32 - 1])

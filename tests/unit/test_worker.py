@@ -15,7 +15,7 @@ from services.execution import domain
 from services.execution.adapters.metrics import Unmetered
 from services.execution.domain import Kind, ModelError, State, Turn, Waiting
 from services.execution.ports import Prompt, Report
-from services.execution.stores import COLLECTIONS
+from services.execution.stores import COLLECTIONS, WORKERS
 from services.execution.usecases.channels import (
     read_work_item,
     resumed_item,
@@ -24,7 +24,16 @@ from services.execution.usecases.channels import (
 )
 from services.execution.usecases.worker import Pace
 from services.kit.errors import DomainError, Reason
-from services.kit.storage.ports import Append, Store, Write, store_full, store_unavailable
+from services.kit.storage.ports import (
+    Append,
+    Document,
+    Query,
+    Replace,
+    Store,
+    Write,
+    store_full,
+    store_unavailable,
+)
 from services.kit.tasks import ended
 from tests.fakes.house import ORG, House, Says, Talker, house_at_work, is_sound, silence, words
 from tests.fakes.memory import Memory, MemoryStore
@@ -408,6 +417,145 @@ async def test_a_model_is_not_asked_again_for_a_store_that_comes_back_in_time(
         is_sound(ended_run, log)
         assert ended_run.result == "abcdefgh"
         assert await payloads(house, ended_run, Kind.JOB_RESUMED) == []
+
+
+@pytest.mark.parametrize("away", [0.0, 2.0], ids=["at once", "a while later"])
+@in_virtual_time
+async def test_a_run_goes_on_when_each_write_is_done_and_some_answers_are_lost(away: float) -> None:
+    class Forgetful(MemoryStore):
+        """Loses the answer of each fifth write, and is gone for a while then."""
+
+        writes = 0
+        back_at = 0.0
+
+        def _check_open(self) -> None:
+            if monotonic() < self.back_at:
+                raise store_unavailable()
+
+        async def write(self, *writes: Write) -> None:
+            await super().write(*writes)
+            self.writes += 1
+            if self.writes > 5 and self.writes % 5 == 0:
+                self.back_at = monotonic() + away
+                raise store_unavailable()
+
+    store = Forgetful(Memory(), COLLECTIONS)
+    async with house_at_work({"m": words(*"abcdefghijkl", every=0.5)}, store=store) as house:
+        execution = await house.start()
+        await asyncio.sleep(60)
+        store.back_at = 0.0
+        ended_run = await house.service.get(ORG, execution.id)
+        log = await house.log(ended_run)
+        is_sound(ended_run, log)
+        assert {event.writer for event in log} == {"", "worker_1_1"}
+        assert await payloads(house, ended_run, Kind.JOB_RESUMED) == []
+
+
+@in_virtual_time
+async def test_an_end_whose_answer_was_lost_is_stored_whole_as_soon_as_the_store_is_back() -> None:
+    class Halved(MemoryStore):
+        """Keeps the terminal event, and loses its projection and the answer."""
+
+        power_fails = True
+
+        async def write(self, *writes: Write) -> None:
+            ends = isinstance(writes[0], Append) and len(writes) == 2 and monotonic() > 0.5
+            if self.power_fails and ends:
+                self.power_fails = False
+                await super().write(writes[0])
+                raise store_unavailable()
+            await super().write(*writes)
+
+    store = Halved(Memory(), COLLECTIONS)
+    async with house_at_work({"m": words("a", "b", every=0.5)}, store=store) as house:
+        execution = await house.start()
+        await asyncio.sleep(1.3)
+        assert not store.power_fails
+        ended_run = await house.service.get(ORG, execution.id)
+        is_sound(ended_run, await house.log(ended_run))
+
+
+@in_virtual_time
+async def test_a_worker_whose_renewal_was_done_and_not_answered_keeps_its_runs() -> None:
+    class Forgetful(MemoryStore):
+        renewals = 0
+
+        async def write(self, *writes: Write) -> None:
+            await super().write(*writes)
+            if isinstance(writes[0], Replace) and writes[0].collection is WORKERS:
+                self.renewals += 1
+                if self.renewals == 2:
+                    raise store_unavailable()
+
+    store = Forgetful(Memory(), COLLECTIONS)
+    async with house_at_work({"m": words(*"abcdefgh", every=1)}, store=store) as house:
+        ended_run = await house.end_of(await house.start())
+        assert store.renewals > 2
+        assert await payloads(house, ended_run, Kind.JOB_RESUMED) == []
+
+
+@in_virtual_time
+async def test_a_lease_outlives_a_store_that_was_away_for_nearly_as_long() -> None:
+    store = Troubled()
+    async with house_at_work({"m": words(*"abcdefgh", every=1.5)}, store=store) as house:
+        execution = await house.start()
+        await asyncio.sleep(2.1)
+        store.trouble = store_unavailable()
+        await asyncio.sleep(TTL - 0.9)
+        store.trouble = None
+        ended_run = await house.end_of(execution)
+        assert await payloads(house, ended_run, Kind.JOB_RESUMED) == []
+
+
+@in_virtual_time
+async def test_telling_many_their_place_keeps_a_slow_store_free_for_the_lease() -> None:
+    class Slow(MemoryStore):
+        """Does one thing after the other, each in a hundredth of a second."""
+
+        most = waiting = 0
+
+        def __init__(self) -> None:
+            super().__init__(Memory(), COLLECTIONS)
+            self.free = asyncio.Lock()
+
+        async def write(self, *writes: Write) -> None:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+            async with self.free:
+                await asyncio.sleep(0.01)
+            self.waiting -= 1
+            await super().write(*writes)
+
+    store = Slow()
+    house = House({"m": silence}, store=store, pace=Pace(concurrency=0))
+    runs = [await house.start(str(number)) for number in range(600)]
+    store.most = 0
+    async with house.working():
+        await asyncio.sleep(30)
+        assert store.most < 60
+        assert [(await house.log(run))[-1].kind for run in runs] == ["job_queued"] * 600
+
+
+@in_virtual_time
+async def test_a_dead_workers_runs_do_not_wait_until_all_that_waits_was_read() -> None:
+    class Long(MemoryStore):
+        """Takes long to read what waits."""
+
+        async def query(self, query: Query) -> list[Document]:
+            if query.equal == {"state": "QUEUED"}:
+                await asyncio.sleep(30)
+            return await super().query(query)
+
+    memory = Memory()
+    dead = House({"m": silence}, store=MemoryStore(memory, COLLECTIONS))
+    execution = await dead.start()
+    await dead.worker.start()
+    serving = asyncio.create_task(dead.worker.serve())
+    await dead.until(execution, Kind.LLM_START)
+    await ended(serving)
+    heir = dead.beside(store=Long(memory, COLLECTIONS), says={"m": words("a")})
+    async with heir.working():
+        await heir.until(execution, Kind.RESULT, within=TTL + 34)
 
 
 @in_virtual_time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from services.kit.errors import DomainError, Reason, Resource, Violation, invali
 _CANCEL_TRIES = 200
 _DELETE_TRIES = 10
 _START_TRIES = 10
+_FIRST_LOOK, _LAST_LOOK = 0.01, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ class ExecutionService:
         return execution
 
     async def answer(self, org: str, execution_id: str, ended: Awaitable[None]) -> Execution:
-        """Wait for the end of a run and read it, even if its projection fell behind.
+        """Wait for the end of a run and read it.
 
         Raises:
             DomainError: what the run ended with, unless it succeeded; what kept us from waiting.
@@ -183,8 +185,6 @@ class ExecutionService:
         try:
             await ended
             execution = await self.get(org, execution_id)
-            if not execution.finished:
-                execution = await self._repaired(execution)
         except DomainError as error:
             raise domain.about(error, execution_id) from error
         failed = domain.outcome(execution)
@@ -229,7 +229,7 @@ class ExecutionService:
             execution = await self._stored(org, execution_id)
             last = await self._executions.last_event(org, execution_id)
             if last is not None and domain.is_behind(execution, last):
-                await self._repaired(execution)
+                await repair(self._executions, execution)
                 continue
             if execution.finished:
                 if execution.state is domain.State.CANCELLED:
@@ -267,8 +267,16 @@ class ExecutionService:
             DomainError: EXECUTION_NOT_FOUND, EXECUTION_NOT_FINISHED, CONFLICT.
         """
         for _ in range(_DELETE_TRIES):
-            execution = await self._stored(org, execution_id)
+            execution = await self._executions.get(org, execution_id)
+            if execution is None:
+                # Somebody may have come no further than to delete the run itself.
+                await self._executions.erase(org, execution_id)
+                raise domain.not_found(execution_id)
             if not execution.finished:
+                last = await self._executions.last_event(org, execution_id)
+                if last is not None and last.kind in domain.TERMINAL_KINDS:
+                    await repair(self._executions, execution)
+                    continue
                 raise DomainError(
                     Reason.REASON_EXECUTION_NOT_FINISHED,
                     f"Execution {execution_id} is {execution.state}; cancel it or wait for its end.",
@@ -281,14 +289,27 @@ class ExecutionService:
             return
         raise _contended(execution_id)
 
-    async def _repaired(self, execution: Execution) -> Execution:
-        """Bring a projection that fell behind up to its log."""
-        log = await whole_log(self._executions, execution.org, execution.id)
-        projected, _ = domain.repair(execution, log)
-        try:
-            return await self._executions.save(projected)
-        except FencedError:
-            return await self._stored(execution.org, execution.id)
+
+async def repair(executions: Executions, execution: Execution) -> None:
+    """Bring a projection that fell behind up to its log, unless somebody is faster."""
+    log = await whole_log(executions, execution.org, execution.id)
+    projected, _ = domain.repair(execution, log)
+    with suppress(FencedError):
+        await executions.save(projected)
+
+
+async def settle(executions: Executions, org: str, id_: str) -> None:
+    """See that a run whose log has ended is stored as ended.
+
+    Its writer, between two writes, is given a moment; then it counts as dead.
+    """
+    pause = _FIRST_LOOK
+    while (execution := await executions.get(org, id_)) is not None and not execution.finished:
+        if pause > _LAST_LOOK:
+            await repair(executions, execution)
+        else:
+            await asyncio.sleep(pause)
+            pause *= 2
 
 
 async def whole_log(executions: Executions, org: str, id_: str) -> list[domain.Event]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import partial
+from typing import TypeVar
 
 from services.execution import domain
 from services.execution.domain import (
@@ -36,6 +37,8 @@ _LOG = logging.getLogger(__name__)
 _TRIES = 20
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
+
+T = TypeVar("T")
 
 
 class End(Enum):
@@ -357,16 +360,19 @@ class Run:
 
     async def _record(self, course: _Course, text: str) -> None:
         events = self._tokens(course, text, self._tools.clock())
-        head = self._head
-        await self._insist(
-            events, partial(self._executions.append, self._org, self._id, head, events)
-        )
+        await self._insist(partial(self._append, events))
         self._head += len(events)
         await self._tools.wakeups.publish(events_channel(self._org, self._id))
 
-    async def _insist(
-        self, events: Sequence[Event], write: Callable[[], Awaitable[object]]
-    ) -> None:
+    async def _append(self, events: Sequence[Event]) -> None:
+        try:
+            await self._executions.append(self._org, self._id, self._head, events)
+        except FencedError:
+            # An earlier try may have done it, and only its answer was lost.
+            if await self._executions.last_event(self._org, self._id) != events[-1]:
+                raise
+
+    async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write while this worker may, however often the store is away meanwhile.
 
         What a model said is dear: it is not asked again for a store that comes back in time.
@@ -375,20 +381,13 @@ class Run:
         while True:
             self._may_write()
             try:
-                await write()
+                return await write()
             except DomainError as error:
                 if error.retry_after is None:
                     raise
                 _LOG.info("run %s waits for the store: %s", self._id, error)
-            else:
-                return
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-            with suppress(DomainError):
-                last = await self._executions.last_event(self._org, self._id)
-                if last == events[-1]:
-                    # It was written; only the answer was lost.
-                    return
 
     def _tokens(self, course: _Course, text: str, now: int) -> list[Event]:
         return domain.tokens(self._head, course.step, course.attempt, text, self._worker, now)
@@ -424,35 +423,32 @@ class Run:
         await self._commit(finished, [*last, *events])
 
     async def _commit(self, changed: Execution, events: Sequence[Event]) -> None:
-        """Append events and store the projection they lead to.
+        """Append events and store the projection they lead to."""
+        self._claimed = await self._insist(partial(self._store, changed, events))
+        self._head = events[-1].sequence
+        if changed.finished:
+            self._tools.metrics.ended(changed)
+        await self._tools.wakeups.publish(events_channel(self._org, self._id))
 
-        A store without transactions may have done the first without the second.
+    async def _store(self, changed: Execution, events: Sequence[Event]) -> Execution:
+        """Append and project, or do what is left of it.
+
+        A store without transactions may have done the first without the second, the answer of an
+        earlier try may have been lost, and somebody may have repaired the document meanwhile.
         """
-        head = self._head
-        write = partial(self._executions.commit, changed, head, events)
         for _ in range(_TRIES):
-            try:
-                await self._insist(events, write)
-            except FencedError:
-                # Only the document may have moved, by somebody who repaired it.
-                last = await self._executions.last_event(self._org, self._id)
-                fresh = await self._executions.get(self._org, self._id)
-                if last is None or fresh is None:
-                    raise
-                changed = replace(changed, version=fresh.version)
-                if last == events[-1]:
-                    write = partial(self._executions.save, changed)
-                elif last.sequence == head:
-                    write = partial(self._executions.commit, changed, head, events)
-                else:
-                    raise
-                continue
-            self._claimed = replace(changed, version=changed.version + 1)
-            self._head = events[-1].sequence
-            if changed.finished:
-                self._tools.metrics.ended(changed)
-            await self._tools.wakeups.publish(events_channel(self._org, self._id))
-            return
+            with suppress(FencedError):
+                return await self._executions.commit(changed, self._head, events)
+            last = await self._executions.last_event(self._org, self._id)
+            fresh = await self._executions.get(self._org, self._id)
+            if last is None or fresh is None:
+                break
+            changed = replace(changed, version=fresh.version)
+            if last == events[-1]:
+                with suppress(FencedError):
+                    return await self._executions.save(changed)
+            elif last.sequence != self._head:
+                break
         raise FencedError
 
     # Giving up

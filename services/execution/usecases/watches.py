@@ -20,6 +20,7 @@ from services.execution import domain
 from services.execution.domain import Event
 from services.execution.ports import Executions, Metrics, Wakeups
 from services.execution.usecases.channels import events_channel
+from services.execution.usecases.executions import settle
 from services.kit.errors import DomainError, Reason
 
 _LOG = logging.getLogger(__name__)
@@ -107,10 +108,9 @@ class Watches:
         Raises:
             DomainError: EXECUTION_NOT_FOUND, CURSOR_OUT_OF_RANGE; while watching also SHUTTING_DOWN.
         """
-        known = (org, execution_id, after) in self._kept
         first = await self._replay(org, execution_id, after)
-        # What was read just now exists; what was kept or is not there may be of a deleted run.
-        if (known or first is None) and await self._executions.version(org, execution_id) is None:
+        # What was kept may be of a deleted run, and so may be what is left of a log.
+        if await self._executions.version(org, execution_id) is None:
             raise domain.not_found(execution_id)
         if first is not None:
             return Watch(self._watch(org, execution_id, first), caught_up=False, end=None)
@@ -123,6 +123,7 @@ class Watches:
                 metadata={"last_sequence": str(head)},
             )
         if after == head and last is not None and last.kind in domain.TERMINAL_KINDS:
+            await settle(self._executions, org, execution_id)
             return Watch(_nothing(), caught_up=True, end=last)
         return Watch(self._follow(org, execution_id, after), caught_up=True, end=None)
 
@@ -213,11 +214,8 @@ class Watches:
         if kept is not None:
             self._kept.move_to_end(key)
             return kept
-        events = await self._executions.events(org, execution_id, after)
-        if not events:
-            return None
-        page = Page(execution_id, events)
-        if len(events) >= _WORTH_KEEPING:
+        page = await read_page(self._executions, org, execution_id, after)
+        if page is not None and len(page.events) >= _WORTH_KEEPING:
             self._kept[key] = page
             if len(self._kept) > _KEPT_PAGES:
                 self._kept.popitem(last=False)
@@ -247,6 +245,20 @@ class Watches:
     def coalescing(self) -> float:
         """Say how long appends are gathered before watchers are told, in seconds."""
         return min(_MAX_COALESCING, self._watchers * _SECONDS_PER_WATCHER)
+
+
+async def read_page(executions: Executions, org: str, id_: str, after: int) -> Page | None:
+    """Read the page after a cursor; None when there is none.
+
+    Nobody gets to see that a run has ended before all others can.
+    """
+    events = await executions.events(org, id_, after)
+    if not events:
+        return None
+    page = Page(id_, events)
+    if page.terminal:
+        await settle(executions, org, id_)
+    return page
 
 
 async def _nothing() -> AsyncGenerator[Page | None, None]:
@@ -317,6 +329,7 @@ class _Feed:
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         heard = loop.time()
+        silent = False
         while True:
             self._woken.clear()
             page = await self._read()
@@ -327,28 +340,35 @@ class _Feed:
                     return
                 await asyncio.sleep(self._watches.coalescing())
                 continue
-            if self.gone:
+            if silent and await self._is_gone():
+                self.gone = True
                 self.wake_watchers()
                 return
             if loop.time() - heard >= self._heartbeat_seconds:
                 heard = loop.time()
                 self.beats += 1
                 self.wake_watchers()
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(min(self._poll_seconds, self._heartbeat_seconds)):
                     await self._woken.wait()
+                silent = False
+            except TimeoutError:
+                silent = True
 
     async def _read(self) -> Page | None:
         """Read the next page, if there is one and the store answers."""
         try:
-            events = await self._executions.events(self._org, self._id, self.head)
-            if not events:
-                self.gone = await self._executions.version(self._org, self._id) is None
-                return None
+            page = await read_page(self._executions, self._org, self._id, self.head)
         except DomainError as error:
             _LOG.warning("the feed of %s waits for the store: %s", self._id, error)
             return None
-        page = Page(self._id, events)
-        self._recent.append((self.head, page))
-        self.head = page.last
+        if page is not None:
+            self._recent.append((self.head, page))
+            self.head = page.last
         return page
+
+    async def _is_gone(self) -> bool:
+        """Tell whether the run was deleted."""
+        with suppress(DomainError):
+            return await self._executions.version(self._org, self._id) is None
+        return False

@@ -49,7 +49,11 @@ _READING_SHARE = 20
 """How many times as long as it took to read what waits it is not read again."""
 _LONGEST_REST = 5.0
 """Seconds for which it is not read again, at most."""
-_TOLD_AT_ONCE = 500
+_HASTE = 4
+"""How many times as soon is tried again what the store was away for."""
+_TOLD_IN_A_SWEEP = 500
+_TOLD_AT_ONCE = 50
+"""What else goes to the store, renewals above all, waits for no more than these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +185,13 @@ class Worker:
     @staticmethod
     async def _repeat(work: Callable[[], Awaitable[None]], every: float) -> None:
         while True:
+            pause = every
             try:
                 await work()
             except DomainError as error:
                 _LOG.warning("the store is in trouble, trying again: %s", error)
-            await asyncio.sleep(every)
+                pause = every / _HASTE
+            await asyncio.sleep(pause)
 
     # The lease
 
@@ -241,6 +247,7 @@ class Worker:
             needed.add(due.owner)
             if _waiting(due) not in self._active:
                 self._turns.resume(_waiting(due), due.slot)
+        self._begin_due()
         await self._read_what_waits()
         self._begin_due()
         for lease in still:
@@ -269,7 +276,10 @@ class Worker:
         self._next_reading = ended + min(_READING_SHARE * (ended - began), _LONGEST_REST)
 
     async def _tell_places(self) -> None:
-        """Tell runs that wait their place, when they begin to and whenever it has halved."""
+        """Tell runs that wait their place, when they begin to and whenever it has halved.
+
+        Those for whom a slow store leaves no time are told after the next sweep.
+        """
         places = dict(self._turns.places())
         told = {waiting: self._told[waiting] for waiting in self._told.keys() & places.keys()}
         self._told = told
@@ -278,10 +288,14 @@ class Worker:
             for waiting, position in places.items()
             if waiting not in told or 2 * position <= told[waiting]
         ]
-        tellings = (self._tell_place(*one) for one in heapq.nsmallest(_TOLD_AT_ONCE, news))
-        for outcome in await asyncio.gather(*tellings, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        until = self._monotonic() + self._pace.sweep_every
+        nearest = heapq.nsmallest(_TOLD_IN_A_SWEEP, news)
+        while nearest and self._monotonic() < until:
+            tellings = (self._tell_place(*one) for one in nearest[:_TOLD_AT_ONCE])
+            for outcome in await asyncio.gather(*tellings, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            del nearest[:_TOLD_AT_ONCE]
 
     async def _tell_place(self, position: int, waiting: Waiting) -> None:
         org, id_ = waiting.org, waiting.id
