@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     section: ClassVar[str] = ""
     """What the names of a service's own settings begin with: one that is not known is refused."""
 
+    knows_all: ClassVar[bool] = False
+    """Whether it has all settings there are but those of `sections_of_others`."""
+
+    sections_of_others: ClassVar[tuple[str, ...]] = ()
+    """What the names of settings begin with that other processes check."""
+
     data_dir: Path = Path(".conductor")
     """Where embedded stores, logs and locks live."""
 
@@ -210,15 +216,20 @@ def _sentence(problem: ErrorDetails) -> str:
 
 
 def _refuse_unknown(kind: type[Settings]) -> None:
-    """Refuse settings that nobody reads: one that is misspelled is believed to be in force."""
-    if not kind.section:
-        return
+    """Refuse settings that nobody reads: one that is misspelled is believed to be in force.
+
+    Of a service's own section each has to be known. Of the rest others may read some, so only what
+    looks like a known one is refused.
+    """
     file = YamlConfigSettingsSource(kind, os.environ.get(f"{PREFIX}CONFIG", "config.yaml"))
     told = (name.lower() for name in os.environ if name.upper().startswith(PREFIX))
     given = (name.removeprefix(PREFIX.lower()) for name in told)
     for name in (*given, *(str(key) for key in file())):
-        if name.startswith(kind.section) and name not in kind.model_fields:
-            near = get_close_matches(name, kind.model_fields, n=1)
+        if name in kind.model_fields:
+            continue
+        own = bool(kind.section) and name.startswith(kind.section)
+        near = get_close_matches(name, kind.model_fields, n=1, cutoff=0.6 if own else 0.75)
+        if own or (near and kind.knows_all and not name.startswith(kind.sections_of_others)):
             meant = f"; did you mean {near[0]}" if near else ""
             raise SettingsError(
                 f"There is no setting {PREFIX}{name.upper()} ({name} in config.yaml){meant}."

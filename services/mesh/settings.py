@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from services.kit.settings import Settings, SettingsError, listening_address
 from services.mesh.clusters import Remote
+from services.mesh.table import SERVICES
 from services.mesh.tokens import Tokens
 
 _HOST = re.compile(r"\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+")
@@ -20,6 +21,9 @@ _ORIGIN = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
 
 class MeshSettings(Settings):
     """The settings of `conductor up`."""
+
+    knows_all: ClassVar[bool] = True
+    sections_of_others: ClassVar[tuple[str, ...]] = tuple(f"{one.name}_" for one in SERVICES)
 
     http_port: int = Field(default=8080, ge=1, le=65535)
     """The one port for REST, server-sent events and gRPC; every other port is chosen free."""

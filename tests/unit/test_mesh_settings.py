@@ -169,3 +169,22 @@ def test_a_file_of_keys_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(SettingsError, match=r"CONDUCTOR_JWT_JWKS names nowhere, .*No such file"):
         load(MeshSettings).check_files()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("AUHT", "auth"), ("RATE_LIMT", "rate_limit"), ("STORE_URI", "store_url")]
+)
+def test_a_misspelled_setting_is_refused(
+    name: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"CONDUCTOR_{name}", "on")
+    with pytest.raises(
+        SettingsError, match=rf"no setting CONDUCTOR_{name}.*did you mean {meant}\."
+    ):
+        load(MeshSettings)
+
+
+@pytest.mark.parametrize("name", ["API_KEY", "ADDRESS", "EXECUTION_CONCURRENCY"])
+def test_what_others_read_is_let_be(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"CONDUCTOR_{name}", "1")
+    load(MeshSettings)
