@@ -87,6 +87,9 @@ class StoredExecutions:
                 Insert(EXECUTIONS, _document(execution)),
                 Append(EVENTS, org, id_, 0, [first]),
             )
+        except ConflictError:
+            # The run is stored, and a worker that found it has appended the same event.
+            return
         except LimitError:
             raise QueueFullError from None
         except DuplicateError as error:

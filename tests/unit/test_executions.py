@@ -267,6 +267,21 @@ async def test_a_start_cut_in_half_is_gone_on_with() -> None:
 
 
 @in_virtual_time
+async def test_a_start_so_slow_that_a_worker_is_faster_is_a_start_all_the_same() -> None:
+    class OneByOne(MemoryStore):
+        async def write(self, *writes: Write) -> None:
+            for write in writes:
+                await super().write(write)
+                await asyncio.sleep(5)
+
+    memory = Memory()
+    house = House({"m": words("a")}, store=OneByOne(memory, COLLECTIONS))
+    async with house.beside(store=MemoryStore(memory, COLLECTIONS)).working():
+        ended_run = await house.end_of(await house.start())
+        is_sound(ended_run, await house.log(ended_run))
+
+
+@in_virtual_time
 async def test_a_start_cut_in_half_can_be_cancelled() -> None:
     store = Halving()
     house = House({"m": words("a")}, store=store)

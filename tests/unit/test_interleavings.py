@@ -34,7 +34,7 @@ from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import VirtualLoop
 
 T = TypeVar("T")
-ACTIONS = ("crash", "freeze", "stop", "start", "trouble", "cancel", "watch", "steal")
+ACTIONS = ("crash", "freeze", "stop", "start", "submit", "trouble", "cancel", "watch", "steal")
 
 
 class Line:
@@ -151,6 +151,7 @@ class World:
         self.runs: list[Execution] = []
         self.watchers: list[tuple[Watcher, asyncio.Task[None]]] = []
         self.others: list[asyncio.Task[Any]] = []
+        self.submitting: list[asyncio.Task[None]] = []
         self.calm = House({"m": self.says}, store=MemoryStore(self.memory, COLLECTIONS), prefix="0")
 
     async def says(self, prompt: Prompt) -> AsyncGenerator[str | Report, None]:
@@ -193,6 +194,9 @@ class World:
             await ended(process.serving)
             await process.house.worker.stop()
 
+    async def submit(self) -> None:
+        self.runs.append(await self.process().house.start("one more", timeout_ms=60_000))
+
     async def cancel(self, run: Execution) -> None:
         caller = self.process()
         with suppress(DomainError):
@@ -232,6 +236,8 @@ class World:
         match action:
             case "start":
                 self.others.append(asyncio.create_task(self.start()))
+            case "submit":
+                self.submitting.append(asyncio.create_task(self.submit()))
             case "cancel":
                 self.others.append(asyncio.create_task(self.cancel(run)))
             case "watch":
@@ -271,6 +277,7 @@ class World:
         # Somebody is always started in the end; then everything has to come to its end.
         await self.start()
         async with asyncio.timeout(300):
+            await asyncio.gather(*self.submitting)
             for run in self.runs:
                 await self.calm.watches.ended(ORG, run.id)
                 while not (await self.calm.service.get(ORG, run.id)).finished:

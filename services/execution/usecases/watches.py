@@ -329,7 +329,6 @@ class _Feed:
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         heard = loop.time()
-        silent = False
         while True:
             self._woken.clear()
             page = await self._read()
@@ -340,20 +339,16 @@ class _Feed:
                     return
                 await asyncio.sleep(self._watches.coalescing())
                 continue
-            if silent and await self._is_gone():
-                self.gone = True
-                self.wake_watchers()
-                return
             if loop.time() - heard >= self._heartbeat_seconds:
                 heard = loop.time()
+                self.gone = await self._is_gone()
                 self.beats += 1
                 self.wake_watchers()
-            try:
+                if self.gone:
+                    return
+            with suppress(TimeoutError):
                 async with asyncio.timeout(min(self._poll_seconds, self._heartbeat_seconds)):
                     await self._woken.wait()
-                silent = False
-            except TimeoutError:
-                silent = True
 
     async def _read(self) -> Page | None:
         """Read the next page, if there is one and the store answers."""
