@@ -1,4 +1,4 @@
-"""Looking at processes: wait for something about them, ask whether one lives."""
+"""Waiting for what other processes do, and asking whether one lives."""
 
 from __future__ import annotations
 

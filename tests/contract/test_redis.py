@@ -12,6 +12,7 @@ import pytest
 
 from services.kit.settings import SettingsError
 from services.kit.storage.redis import RedisQueue, RedisWakeups, connect
+from tests.processes import until
 from tests.servers.redis import RedisServer
 
 AT_ONCE = 0.5
@@ -59,12 +60,6 @@ async def open_wakeups(redis_server: RedisServer) -> AsyncIterator[OpenWakeups]:
 async def within(awaitable: Awaitable[str], seconds: float = 5.0) -> str:
     async with asyncio.timeout(seconds):
         return await awaitable
-
-
-async def until(holds: Callable[[], object], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def nothing_comes(queue: RedisQueue) -> None:
@@ -203,28 +198,16 @@ async def test_an_entry_that_was_cut_off_while_somebody_had_it_is_forgotten(
     taking.cancel()
 
 
-async def test_a_flush_while_somebody_waits_loses_no_later_item(
-    open_queue: OpenQueue, redis_server: RedisServer
+@pytest.mark.parametrize("befall", [RedisServer.flush, RedisServer.restart])
+async def test_a_flush_or_restart_while_somebody_waits_loses_no_later_item(
+    open_queue: OpenQueue, redis_server: RedisServer, befall: Callable[[RedisServer], None]
 ) -> None:
     queue = open_queue()
     await queue.put("before")
     assert await within(queue.take()) == "before"
     taking = asyncio.create_task(within(queue.take()))
     await asyncio.sleep(0.1)
-    redis_server.flush()
-    await queue.put("after")
-    assert await taking == "after"
-
-
-async def test_a_restart_while_somebody_waits_loses_no_later_item(
-    open_queue: OpenQueue, redis_server: RedisServer
-) -> None:
-    queue = open_queue()
-    await queue.put("before")
-    assert await within(queue.take()) == "before"
-    taking = asyncio.create_task(within(queue.take()))
-    await asyncio.sleep(0.1)
-    redis_server.restart()
+    befall(redis_server)
     await queue.put("after")
     assert await taking == "after"
 

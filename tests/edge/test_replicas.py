@@ -17,6 +17,7 @@ from services.mesh.table import SERVICES
 from tests.edge.conftest import PATIENCE, RunningEdge, StartEdge
 from tests.edge.relay import Process
 from tests.edge.stub import FIRST_FRAME, LAST_FRAME, Stub, serve
+from tests.processes import until
 
 CALLS = 24
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -100,11 +101,11 @@ async def test_what_changes_nothing_is_answered_by_the_other_when_one_is_killed(
     pair: Pair,
 ) -> None:
     calls = [asyncio.create_task(pair.client.get("/api/executions/held")) for _ in range(CALLS)]
-    await until(lambda: pair.held == CALLS)
+    await until(lambda: pair.held == CALLS, PATIENCE)
     assert pair.one.held > 0
 
     pair.process.kill()
-    await until(lambda: pair.other.held == CALLS)
+    await until(lambda: pair.other.held == CALLS, PATIENCE)
     pair.go_on()
 
     assert {(await call).status_code for call in calls} == {200}
@@ -115,12 +116,12 @@ async def test_what_changes_something_never_reaches_two(pair: Pair) -> None:
         asyncio.create_task(pair.client.post("/execute", json={"input": "Hi"}))
         for _ in range(CALLS)
     ]
-    await until(lambda: pair.held == CALLS)
+    await until(lambda: pair.held == CALLS, PATIENCE)
     lost = pair.one.held
     assert lost > 0
 
     pair.process.kill()
-    await until(lambda: sum(call.done() for call in calls) == lost)
+    await until(lambda: sum(call.done() for call in calls) == lost, PATIENCE)
     pair.go_on()
 
     statuses = [(await call).status_code for call in calls]
@@ -152,7 +153,7 @@ async def test_one_that_is_about_to_end_gets_no_new_calls_and_keeps_its_streams(
     watches = [
         asyncio.create_task(pair.client.get("/api/executions/one:watch")) for _ in range(CALLS)
     ]
-    await until(lambda: pair.held == CALLS)
+    await until(lambda: pair.held == CALLS, PATIENCE)
     assert pair.one.held > 0
 
     await pair.one.health.set("", NOT_SERVING)
@@ -180,9 +181,3 @@ async def test_when_none_says_that_it_serves_all_are_tried(pair: Pair) -> None:
         assert (await pair.client.get("/api/executions/one")).status_code == 200
     assert pair.one.calls
     assert pair.other.calls
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.01)

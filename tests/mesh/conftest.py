@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,14 @@ import pytest
 import pytest_asyncio
 
 from tests.mesh.started import Mesh
+
+
+@pytest.fixture(autouse=True)
+def _obeys_hang_ups() -> Iterator[None]:
+    """What the tests start is not under nohup, even where they are."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

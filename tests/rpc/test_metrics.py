@@ -155,10 +155,13 @@ async def test_a_collector_that_never_answers_delays_the_end_two_seconds_at_most
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with silent_port() as port:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
         sent = sending("conductor-execution")
         telemetry = await sent.__aenter__()
+        assert telemetry.meter is not None
+        assert telemetry.tracer is not None
         async with served(tmp_path, telemetry) as mesh:
             assert (await mesh.finished()).state == Execution.STATE_SUCCEEDED
         async with asyncio.timeout(2):

@@ -20,7 +20,7 @@ from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from services.kit.telemetry import sending
 from tests.fakes.collector import Collector, Span, collecting
 from tests.fakes.models import Answer, ModelServer, Tokens, failed
-from tests.rpc.process import process, silent_port
+from tests.rpc.process import process
 from tests.rpc.serving import PATIENCE, Mesh, refusal, served
 
 pytestmark = pytest.mark.timeout(60)
@@ -296,17 +296,3 @@ async def test_what_is_logged_of_a_call_carries_the_ids_of_its_span(
     (called,) = (one for one in logged if one["message"] == f"/{STARTED}")
     span = of(collector.spans, STARTED)
     assert (called["trace_id"], called["span_id"]) == (span.trace_id, span.span_id)
-
-
-async def test_a_collector_that_never_answers_delays_the_end_two_seconds_at_most(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with silent_port() as port:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"http://127.0.0.1:{port}")
-        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        sent = sending("conductor-execution")
-        telemetry = await sent.__aenter__()
-        async with served(tmp_path, telemetry) as mesh:
-            assert (await mesh.finished()).state == Execution.STATE_SUCCEEDED
-        async with asyncio.timeout(2):
-            await sent.__aexit__(None, None, None)
