@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,12 +60,6 @@ def redis_server(_redis_process: RedisServer) -> RedisServer:
     _redis_process.come_back()
     _redis_process.flush()
     return _redis_process
-
-
-@pytest.hookimpl(optionalhook=True, wrapper=True)
-def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
-    """Take one process more than there are cores: the stories of a mesh mostly wait."""
-    return (yield) + 1
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

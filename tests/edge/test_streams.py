@@ -75,7 +75,7 @@ async def test_a_reader_that_pauses_gets_every_byte(edge: RunningEdge) -> None:
                 while len(received) < pause_at:
                     received += await reader.read(64 * 1024)
                 # The point of the test: nothing is read meanwhile.
-                await asyncio.sleep(2)
+                await asyncio.sleep(1.5)
             while not received.endswith(LAST_CHUNK):
                 piece = await reader.read(64 * 1024)
                 assert piece, f"cut after {len(received)} bytes"
