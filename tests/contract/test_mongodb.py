@@ -135,7 +135,7 @@ class TestLostServer:
                 store.write(AtMost(NOTES, {"state": "open"}, 5)),
                 return_exceptions=True,
             )
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 15
             for answer in answers:
                 assert isinstance(answer, DomainError)
                 assert answer.reason == Reason.REASON_STORE_UNAVAILABLE
@@ -145,7 +145,7 @@ class TestLostServer:
             hundreds = await asyncio.gather(
                 *(store.get(NOTES, "acme", "a") for _ in range(300)), return_exceptions=True
             )
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 15
             assert all(isinstance(answer, DomainError) for answer in hundreds)
             await asyncio.to_thread(server.start)
             async with asyncio.timeout(15):

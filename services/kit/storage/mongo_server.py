@@ -120,7 +120,8 @@ def translated() -> Iterator[None]:
 
 
 def _translate(error: PyMongoError) -> DomainError:
-    _LOG.warning("the store failed: %s", error)
+    # What follows is what the driver knows of every server.
+    _LOG.warning("the store failed: %s", str(error).partition(", Topology Description")[0])
     if isinstance(error, OperationFailure) and (
         error.code == _OUT_OF_DISK or _FULL.search(str(error).lower())
     ):
