@@ -1,0 +1,1 @@
+"""The content service: what agents are and what they work on."""
