@@ -1,0 +1,1 @@
+"""What agents are and what they work on: agents, personas with versions, screenplays."""
