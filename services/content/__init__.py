@@ -1,1 +1,1 @@
-"""The content service: what agents are and what they work on."""
+"""What agents are and what they work on: agents, personas with versions, screenplays."""

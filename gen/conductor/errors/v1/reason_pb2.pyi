@@ -134,6 +134,37 @@ class _ReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTyp
     """The provider answered something that cannot be read."""
     REASON_MODEL_CIRCUIT_OPEN: _Reason.ValueType  # 46
     """Calls of the model failed one after the other, so none is made for a while."""
+    REASON_AGENT_ALREADY_EXISTS: _Reason.ValueType  # 50
+    """An agent of the organisation has this id, deleted or not. Choose another, or take that one back."""
+    REASON_AGENT_BUILT_IN: _Reason.ValueType  # 51
+    """The agent comes with every organisation and cannot be deleted."""
+    REASON_PERSONA_NOT_FOUND: _Reason.ValueType  # 52
+    """The agent has no persona."""
+    REASON_PERSONA_ALREADY_EXISTS: _Reason.ValueType  # 53
+    """The agent has a persona; update it."""
+    REASON_PERSONA_VERSION_NOT_FOUND: _Reason.ValueType  # 54
+    """The persona has no version of this number or alias; old ones may have been cleaned up."""
+    REASON_PERSONA_ALIAS_NOT_FOUND: _Reason.ValueType  # 55
+    """The persona has no alias of this name."""
+    REASON_SCREENPLAY_NOT_FOUND: _Reason.ValueType  # 56
+    """No screenplay of the organisation has this id."""
+    REASON_SCREENPLAY_PATH_TAKEN: _Reason.ValueType  # 57
+    """Another screenplay has this path. ResourceInfo and the metadata `holder_id` and `holder_name` name it."""
+    REASON_SCREENPLAY_VERSION_NOT_FOUND: _Reason.ValueType  # 58
+    """The screenplay has no text of this version; the last 50 are kept."""
+    REASON_TEMPLATE_NOT_FOUND: _Reason.ValueType  # 59
+    """No template or category has this id."""
+    REASON_ETAG_MISMATCH: _Reason.ValueType  # 60
+    """Somebody else changed it since. The metadata `etag` is that of what it is now: read it, merge, and try
+    again, or save with `force`.
+    """
+    REASON_ARCHIVE_INVALID: _Reason.ValueType  # 61
+    """The archive is damaged, of another version, or holds what it may not. Nothing of it was taken in.
+
+    Example: `agents/writer.json: its SHA-256 is not the one the manifest says`.
+    """
+    REASON_ARCHIVE_TOO_LARGE: _Reason.ValueType  # 62
+    """The archive is larger than the settings allow, or would be once it is unpacked."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """A machine-readable cause of an error. Add values; never renumber or reuse one."""
@@ -243,6 +274,37 @@ REASON_MODEL_RESPONSE_INVALID: Reason.ValueType  # 45
 """The provider answered something that cannot be read."""
 REASON_MODEL_CIRCUIT_OPEN: Reason.ValueType  # 46
 """Calls of the model failed one after the other, so none is made for a while."""
+REASON_AGENT_ALREADY_EXISTS: Reason.ValueType  # 50
+"""An agent of the organisation has this id, deleted or not. Choose another, or take that one back."""
+REASON_AGENT_BUILT_IN: Reason.ValueType  # 51
+"""The agent comes with every organisation and cannot be deleted."""
+REASON_PERSONA_NOT_FOUND: Reason.ValueType  # 52
+"""The agent has no persona."""
+REASON_PERSONA_ALREADY_EXISTS: Reason.ValueType  # 53
+"""The agent has a persona; update it."""
+REASON_PERSONA_VERSION_NOT_FOUND: Reason.ValueType  # 54
+"""The persona has no version of this number or alias; old ones may have been cleaned up."""
+REASON_PERSONA_ALIAS_NOT_FOUND: Reason.ValueType  # 55
+"""The persona has no alias of this name."""
+REASON_SCREENPLAY_NOT_FOUND: Reason.ValueType  # 56
+"""No screenplay of the organisation has this id."""
+REASON_SCREENPLAY_PATH_TAKEN: Reason.ValueType  # 57
+"""Another screenplay has this path. ResourceInfo and the metadata `holder_id` and `holder_name` name it."""
+REASON_SCREENPLAY_VERSION_NOT_FOUND: Reason.ValueType  # 58
+"""The screenplay has no text of this version; the last 50 are kept."""
+REASON_TEMPLATE_NOT_FOUND: Reason.ValueType  # 59
+"""No template or category has this id."""
+REASON_ETAG_MISMATCH: Reason.ValueType  # 60
+"""Somebody else changed it since. The metadata `etag` is that of what it is now: read it, merge, and try
+again, or save with `force`.
+"""
+REASON_ARCHIVE_INVALID: Reason.ValueType  # 61
+"""The archive is damaged, of another version, or holds what it may not. Nothing of it was taken in.
+
+Example: `agents/writer.json: its SHA-256 is not the one the manifest says`.
+"""
+REASON_ARCHIVE_TOO_LARGE: Reason.ValueType  # 62
+"""The archive is larger than the settings allow, or would be once it is unpacked."""
 
 CODE_FIELD_NUMBER: builtins.int
 code: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.EnumValueOptions, code_pb2.Code.ValueType]

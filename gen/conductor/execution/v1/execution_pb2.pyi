@@ -122,6 +122,7 @@ class Execution(message.Message):
     USAGE_FIELD_NUMBER: builtins.int
     SERVED_BY_FIELD_NUMBER: builtins.int
     FINISH_REASON_FIELD_NUMBER: builtins.int
+    AGENT_FIELD_NUMBER: builtins.int
     id: builtins.str
     """The id: `exec_` and a UUIDv7, so ids sort by creation."""
     state: Execution.State.ValueType
@@ -199,6 +200,10 @@ class Execution(message.Message):
     def served_by(self) -> model_pb2.ModelChoice:
         """The model of the newest call, another than `model` after a fallback; absent before the first."""
 
+    @builtins.property
+    def agent(self) -> AgentSnapshot:
+        """The agent as it was when the run was accepted; absent in runs of releases that did not note it."""
+
     def __init__(
         self,
         *,
@@ -229,10 +234,11 @@ class Execution(message.Message):
         usage: usage_pb2.Usage | None = ...,
         served_by: model_pb2.ModelChoice | None = ...,
         finish_reason: builtins.str = ...,
+        agent: AgentSnapshot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "_queue_position", b"_queue_position", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "max_cost_usd", b"max_cost_usd", "queue_position", b"queue_position", "served_by", b"served_by", "start_time", b"start_time", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "_queue_position", b"_queue_position", "agent", b"agent", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "max_cost_usd", b"max_cost_usd", "queue_position", b"queue_position", "served_by", b"served_by", "start_time", b"start_time", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "_queue_position", b"_queue_position", "agent_id", b"agent_id", "ai_provider", b"ai_provider", "conversation_id", b"conversation_id", "create_time", b"create_time", "cwd", b"cwd", "end_time", b"end_time", "error", b"error", "fallbacks", b"fallbacks", "finish_reason", b"finish_reason", "id", b"id", "input", b"input", "input_preview", b"input_preview", "instance_id", b"instance_id", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "metadata", b"metadata", "model", b"model", "priority", b"priority", "queue_position", b"queue_position", "request_id", b"request_id", "result", b"result", "served_by", b"served_by", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "_queue_position", b"_queue_position", "agent", b"agent", "agent_id", b"agent_id", "ai_provider", b"ai_provider", "conversation_id", b"conversation_id", "create_time", b"create_time", "cwd", b"cwd", "end_time", b"end_time", "error", b"error", "fallbacks", b"fallbacks", "finish_reason", b"finish_reason", "id", b"id", "input", b"input", "input_preview", b"input_preview", "instance_id", b"instance_id", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "metadata", b"metadata", "model", b"model", "priority", b"priority", "queue_position", b"queue_position", "request_id", b"request_id", "result", b"result", "served_by", b"served_by", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_cost_usd: _TypeAlias = typing.Literal["max_cost_usd"]  # noqa: Y015
     _WhichOneofArgType__max_cost_usd: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd"]  # noqa: Y015
@@ -242,6 +248,50 @@ class Execution(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_usd) -> _WhichOneofReturnType__max_cost_usd | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_position) -> _WhichOneofReturnType__queue_position | None: ...
+
+@typing.final
+class AgentSnapshot(message.Message):
+    """What a run used of its agent."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    PERSONA_VERSION_FIELD_NUMBER: builtins.int
+    PERSONA_ALIAS_FIELD_NUMBER: builtins.int
+    TOOLS_FIELD_NUMBER: builtins.int
+    MCP_SERVERS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The name."""
+    etag: builtins.str
+    """The etag of its definition."""
+    persona_version: builtins.int
+    """The number of the version of its persona; 0 when it had none."""
+    persona_alias: builtins.str
+    """The alias the version was found by; empty when it was not by one."""
+    @builtins.property
+    def tools(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The tools it might use."""
+
+    @builtins.property
+    def mcp_servers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The MCP servers it might use."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        etag: builtins.str = ...,
+        persona_version: builtins.int = ...,
+        persona_alias: builtins.str = ...,
+        tools: abc.Iterable[builtins.str] | None = ...,
+        mcp_servers: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["etag", b"etag", "mcp_servers", b"mcp_servers", "name", b"name", "persona_alias", b"persona_alias", "persona_version", b"persona_version", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class ExecutionError(message.Message):

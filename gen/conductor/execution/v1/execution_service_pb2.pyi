@@ -63,6 +63,7 @@ class StartExecutionRequest(message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     MAX_COST_USD_FIELD_NUMBER: builtins.int
     FALLBACKS_FIELD_NUMBER: builtins.int
+    PERSONA_VERSION_FIELD_NUMBER: builtins.int
     input: builtins.str
     """The text for the agent: 1 byte to 1 MiB, not only white space."""
     agent_id: builtins.str
@@ -97,6 +98,10 @@ class StartExecutionRequest(message.Message):
 
     Default: that of the settings, which also hold the most that may be asked for. Refused with
     PRICE_UNKNOWN when the model or a fallback has no price.
+    """
+    persona_version: builtins.str
+    """The version of the agent's persona: a number, `latest`, `first` or an alias. Default: `production`
+    where there is such an alias, else `latest`. Refused with PERSONA_VERSION_NOT_FOUND.
     """
     @builtins.property
     def metadata(self) -> containers.ScalarMap[builtins.str, builtins.str]:
@@ -133,10 +138,11 @@ class StartExecutionRequest(message.Message):
         max_output_tokens: builtins.int = ...,
         max_cost_usd: builtins.float | None = ...,
         fallbacks: abc.Iterable[model_pb2.ModelChoice] | None = ...,
+        persona_version: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "max_cost_usd", b"max_cost_usd", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "agent_id", b"agent_id", "ai_provider", b"ai_provider", "conversation_id", b"conversation_id", "cwd", b"cwd", "fallbacks", b"fallbacks", "input", b"input", "instance_id", b"instance_id", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "metadata", b"metadata", "model", b"model", "priority", b"priority", "request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "agent_id", b"agent_id", "ai_provider", b"ai_provider", "conversation_id", b"conversation_id", "cwd", b"cwd", "fallbacks", b"fallbacks", "input", b"input", "instance_id", b"instance_id", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "metadata", b"metadata", "model", b"model", "persona_version", b"persona_version", "priority", b"priority", "request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_cost_usd: _TypeAlias = typing.Literal["max_cost_usd"]  # noqa: Y015
     _WhichOneofArgType__max_cost_usd: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd"]  # noqa: Y015

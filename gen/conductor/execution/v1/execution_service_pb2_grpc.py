@@ -98,7 +98,7 @@ class ExecutionServiceServicer:
         """Starts an execution and answers once it is stored.
 
         From then on the run ends in a terminal state whatever process dies. Fails with AGENT_NOT_FOUND,
-        MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, FEATURE_UNAVAILABLE,
+        PERSONA_VERSION_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, FEATURE_UNAVAILABLE,
         REQUEST_ID_REUSED, QUEUE_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -23,7 +23,7 @@ class ExecutionServiceStub:
     """Starts an execution and answers once it is stored.
 
     From then on the run ends in a terminal state whatever process dies. Fails with AGENT_NOT_FOUND,
-    MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, FEATURE_UNAVAILABLE,
+    PERSONA_VERSION_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, FEATURE_UNAVAILABLE,
     REQUEST_ID_REUSED, QUEUE_FULL.
     """
     RunExecution: aio.UnaryStreamMultiCallable[execution_service_pb2.StartExecutionRequest, execution_service_pb2.WatchExecutionResponse]
@@ -90,7 +90,7 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         """Starts an execution and answers once it is stored.
 
         From then on the run ends in a terminal state whatever process dies. Fails with AGENT_NOT_FOUND,
-        MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, FEATURE_UNAVAILABLE,
+        PERSONA_VERSION_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, FEATURE_UNAVAILABLE,
         REQUEST_ID_REUSED, QUEUE_FULL.
         """
 
