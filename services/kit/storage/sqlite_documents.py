@@ -20,7 +20,7 @@ from services.kit.storage.ports import (
     Query,
 )
 
-_FEW = 1000
+_FEW = 500
 """Fewer documents than these are read and sorted rather than sought in a list that is in order.
 
 It is also as far as anything is counted for that.
@@ -207,7 +207,8 @@ class DocumentsSql:
         head = "d"
         if lead.term is not None:
             # The planner takes what is left of a CROSS JOIN for the outer loop.
-            source = f"{self._terms} AS t CROSS JOIN {source} ON {_same('d', 't')}"
+            same = "d.org=t.org AND d.create_time=t.create_time AND d.id=t.id"
+            source = f"{self._terms} AS t CROSS JOIN {source} ON {same}"
             conditions.append("t.term=?")
             values.append(lead.term)
             head = "t"
@@ -226,7 +227,9 @@ class DocumentsSql:
             values.extend(query.after)
         for term in query.terms:
             if term != lead.term:
-                has = f"SELECT 1 FROM {self._terms} AS o WHERE o.term=? AND {_same('o', head)}"
+                # Nothing but the index is read of a document that is passed over.
+                same = f"o.org={head}.org AND o.id={head}.id"
+                has = f"SELECT 1 FROM {self._terms} AS o WHERE o.term=? AND {same}"
                 conditions.append(f"EXISTS ({has})")
                 values.append(term)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
@@ -292,8 +295,3 @@ class DocumentsSql:
             body=orjson.loads(body),
             content=orjson.loads(content),
         )
-
-
-def _same(one: str, other: str) -> str:
-    """The condition that two rows are of one document; the time tells those of one id apart."""
-    return " AND ".join(f"{one}.{name}={other}.{name}" for name in ("org", "create_time", "id"))
