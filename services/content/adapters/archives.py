@@ -1,0 +1,298 @@
+"""Archives as zip files, in temporary files that have no name."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from services.content.adapters import zips
+from services.content.domain.archives import (
+    LARGEST_RECORD,
+    LARGEST_TEXT,
+    MANIFEST,
+    MANIFEST_TAIL,
+    ArchiveError,
+    File,
+    TooLargeError,
+    check_format,
+    counted,
+    digest,
+    manifest_head,
+    manifest_row,
+    shown,
+)
+from services.kit.storage.ports import store_full
+
+MOST_FILES = 200_000
+"""How many files a directory may have: their names are kept in memory."""
+_LARGEST = max(LARGEST_TEXT, LARGEST_RECORD)
+_BATCH_BYTES = 256 * 1024
+_LONGEST_HEAD = 4096
+_LIST = b'"files": ['
+_ROW = re.compile(rb',?\n    \{"path": "([^"]{1,4096})"')
+
+
+class ZippedArchives:
+    """Makes and receives zip files.
+
+    Args:
+        directory: where temporary files are made.
+        most_bytes: how much an archive may hold, as `zips.weight` counts; none takes more packed.
+    """
+
+    def __init__(self, directory: Path, most_bytes: int) -> None:
+        self._directory = directory
+        self._most_bytes = most_bytes
+
+    @contextmanager
+    def packing(self, *, manifest: bool) -> Iterator[ZippedPacking]:
+        """Begin an archive."""
+        packing = ZippedPacking(self._directory, self._most_bytes, manifest=manifest)
+        try:
+            yield packing
+        finally:
+            packing.close()
+
+    @contextmanager
+    def receiving(self) -> Iterator[ReceivedZip]:
+        """Begin to receive one."""
+        with _room(), tempfile.TemporaryFile(dir=self._directory) as file:
+            yield ReceivedZip(file, self._most_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    files: tuple[int, int, int]
+    rows: int
+    weight: int
+    counts: Mapping[str, int]
+
+
+class ZippedPacking:
+    """A zip file that is made."""
+
+    def __init__(self, directory: Path, most_bytes: int, *, manifest: bool) -> None:
+        self._manifest = manifest
+        self._most_bytes = most_bytes
+        with _room():
+            self._files = zips.Part(directory)
+            self._first = zips.Part(directory)
+            self._rows = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 closed by `close`
+        self._weight = 0
+        self._counts: dict[str, int] = {}
+
+    async def add(self, files: Sequence[File]) -> None:
+        """Pack files."""
+        await asyncio.to_thread(self._add, files)
+
+    async def mark(self) -> object:
+        """Return where it ends now."""
+        return _Mark(self._files.place(), self._rows.tell(), self._weight, dict(self._counts))
+
+    async def cut(self, mark: object) -> None:
+        """Forget what was added since."""
+        assert isinstance(mark, _Mark)
+        self._weight, self._counts = mark.weight, dict(mark.counts)
+        await asyncio.to_thread(self._files.cut, mark.files)
+        self._rows.truncate(mark.rows)
+        self._rows.seek(mark.rows)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Close it, and read it."""
+        if self._manifest:
+            with _room():
+                await asyncio.to_thread(self._first.add, MANIFEST, self._manifested())
+        pieces = zips.joined([self._first, self._files])
+        while piece := await asyncio.to_thread(next, pieces, b""):
+            yield piece
+
+    def close(self) -> None:
+        """Let go of the temporary files."""
+        self._files.close()
+        self._first.close()
+        self._rows.close()
+
+    def _add(self, files: Sequence[File]) -> None:
+        with _room():
+            for path, raw in files:
+                self._weigh(path, len(raw))
+                if self._manifest:
+                    first = not self._files.count
+                    self._rows.write(manifest_row(path, len(raw), digest(raw), first=first))
+                    for kind, count in counted([path]).items():
+                        self._counts[kind] = self._counts.get(kind, 0) + count
+                elif self._files.count >= MOST_FILES:
+                    raise TooLargeError("", f"it would have more than {MOST_FILES} files")
+                self._files.add(path, [raw])
+
+    def _weigh(self, path: str, size: int) -> None:
+        self._weight += zips.weight(path, size)
+        if self._manifest:
+            self._weight += len(manifest_row(path, size, digest(b""), first=False))
+        if self._weight + zips.weight(MANIFEST, 1024) > self._most_bytes:
+            raise TooLargeError("", f"it would hold more than {self._most_bytes} bytes")
+
+    def _manifested(self) -> Iterator[bytes]:
+        yield manifest_head(self._counts)
+        self._rows.seek(0)
+        while chunk := self._rows.read(zips.CHUNK):
+            yield chunk
+        yield MANIFEST_TAIL
+
+
+class ReceivedZip:
+    """A zip file that somebody sends."""
+
+    def __init__(self, file: IO[bytes], most_bytes: int) -> None:
+        self._file = file
+        self._most_bytes = most_bytes
+        self._pending: list[bytes] = []
+        self._waiting = 0
+        self.size = 0
+
+    async def receive(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        self.size += len(chunk)
+        if self.size > self._most_bytes:
+            raise TooLargeError("", f"it has more than {self._most_bytes} bytes")
+        self._pending.append(chunk)
+        self._waiting += len(chunk)
+        if self._waiting >= _BATCH_BYTES:
+            await asyncio.to_thread(self._flush)
+
+    def backup(self) -> Iterator[File]:
+        """Read the files of a backup, each held against the manifest."""
+        self._flush()
+        reader = zips.Reader(self._file)
+        files = reader.files()
+        first = next(files, None)
+        if first is None or first.path != MANIFEST:
+            raise ArchiveError("", f"it is no backup: {MANIFEST} is not the first file")
+        manifest = _Manifest(reader.chunks(first))
+        return self._held(reader, files, manifest, zips.weight(MANIFEST, first.size))
+
+    def directory(self) -> Iterator[File]:
+        """Read the files of a directory, sorted by path."""
+        self._flush()
+        reader = zips.Reader(self._file)
+        found: dict[str, zips.Packed] = {}
+        weight = 0
+        for file in reader.files():
+            if file.path in found:
+                raise ArchiveError(shown(file.path), "it is in the archive twice")
+            if len(found) >= MOST_FILES:
+                raise TooLargeError("", f"it has more than {MOST_FILES} files")
+            weight = self._weighed(weight, file)
+            found[file.path] = file
+        for path in sorted(found):
+            if not found[path].is_directory:
+                yield path, b"".join(reader.chunks(found[path]))
+
+    def _held(
+        self,
+        reader: zips.Reader,
+        files: Iterator[zips.Packed],
+        manifest: _Manifest,
+        weight: int,
+    ) -> Iterator[File]:
+        counts: dict[str, int] = {}
+        last = ""
+        for file in files:
+            for kind, count in counted([file.path]).items():
+                counts[kind] = counts.get(kind, 0) + count
+            if file.path <= last:
+                raise ArchiveError(
+                    file.path, f"it comes after {last}; use the archive as it was exported"
+                )
+            weight = self._weighed(weight, file)
+            raw = b"".join(reader.chunks(file))
+            manifest.expect(file.path, raw, first=not last)
+            last = file.path
+            yield file.path, raw
+        manifest.end(counts)
+
+    def _weighed(self, weight: int, file: zips.Packed) -> int:
+        """Count what a file will take, before any of it is unpacked."""
+        weight += zips.weight(file.path, file.size)
+        if weight > self._most_bytes:
+            raise TooLargeError("", f"it holds more than {self._most_bytes} bytes")
+        if file.size > _LARGEST:
+            raise ArchiveError(shown(file.path), f"it has more than {_LARGEST} bytes")
+        return weight
+
+    def _flush(self) -> None:
+        with _room():
+            for chunk in self._pending:
+                self._file.write(chunk)
+            self._file.flush()
+        self._pending, self._waiting = [], 0
+
+
+class _Manifest:
+    """A manifest that is read beside the files it names.
+
+    It is held against what it would be if it were made of them now, byte for byte.
+    """
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._buffer = b""
+        beginning = self._peek(_LONGEST_HEAD)
+        check_format(beginning)
+        end = beginning.find(_LIST) + len(_LIST)
+        self._head = self._take(end)
+
+    def expect(self, path: str, raw: bytes, *, first: bool) -> None:
+        """Check that a file comes next, and that it is as the manifest says."""
+        row = manifest_row(path, len(raw), digest(raw), first=first)
+        if self._peek(len(row)) == row:
+            self._take(len(row))
+            return
+        named = self._next_path()
+        if named == path:
+            raise ArchiveError(path, f"its size or SHA-256 is not the one {MANIFEST} says")
+        raise ArchiveError(path, f"{MANIFEST} names {named or 'nothing'} in its place")
+
+    def end(self, counts: Mapping[str, int]) -> None:
+        """Check that it names nothing more, and counts what there is."""
+        if self._peek(len(MANIFEST_TAIL) + 1) != MANIFEST_TAIL:
+            named = self._next_path()
+            why = f"it names {named}, which is missing" if named else "it does not end as it should"
+            raise ArchiveError(MANIFEST, why)
+        if self._head != manifest_head(counts):
+            raise ArchiveError(MANIFEST, "its counts are not those of the archive")
+        # To its end, so that its checksum is looked at.
+        for _ in self._chunks:
+            raise ArchiveError(MANIFEST, "it does not end as it should")
+
+    def _next_path(self) -> str:
+        found = _ROW.match(self._peek(_LONGEST_HEAD))
+        return shown(found[1].decode(errors="replace")) if found else ""
+
+    def _peek(self, count: int) -> bytes:
+        while len(self._buffer) < count and (chunk := next(self._chunks, None)) is not None:
+            self._buffer += chunk
+        return self._buffer[:count]
+
+    def _take(self, count: int) -> bytes:
+        raw = self._peek(count)
+        self._buffer = self._buffer[count:]
+        return raw
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Say it in words of ours when there is no room left for temporary files."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise store_full() from error
+        raise
