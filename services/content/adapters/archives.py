@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from services.content.adapters import zips
 from services.content.domain.archives import (
@@ -20,20 +19,29 @@ from services.content.domain.archives import (
     MANIFEST_TAIL,
     ArchiveError,
     File,
+    Record,
     TooLargeError,
     check_format,
     counted,
     digest,
     manifest_head,
     manifest_row,
+    records_of,
     shown,
 )
+from services.content.domain.directories import order_of
+from services.content.domain.rules import check
 from services.kit.storage.ports import store_full
+from services.kit.tasks import threaded
+
+T = TypeVar("T")
 
 MOST_FILES = 200_000
 """How many files a directory may have: their names are kept in memory."""
 _LARGEST = max(LARGEST_TEXT, LARGEST_RECORD)
+_BATCH = 100
 _BATCH_BYTES = 256 * 1024
+_STEP_BYTES = 1024 * 1024
 _LONGEST_HEAD = 4096
 _LIST = b'"files": ['
 _ROW = re.compile(rb',?\n    \{"path": "([^"]{1,4096})"')
@@ -85,32 +93,40 @@ class ZippedPacking:
             self._files = zips.Part(directory)
             self._first = zips.Part(directory)
             self._rows = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 closed by `close`
+        self._pending: list[File] = []
+        self._waiting = 0
         self._weight = 0
         self._counts: dict[str, int] = {}
 
     async def add(self, files: Sequence[File]) -> None:
         """Pack files."""
-        await asyncio.to_thread(self._add, files)
+        self._pending += files
+        self._waiting += sum(len(raw) for _, raw in files)
+        if self._waiting >= _BATCH_BYTES or len(self._pending) >= _BATCH:
+            await threaded(self._flush)
 
     async def mark(self) -> object:
         """Return where it ends now."""
+        await threaded(self._flush)
         return _Mark(self._files.place(), self._rows.tell(), self._weight, dict(self._counts))
 
     async def cut(self, mark: object) -> None:
         """Forget what was added since."""
         assert isinstance(mark, _Mark)
+        self._pending, self._waiting = [], 0
         self._weight, self._counts = mark.weight, dict(mark.counts)
-        await asyncio.to_thread(self._files.cut, mark.files)
+        await threaded(self._files.cut, mark.files)
         self._rows.truncate(mark.rows)
         self._rows.seek(mark.rows)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Close it, and read it."""
+        await threaded(self._flush)
         if self._manifest:
             with _room():
-                await asyncio.to_thread(self._first.add, MANIFEST, self._manifested())
+                await threaded(self._first.add, MANIFEST, self._manifested())
         pieces = zips.joined([self._first, self._files])
-        while piece := await asyncio.to_thread(next, pieces, b""):
+        while piece := await threaded(next, pieces, b""):
             yield piece
 
     def close(self) -> None:
@@ -119,9 +135,10 @@ class ZippedPacking:
         self._first.close()
         self._rows.close()
 
-    def _add(self, files: Sequence[File]) -> None:
+    def _flush(self) -> None:
+        pending, self._pending, self._waiting = self._pending, [], 0
         with _room():
-            for path, raw in files:
+            for path, raw in pending:
                 self._weigh(path, len(raw))
                 if self._manifest:
                     first = not self._files.count
@@ -165,10 +182,19 @@ class ReceivedZip:
         self._pending.append(chunk)
         self._waiting += len(chunk)
         if self._waiting >= _BATCH_BYTES:
-            await asyncio.to_thread(self._flush)
+            await threaded(self._flush)
 
-    def backup(self) -> Iterator[File]:
-        """Read the files of a backup, each held against the manifest."""
+    async def backup(self, org: str) -> AsyncIterator[Sequence[Record]]:
+        """Read what a backup holds."""
+        async for step in _stepped(lambda: records_of(self._backup(), org, check)):
+            yield step
+
+    async def directory(self) -> AsyncIterator[Sequence[File]]:
+        """Read the files of a directory."""
+        async for step in _stepped(self._directory):
+            yield step
+
+    def _backup(self) -> Iterator[File]:
         self._flush()
         reader = zips.Reader(self._file)
         files = reader.files()
@@ -178,8 +204,7 @@ class ReceivedZip:
         manifest = _Manifest(reader.chunks(first))
         return self._held(reader, files, manifest, zips.weight(MANIFEST, first.size))
 
-    def directory(self) -> Iterator[File]:
-        """Read the files of a directory, sorted by path."""
+    def _directory(self) -> Iterator[File]:
         self._flush()
         reader = zips.Reader(self._file)
         found: dict[str, zips.Packed] = {}
@@ -191,7 +216,7 @@ class ReceivedZip:
                 raise TooLargeError("", f"it has more than {MOST_FILES} files")
             weight = self._weighed(weight, file)
             found[file.path] = file
-        for path in sorted(found):
+        for path in sorted(found, key=order_of):
             if not found[path].is_directory:
                 yield path, b"".join(reader.chunks(found[path]))
 
@@ -285,6 +310,27 @@ class _Manifest:
         raw = self._peek(count)
         self._buffer = self._buffer[count:]
         return raw
+
+
+async def _stepped(make: Callable[[], Iterator[T]]) -> AsyncIterator[list[T]]:
+    """Go through something that blocks, in threads, some at a time."""
+    iterator: Iterator[T] | None = None
+
+    def step() -> list[T]:
+        nonlocal iterator
+        if iterator is None:
+            iterator = make()
+        taken: list[T] = []
+        size = 0
+        for one in iterator:
+            taken.append(one)
+            size += len(one[1]) if isinstance(one, tuple) else len(getattr(one, "content", ""))
+            if len(taken) >= _BATCH or size >= _STEP_BYTES:
+                break
+        return taken
+
+    while taken := await threaded(step):
+        yield taken
 
 
 @contextmanager

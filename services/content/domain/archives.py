@@ -73,7 +73,7 @@ _GRAMMAR = (
 )
 _SHOWN = 200
 
-_LEFT_OUT: Mapping[type, frozenset[str]] = {
+LEFT_OUT: Mapping[type, frozenset[str]] = {
     Agent: frozenset({"org", "version"}),
     Persona: frozenset({"org", "version"}),
     PersonaVersion: frozenset({"org", "version", "content"}),
@@ -101,7 +101,7 @@ def counted(paths: Iterable[str]) -> Counter[str]:
 
 def files_of(record: Record) -> list[File]:
     """Write a thing as the files of a backup, in the order of their paths."""
-    known = records.written(record, without=_LEFT_OUT[type(record)])
+    known = records.written(record, without=LEFT_OUT[type(record)])
     match record:
         case Agent():
             return [(f"agents/{record.id}/agent.json", known)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from services.content.domain.agents import Agent
-from services.content.domain.archives import File
+from services.content.domain.archives import File, Record
+from services.content.domain.imports import Item
 from services.content.domain.personas import Persona, PersonaVersion
 from services.content.domain.screenplays import Screenplay, Text
 
@@ -49,19 +50,23 @@ class Received(Protocol):
         """Take the next bytes. Raises TooLargeError and STORE_FULL like Packing."""
         ...
 
-    def backup(self) -> Iterator[File]:
-        """Read the files of a backup in order, each held against the manifest; blocks.
+    def backup(self, org: str) -> AsyncIterator[Sequence[Record]]:
+        """Read what a backup holds, some at a time, as things of an organisation.
+
+        Each is held against the manifest and the rules of its kind. It can be read again.
 
         Raises:
             ArchiveError: it is damaged, or something else.
+            TooLargeError: unpacked.
         """
         ...
 
-    def directory(self) -> Iterator[File]:
-        """Read the files of a directory, sorted by path; blocks.
+    def directory(self) -> AsyncIterator[Sequence[File]]:
+        """Read the files of a directory, some at a time, in the order of `directories.order_of`.
 
         Raises:
             ArchiveError: it is damaged, or something else.
+            TooLargeError: unpacked.
         """
         ...
 
@@ -152,6 +157,8 @@ class Claim:
     """Whether it is to be applied whatever happens; else it is nothing yet."""
     dropped: bool = False
     """Whether it is about to be removed."""
+    create_time: int = 0
+    """Microseconds since the epoch."""
     version: int = 1
     """Of the stored document. It becomes one more with each sign of life of who works on it."""
 
@@ -180,7 +187,7 @@ class Imports(Protocol):
         """Store a changed import, or only say that somebody works on it."""
         ...
 
-    async def stage(self, claim: Claim, items: Sequence[object]) -> Claim:
+    async def stage(self, claim: Claim, items: Sequence[Item]) -> Claim:
         """Set the next batch aside, and count it."""
         ...
 

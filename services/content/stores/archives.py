@@ -1,0 +1,456 @@
+"""All that is stored of an organisation, and imports with what they set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, cast
+
+from services.content.domain import imports
+from services.content.domain.agents import DEFAULT_ID, Agent, built_in
+from services.content.domain.archives import Record, same
+from services.content.domain.imports import Item, Mode, Put, Release, Sweep
+from services.content.domain.personas import Persona, PersonaVersion
+from services.content.domain.screenplays import Screenplay, Text
+from services.content.ports import FencedError
+from services.content.ports.archives import Claim, ImportRunningError
+from services.kit.errors import DomainError, Reason
+from services.kit.storage.ports import (
+    Collection,
+    ConflictError,
+    Delete,
+    Document,
+    DuplicateError,
+    Insert,
+    Query,
+    Replace,
+    Store,
+    Write,
+)
+
+IMPORTS = Collection("imports", fields=("state",), swept=("state",), unique=("holder",))
+STAGED = Collection("staged_batches")
+
+_STAGING, _COMMITTED, _DROPPED = "staging", "committed", "dropped"
+_PAGE = 500
+_TRIES = 30
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf(Generic[R]):
+    """Where the things of one kind are.
+
+    The things of which an agent or screenplay has many are found by the field that names it.
+    """
+
+    collection: Collection
+    document: Callable[[R], Document]
+    record: Callable[[Document], R]
+    parent: str = ""
+    """That field."""
+    number: Callable[[Document], int] | None = None
+    """Reads which of them one is, from a document without its body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelves:
+    """Where everything is."""
+
+    agents: Shelf[Agent]
+    personas: Shelf[Persona]
+    versions: Shelf[PersonaVersion]
+    screenplays: Shelf[Screenplay]
+    texts: Shelf[Text]
+    version_id: Callable[[str, int], str]
+    """Makes the id of the document of a version from agent and number."""
+    text_id: Callable[[str, int], str]
+    """Makes that of a text from screenplay and revision."""
+    path_key: Callable[[str, str], str]
+    """Makes the unique key of a path of an organisation."""
+
+    def of(self, record: Record) -> Shelf[Any]:
+        """Find where a thing belongs."""
+        shelves: Mapping[type, Shelf[Any]] = {
+            Agent: self.agents,
+            Persona: self.personas,
+            PersonaVersion: self.versions,
+            Screenplay: self.screenplays,
+            Text: self.texts,
+        }
+        return shelves[type(record)]
+
+
+class StoredLibrary:
+    """Everything of an organisation over the storage ports."""
+
+    def __init__(self, store: Store, shelves: Shelves) -> None:
+        self._store = store
+        self._shelves = shelves
+
+    async def agent_ids(self, org: str) -> Sequence[str]:
+        """Read the ids of all agents."""
+        found = [one.id for one in await _keys(self._store, self._shelves.agents, org, {})]
+        if DEFAULT_ID not in found and await self.persona(org, DEFAULT_ID) is not None:
+            found.append(DEFAULT_ID)
+        return found
+
+    async def screenplay_ids(self, org: str) -> Sequence[str]:
+        """Read the ids of all screenplays."""
+        return [one.id for one in await _keys(self._store, self._shelves.screenplays, org, {})]
+
+    async def agent(self, org: str, agent_id: str) -> Agent | None:
+        """Read an agent."""
+        return await self._get(self._shelves.agents, org, agent_id)
+
+    async def persona(self, org: str, agent_id: str) -> Persona | None:
+        """Read the persona of an agent."""
+        return await self._get(self._shelves.personas, org, agent_id)
+
+    async def numbers(self, org: str, agent_id: str) -> Sequence[int]:
+        """Read the numbers of its versions."""
+        return await _numbers(self._store, self._shelves.versions, org, agent_id)
+
+    async def version(self, org: str, agent_id: str, number: int) -> PersonaVersion | None:
+        """Read one of them."""
+        id_ = self._shelves.version_id(agent_id, number)
+        return await self._get(self._shelves.versions, org, id_)
+
+    async def screenplay(self, org: str, screenplay_id: str) -> Screenplay | None:
+        """Read a screenplay."""
+        return await self._get(self._shelves.screenplays, org, screenplay_id)
+
+    async def revisions(self, org: str, screenplay_id: str) -> Sequence[int]:
+        """Read the revisions its earlier texts came in."""
+        return await _numbers(self._store, self._shelves.texts, org, screenplay_id)
+
+    async def text(self, org: str, screenplay_id: str, revision: int) -> Text | None:
+        """Read one of them."""
+        id_ = self._shelves.text_id(screenplay_id, revision)
+        return await self._get(self._shelves.texts, org, id_)
+
+    async def holder(self, org: str, field: str, path: str) -> str | None:
+        """Read the id of the screenplay that has a path."""
+        key = self._shelves.path_key(org, path)
+        unique = field.replace("_path", "_key")
+        found = await self._store.find(self._shelves.screenplays.collection, org, unique, key)
+        return None if found is None else found.id
+
+    async def _get(self, shelf: Shelf[R], org: str, id_: str) -> R | None:
+        document = await self._store.get(shelf.collection, org, id_)
+        return None if document is None else shelf.record(document)
+
+
+class StoredImports:
+    """Imports over the storage ports; the version of its document fences an import."""
+
+    def __init__(self, store: Store, shelves: Shelves) -> None:
+        self._store = store
+        self._shelves = shelves
+
+    async def begin(self, org: str, import_id: str, now: int) -> Claim:
+        """Store a new import."""
+        claim = Claim(org, import_id, create_time=now)
+        try:
+            await self._store.write(Insert(IMPORTS, _claim_document(claim)))
+        except DuplicateError:
+            running = await self.running(org)
+            raise ImportRunningError(running.id if running else "") from None
+        return claim
+
+    async def running(self, org: str) -> Claim | None:
+        """Read the import of an organisation that is under way."""
+        document = await self._store.find(IMPORTS, org, "holder", org)
+        return None if document is None else _claim(document)
+
+    async def get(self, org: str, import_id: str) -> Claim | None:
+        """Read an import."""
+        document = await self._store.get(IMPORTS, org, import_id)
+        return None if document is None else _claim(document)
+
+    async def save(self, claim: Claim) -> Claim:
+        """Store a changed import."""
+        return await self._save(claim)
+
+    async def stage(self, claim: Claim, items: Sequence[Item]) -> Claim:
+        """Set the next batch aside."""
+        content = {"items": imports.printed(items)}
+        id_ = _batch_id(claim.id, claim.batches)
+        batch = Document(claim.org, id_, claim.create_time, {}, content=content)
+        # Counted first: whoever lost the import sets nothing aside any more.
+        return await self._save(replace(claim, batches=claim.batches + 1), Insert(STAGED, batch))
+
+    async def apply(self, claim: Claim) -> Sequence[str]:
+        """Apply the next batch."""
+        id_ = _batch_id(claim.id, claim.applied)
+        batch = await self._store.get(STAGED, claim.org, id_)
+        if batch is None:  # somebody applied it, and all others, and removed them
+            return ()
+        items = imports.read(batch.content["items"], claim.org)
+        application = _Application(self._store, self._shelves, claim)
+        if not await application.done_at_once(items):
+            for item in items:
+                await application.do(item)
+        return application.notes
+
+    async def remove(self, claim: Claim) -> None:
+        """Remove an import with all it set aside."""
+        for number in range(claim.batches):
+            id_ = _batch_id(claim.id, number)
+            if await self._store.version(STAGED, claim.org, id_) is not None:
+                await _removed(self._store, STAGED, claim.org, id_, 1)
+        version = await self._store.version(IMPORTS, claim.org, claim.id)
+        if version is not None:
+            await _removed(self._store, IMPORTS, claim.org, claim.id, version)
+
+    async def unfinished(self) -> Sequence[Claim]:
+        """Read the imports of all organisations that are under way."""
+        found = []
+        for state in (_COMMITTED, _STAGING, _DROPPED):
+            query = Query(IMPORTS, None, {"state": state}, limit=_PAGE)
+            found += [_claim(document) for document in await self._store.query(query)]
+        return found
+
+    async def _save(self, claim: Claim, *others: Write) -> Claim:
+        try:
+            await self._store.write(Replace(IMPORTS, _claim_document(claim)), *others)
+        except ConflictError:
+            raise FencedError from None
+        return replace(claim, version=claim.version + 1)
+
+
+class _Application:
+    """Writes items.
+
+    Attributes:
+        notes: a sentence about each thing that could not be stored as it was wanted.
+    """
+
+    def __init__(self, store: Store, shelves: Shelves, claim: Claim) -> None:
+        self._store = store
+        self._shelves = shelves
+        self._claim = claim
+        self._org = claim.org
+        self.notes: list[str] = []
+
+    async def done_at_once(self, items: Sequence[Item]) -> bool:
+        """Write many items, unless others write meanwhile what they have to do with."""
+        try:
+            await self._write([write for item in items for write in await self.plan(item)])
+        except (ConflictError, DuplicateError):
+            self.notes.clear()
+            return False
+        return True
+
+    async def do(self, item: Item) -> None:
+        """Write an item alone, against whatever others write meanwhile."""
+        for _ in range(_TRIES):
+            try:
+                await self._write(await self.plan(item))
+            except ConflictError:
+                continue
+            except DuplicateError as error:
+                if error.field != "id":
+                    item = self._without(item, error.field)
+                continue
+            return
+        raise DomainError(
+            Reason.REASON_CONFLICT,
+            "What is imported was changed by others many times in a row; it goes on by itself.",
+            retry_after=1.0,
+        )
+
+    async def _write(self, writes: Sequence[Write]) -> None:
+        """Write what was planned, unless somebody else goes on with the import.
+
+        Who was away for a while may have planned what was done long ago, and changed since. Whatever is
+        changed after this look is at another version than the plan says.
+        """
+        claim = self._claim
+        if writes and await self._store.version(IMPORTS, claim.org, claim.id) == claim.version:
+            await self._store.write(*writes)
+
+    async def plan(self, item: Item) -> list[Write]:
+        """Say what has to be written for an item; nothing once it is done."""
+        match item:
+            case Put():
+                return await self._put(item)
+            case Sweep():
+                return await self._sweep(item)
+            case Release():
+                return await self._release(item)
+
+    async def _put(self, item: Put) -> list[Write]:
+        shelf = self._shelves.of(item.record)
+        document = shelf.document(item.record)
+        current = await self._store.get(shelf.collection, self._org, document.id)
+        if current is None:
+            wanted = item.mode is not Mode.UPDATE and await self._may_create(item)
+            return [Insert(shelf.collection, replace(document, version=1))] if wanted else []
+        there = shelf.record(current)
+        if same(there, item.record):
+            return []
+        if not await self._may_replace(item, there):
+            self._changed_since(item, there)
+            return []
+        if current.create_time == document.create_time:
+            return [Replace(shelf.collection, replace(document, version=current.version))]
+        # What replaces a document takes over when it was made.
+        return [
+            Delete(shelf.collection, self._org, document.id, current.version),
+            Insert(shelf.collection, replace(document, version=1)),
+        ]
+
+    async def _may_create(self, item: Put) -> bool:
+        """Tell whether a thing may be written that is not there."""
+        if item.mode is Mode.OVERWRITE or item.root_time is None:
+            return True
+        root = await self._root(item.record)
+        return root is None or root.create_time == item.root_time
+
+    async def _may_replace(self, item: Put, there: Record) -> bool:
+        """Tell whether another thing may be written over."""
+        if item.mode is Mode.OVERWRITE:
+            return True
+        if item.mode is Mode.UPDATE:
+            return there.version == item.record.version
+        if isinstance(there, Agent):
+            # The one that is there without anybody's doing.
+            return there.built_in and same(there, built_in(self._org))
+        # A remainder of something that is gone.
+        return item.root_time is not None and await self._root(item.record) is None
+
+    async def _root(self, record: Record) -> Persona | Screenplay | None:
+        """Read what a version or text belongs to."""
+        match record:
+            case PersonaVersion():
+                return await self._get(self._shelves.personas, record.agent_id)
+            case Text():
+                return await self._get(self._shelves.screenplays, record.screenplay_id)
+        return None
+
+    async def _get(self, shelf: Shelf[R], id_: str) -> R | None:
+        document = await self._store.get(shelf.collection, self._org, id_)
+        return None if document is None else shelf.record(document)
+
+    async def _sweep(self, item: Sweep) -> list[Write]:
+        shelf = self._shelves.versions if item.kind == "versions" else self._shelves.texts
+        if item.mode is Mode.CREATE:
+            roots = self._shelves.personas if item.kind == "versions" else self._shelves.screenplays
+            if await self._get(cast("Shelf[Any]", roots), item.parent) is not None:
+                return []
+        keep = set(item.keep)
+        documents = await _keys(self._store, shelf, self._org, {shelf.parent: item.parent})
+        number = shelf.number
+        assert number is not None
+        return [
+            Delete(shelf.collection, self._org, document.id, document.version)
+            for document in documents
+            if number(document) not in keep
+        ]
+
+    async def _release(self, item: Release) -> list[Write]:
+        shelf = self._shelves.screenplays
+        current = await self._store.get(shelf.collection, self._org, item.screenplay)
+        if current is None:
+            return []
+        screenplay = shelf.record(current)
+        if getattr(screenplay, item.field) != item.path:
+            return []
+        return [Replace(shelf.collection, shelf.document(_blank(screenplay, item.field)))]
+
+    def _changed_since(self, item: Put, there: Record) -> None:
+        """Note that somebody else was faster, unless it is the same thing further on."""
+        if (
+            isinstance(there, (PersonaVersion, Text))
+            or there.create_time == item.record.create_time
+        ):
+            return
+        self.notes.append(f"{_name(there)} was made or changed meanwhile, and kept.")
+
+    def _without(self, item: Item, key: str) -> Item:
+        """Do without what somebody else has got meanwhile."""
+        if not isinstance(item, Put):
+            return item
+        field = {"file_key": "file_path", "import_key": "import_path"}.get(key, "request_id")
+        if field != "request_id":
+            self.notes.append(
+                f"{_name(item.record)} is stored without its {field}, which another one has got."
+            )
+        return replace(item, record=_blank(item.record, field))
+
+
+def _blank(record: R, field: str) -> R:
+    blank: R = replace(cast("Any", record), **{field: ""})
+    return blank
+
+
+def _name(record: Record) -> str:
+    match record:
+        case Agent():
+            return f"agents/{record.id}"
+        case Persona() | PersonaVersion():
+            return f"agents/{record.agent_id}/persona"
+        case Screenplay():
+            return f"screenplays/{record.id}"
+        case Text():
+            return f"screenplays/{record.screenplay_id}/texts/{record.revision}"
+
+
+async def _keys(
+    store: Store, shelf: Shelf[Any], org: str, equal: Mapping[str, str]
+) -> list[Document]:
+    """Read the keys of all documents of an organisation that match."""
+    found: list[Document] = []
+    place: tuple[int, str] | None = None
+    while True:
+        page = await store.query(
+            Query(shelf.collection, org, equal, after=place, limit=_PAGE, keys_only=True)
+        )
+        found += page
+        if len(page) < _PAGE:
+            return found
+        place = page[-1].create_time, page[-1].id
+
+
+async def _numbers(store: Store, shelf: Shelf[Any], org: str, parent: str) -> list[int]:
+    documents = await _keys(store, shelf, org, {shelf.parent: parent})
+    assert shelf.number is not None
+    return sorted(map(shelf.number, documents))
+
+
+async def _removed(store: Store, collection: Collection, org: str, id_: str, version: int) -> None:
+    try:
+        await store.write(Delete(collection, org, id_, version))
+    except ConflictError:  # somebody else removed it at the same time
+        return
+
+
+def _batch_id(import_id: str, number: int) -> str:
+    return f"{import_id}.{number:08d}"
+
+
+def _claim_document(claim: Claim) -> Document:
+    state = _DROPPED if claim.dropped else _COMMITTED if claim.committed else _STAGING
+    return Document(
+        claim.org,
+        claim.id,
+        claim.create_time,
+        {"state": state, "holder": claim.org},
+        {"batches": claim.batches, "applied": claim.applied},
+        claim.version,
+    )
+
+
+def _claim(document: Document) -> Claim:
+    state = document.fields["state"]
+    return Claim(
+        document.org,
+        document.id,
+        **document.body,
+        committed=state == _COMMITTED,
+        dropped=state == _DROPPED,
+        create_time=document.create_time,
+        version=document.version,
+    )
