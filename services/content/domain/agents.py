@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import Any
 
 from services.content.domain.deletions import Life
+from services.content.domain.personas import PersonaVersion
+from services.content.domain.requests import digest
 from services.content.domain.words import folded
 from services.kit.errors import DomainError, Reason, Resource, Violation
 
@@ -112,6 +114,32 @@ class Agent:
         return Resource("agent", self.id)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a caller asks to be made."""
+
+    definition: Definition
+    id: str = ""
+    """Empty for one made from the name."""
+    request_id: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What tells it from another request; empty without a request_id."""
+        return digest([self.definition, self.id]) if self.request_id else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a run of an agent needs."""
+
+    agent: Agent
+    version: PersonaVersion | None = None
+    """None when it has no persona."""
+    alias: str = ""
+    """What the version was found by, if by an alias."""
+
+
 class Order(StrEnum):
     """What lists of agents are in the order of."""
 
@@ -135,6 +163,11 @@ class Wanted:
     reverse: bool = False
     deleted: bool = False
     """Those that are deleted, instead of those that are not."""
+
+    @property
+    def place_type(self) -> type[int | str]:
+        """The type of the value that orders the list."""
+        return int if self.order is Order.CREATE_TIME else str
 
     def content(self) -> list[Any]:
         """Return what page tokens are bound to."""
@@ -222,13 +255,17 @@ def _broken(definition: Definition) -> Iterator[tuple[str, str]]:
         yield from _broken_list(name, values, most_items)
         for number, value in enumerate(values):
             yield from _broken_text(f"{name}[{number}]", value, most)
+    yield from _broken_tools(definition)
+    yield from _broken_fallbacks(definition.fallbacks)
+
+
+def _broken_tools(definition: Definition) -> Iterator[tuple[str, str]]:
     for name, most_items in _TOOLS.items():
         values = getattr(definition, name)
         yield from _broken_list(name, values, most_items)
         for number, value in enumerate(values):
             if not _TOOL.fullmatch(value):
                 yield f"{name}[{number}]", "must have 1 to 64 letters, digits, . : - and _"
-    yield from _broken_fallbacks(definition.fallbacks)
 
 
 def _broken_fallbacks(fallbacks: Sequence[AgentModel]) -> Iterator[tuple[str, str]]:

@@ -118,6 +118,19 @@ def purging(life: Life) -> Life:
     return replace(life, cascade=Cascade.PURGE)
 
 
+def staged(deletion: str, now: int) -> Life:
+    """Begin a life that counts for nothing until `begun`: it goes for good when nobody comes back.
+
+    For what is made of several documents, this one first.
+    """
+    return Life(deletion, now, cascade=Cascade.PURGE)
+
+
+def begun() -> Life:
+    """Let what was staged live."""
+    return Life()
+
+
 def done(life: Life) -> Life:
     """Note that what belongs to a thing has followed it."""
     return replace(life, cascade=Cascade.NONE)
