@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from typing import NamedTuple
 
 DEPTH = 100
 """How many lists and quotes may be nested; what is deeper is text."""
@@ -21,6 +21,8 @@ TOO_DEEP = "#######"
 _INDENT = 3
 """How many spaces may stand before a mark; with more it is code."""
 _MARKS = frozenset("#`~<=-*_+0123456789>")
+"""With what else a line begins, after white space, it begins nothing but text."""
+_LEADS = frozenset({*_MARKS, " ", "\t"})
 _PREFIX = re.compile(r"[ \t>0-9.)*+-]*")
 _SPACES = re.compile(" *")
 _HEADING = re.compile(r"#{1,6}(?=[ \t]|$)")
@@ -43,19 +45,25 @@ _HTML_NAMES = (
     "|summary|table|tbody|td|tfoot|th|thead|title|tr|track|ul"
 )
 _RAW = "script|pre|style|textarea"
-_HTML: tuple[tuple[re.Pattern[str], re.Pattern[str] | None], ...] = (
-    (re.compile(rf"<(?:{_RAW})(?=[\s>]|$)", re.IGNORECASE), re.compile(rf"</(?:{_RAW})>", re.I)),
-    (re.compile("<!--"), re.compile("-->")),
-    (re.compile(r"<\?"), re.compile(r"\?>")),
-    (re.compile("<![A-Za-z]"), re.compile(">")),
-    (re.compile(r"<!\[CDATA\["), re.compile(r"\]\]>")),
-    (re.compile(rf"</?(?:{_HTML_NAMES})(?=\s|/?>|$)", re.IGNORECASE), None),
+_HTML = re.compile(
+    rf"<(?:((?:{_RAW})(?=[\s>]|$))|(!--)|(\?)|(![A-Za-z])|(!\[CDATA\[)|/?(?:{_HTML_NAMES})(?=\s|/?>|$))",
+    re.IGNORECASE,
 )
-"""How blocks of HTML begin that may interrupt a paragraph, and in what they end; None: before a blank
-line."""
+"""How a block of HTML begins that may interrupt a paragraph; the group is the number of its end."""
+_HTML_ENDS = (
+    None,
+    re.compile(rf"</(?:{_RAW})>", re.IGNORECASE),
+    re.compile("-->"),
+    re.compile(r"\?>"),
+    re.compile(">"),
+    re.compile(r"\]\]>"),
+)
+"""What ends it; None: a blank line after it."""
 
 _LABEL = r"\[(?=[^\]]*?[^\s\]])((?:[^\[\]\\]|\\.){1,999}+)\]:"
-_DEFINITION = re.compile(rf"{_LABEL}[ \t]*+\n?[ \t]*+(?:<(?:[^<>\\\n]|\\.)*+>|[^\s<]\S*+)", re.DOTALL)
+_DEFINITION = re.compile(
+    rf"{_LABEL}[ \t]*+\n?[ \t]*+(?:<(?:[^<>\\\n]|\\.)*+>|[^\s<]\S*+)", re.DOTALL
+)
 _TITLE = re.compile(
     r"(?:[ \t]++\n?|\n)[ \t]*+"
     r"(?:\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|\((?:[^()\\]|\\.)*+\))[ \t]*+(?:\n|$)",
@@ -64,8 +72,7 @@ _TITLE = re.compile(
 _LINE_END = re.compile(r"[ \t]*+(?:\n|$)")
 
 
-@dataclass(frozen=True, slots=True)
-class Heading:
+class Heading(NamedTuple):
     """A heading, and where it begins."""
 
     level: int
@@ -73,8 +80,7 @@ class Heading:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(NamedTuple):
     """A block of code between fences, and where it begins."""
 
     mark: str
@@ -93,13 +99,14 @@ class Passage:
     places: list[tuple[int, int]] = field(default_factory=list)
     """Where each begins: line and column, from 1."""
     is_marked: bool = False
-    """Whether it may hold a link or too deep a heading."""
+    """Whether it may hold what is wrong with a link, or too deep a heading."""
 
     def add(self, text: str, line: int, column: int) -> None:
         """Add a line, and where it begins."""
         self.lines.append(text)
         self.places.append((line, column))
-        self.is_marked = self.is_marked or "[" in text or text.startswith(TOO_DEEP)
+        if ("]" in text and "(" in text) or text.startswith(TOO_DEEP):
+            self.is_marked = True
 
 
 @dataclass(slots=True)
@@ -127,37 +134,43 @@ def parse(lines: Sequence[str]) -> Blocks:
     Args:
         lines: without their ends.
     """
-    reader = _Reader()
+    reader = _Reader(len(lines))
     for number, line in enumerate(lines, 1):
         reader.take(number, line)
     return reader.end()
 
 
-class _Leaf(Enum):
-    NONE = auto()
-    PARAGRAPH = auto()
-    FENCE = auto()
-    HTML = auto()
+_NOTHING, _PARAGRAPH, _IN_FENCE, _IN_HTML = range(4)
+"""What is open beside containers. No enum: this is asked several times a line."""
 
 
 class _Reader:
     """Takes one line after the other, and knows what is open."""
 
-    def __init__(self) -> None:
-        self._blocks = Blocks()
+    def __init__(self, lines: int) -> None:
+        self._blocks = Blocks(code=bytearray(lines))
         self._boxes: list[int] = []
         """The open containers: 0 is a quote, else a list item and how far in its content is."""
         self._quotes: list[int] = []
         """How many of the containers are quotes, up to and with each."""
         self._is_empty = False
         """Whether the innermost container is a list item that holds nothing yet."""
-        self._leaf = _Leaf.NONE
+        self._leaf = _NOTHING
         self._passage = Passage()
         self._fence = ("", 0, 0)
         self._html_end: re.Pattern[str] | None = None
 
     def take(self, number: int, line: str) -> None:
         """Take the next line."""
+        if not self._boxes and self._leaf <= _PARAGRAPH:
+            # Most lines are of this kind.
+            if not line:
+                self._settle(0)
+                return
+            if line[0] not in _LEADS:
+                self._leaf = _PARAGRAPH
+                self._passage.add(line, number, 1)
+                return
         shift = 0
         if "\t" in line:
             # Blocks know columns only, where a tab ends at the next fourth one.
@@ -165,13 +178,13 @@ class _Reader:
             spaced = head.expandtabs(4)
             line, shift = spaced + line[len(head) :], len(spaced) - len(head)
         at, matched = self._matched(line)
-        if self._leaf in {_Leaf.FENCE, _Leaf.HTML}:
+        if self._leaf in {_IN_FENCE, _IN_HTML}:
             if matched == len(self._boxes):
-                self._blocks.code.append(self._leaf is _Leaf.FENCE)
+                self._blocks.code[number - 1] = self._leaf == _IN_FENCE
                 self._raw(line, at)
                 return
             self._settle(matched)
-        self._blocks.code.append(self._open(number, line, at, matched, shift))
+        self._blocks.code[number - 1] = self._open(number, line, at, matched, shift)
 
     def end(self) -> Blocks:
         """Close what is open and answer what there was."""
@@ -203,18 +216,18 @@ class _Reader:
     def _raw(self, line: str, at: int) -> None:
         """Take a line of a fence or of HTML."""
         first = _first(line, at)
-        if self._leaf is _Leaf.FENCE:
+        if self._leaf == _IN_FENCE:
             mark = self._fence[0]
             if line.startswith(mark, first) and first - at <= _INDENT:
                 closing = line[first:].rstrip(" \t")
                 if closing == mark[0] * len(closing):
                     self._blocks.fences.append(Fence(*self._fence, closed=True))
-                    self._leaf = _Leaf.NONE
+                    self._leaf = _NOTHING
         elif self._html_end is None:
             if first == len(line):
-                self._leaf = _Leaf.NONE
+                self._leaf = _NOTHING
         elif self._html_end.search(line, at):
-            self._leaf = _Leaf.NONE
+            self._leaf = _NOTHING
 
     def _open(self, number: int, line: str, at: int, matched: int, shift: int) -> bool:
         """Take a line that goes on with a paragraph or begins something; tells whether it is code."""
@@ -224,7 +237,7 @@ class _Reader:
                 self._blank(matched)
                 return False
             if first - at > _INDENT:
-                if self._leaf is _Leaf.PARAGRAPH:
+                if self._leaf == _PARAGRAPH:
                     break
                 self._settle(matched)
                 return True
@@ -240,16 +253,14 @@ class _Reader:
                 continue
             if not self._block(number, line, first, matched, shift):
                 break
-            return self._leaf is _Leaf.FENCE
-        if self._leaf is not _Leaf.PARAGRAPH:
+            return self._leaf == _IN_FENCE
+        if self._leaf != _PARAGRAPH:
             self._settle(matched)
-            self._leaf = _Leaf.PARAGRAPH
+            self._leaf = _PARAGRAPH
         self._passage.add(line[first:], number, first - shift + 1)
         return False
 
-    def _container(
-        self, line: str, at: int, first: int, is_lazy: bool
-    ) -> tuple[int, int] | None:
+    def _container(self, line: str, at: int, first: int, is_lazy: bool) -> tuple[int, int] | None:
         """Read the mark of a quote or a list item: where its content is, and how far in."""
         if len(self._boxes) >= DEPTH:
             return None
@@ -260,7 +271,7 @@ class _Reader:
             return None
         after = item.end()
         content = _first(line, after)
-        if self._leaf is _Leaf.PARAGRAPH and not is_lazy:
+        if self._leaf == _PARAGRAPH and not is_lazy:
             if line[first] == "-" and self._is_underline(line, first):
                 return None
             if content == len(line) or (item[2] and int(item[2]) != 1):
@@ -277,16 +288,15 @@ class _Reader:
         if mark == "#" and (heading := _HEADING.match(line, first)):
             self._settle(matched)
             self._blocks.headings.append(Heading(len(heading[0]), number, column))
-            self._passage.add(line[heading.end() :], number, heading.end() - shift + 1)
-            self._keep()
+            if "]" in line and "(" in line:
+                self._passage.add(line[heading.end() :], number, heading.end() - shift + 1)
+                self._keep()
         elif mark in "`~" and (fence := _FENCE.match(line, first)):
             self._settle(matched)
-            self._leaf, self._fence = _Leaf.FENCE, (fence[0], number, column)
+            self._leaf, self._fence = _IN_FENCE, (fence[0], number, column)
         elif mark == "<":
             return self._html(line, first, matched)
-        elif (
-            self._leaf is _Leaf.PARAGRAPH and not is_lazy and self._is_underline(line, first)
-        ):
+        elif self._leaf == _PARAGRAPH and not is_lazy and self._is_underline(line, first):
             line_, column = self._passage.places[0]
             self._blocks.headings.append(Heading(1 if mark == "=" else 2, line_, column))
             self._settle(matched)
@@ -302,22 +312,20 @@ class _Reader:
             return False
         self._define()
         if not self._passage.lines:
-            self._leaf = _Leaf.NONE
+            self._leaf = _NOTHING
             return False
         return True
 
     def _html(self, line: str, first: int, matched: int) -> bool:
-        for begin, end in _HTML:
-            if begin.match(line, first):
-                break
-        else:
-            tag = None if self._leaf is _Leaf.PARAGRAPH else TAG.match(line, first)
+        begin = _HTML.match(line, first)
+        if begin is None:
+            tag = None if self._leaf == _PARAGRAPH else TAG.match(line, first)
             if tag is None or line[tag.end() :].strip(" \t"):
                 return False
-            end = None
+        end = _HTML_ENDS[begin.lastindex or 0] if begin else None
         self._settle(matched)
         if end is None or not end.search(line, first):
-            self._leaf, self._html_end = _Leaf.HTML, end
+            self._leaf, self._html_end = _IN_HTML, end
         return True
 
     def _blank(self, matched: int) -> None:
@@ -332,13 +340,14 @@ class _Reader:
 
     def _settle(self, matched: int) -> None:
         """Close the leaf, and the containers beyond the first so many."""
-        if self._leaf is _Leaf.PARAGRAPH:
+        if self._leaf == _PARAGRAPH:
             self._define()
             self._keep()
-        elif self._leaf is _Leaf.FENCE:
+        elif self._leaf == _IN_FENCE:
             self._blocks.fences.append(Fence(*self._fence, closed=False))
-        self._leaf = _Leaf.NONE
-        del self._boxes[matched:], self._quotes[matched:]
+        self._leaf = _NOTHING
+        if matched < len(self._boxes):
+            del self._boxes[matched:], self._quotes[matched:]
         self._is_empty = False
 
     def _keep(self) -> None:
