@@ -107,8 +107,12 @@ class Cascades(Generic[T]):
         with suppress(FencedError):
             await self.roots.remove(thing)
 
-    async def sweep(self) -> None:
-        """Finish everything that somebody left, in all organisations."""
+    async def sweep(self, *, alone: bool = False) -> None:
+        """Finish everything that somebody left, in all organisations.
+
+        Args:
+            alone: whether nobody else can be at work, so that nothing has to be waited for.
+        """
         for cascade in _HELPED_WITH:
             async for place in self._pending(cascade, None):
                 await self._help(place)
@@ -118,10 +122,10 @@ class Cascades(Generic[T]):
         self._seen = {key: seen for key, seen in self._seen.items() if key in left}
         for key, place in left.items():
             version, since = self._seen.get(key, (0, 0.0))
-            if version != place.version:
-                self._seen[key] = place.version, self._monotonic()
-            elif self._monotonic() - since >= self._patience:
+            if alone or (version == place.version and self._monotonic() - since >= self._patience):
                 await self._take_over(place)
+            elif version != place.version:
+                self._seen[key] = place.version, self._monotonic()
 
     async def serve(self) -> None:
         """Sweep every second until cancelled."""
