@@ -98,7 +98,7 @@ async def record(
     both: Both, service: str, org: str, times: Iterable[int], text: str = "a"
 ) -> list[str]:
     """Have a service keep records made at these times; gives their ids."""
-    made = []
+    made: list[str] = []
     async with AsyncExitStack() as stack:
         store = await open_store(ContentSettings(data_dir=both.folder), service, [AUDIT], [], stack)
         audit = StoredAudit(store, service, clock=lambda: now)
@@ -203,7 +203,11 @@ async def test_filters_and_tokens_hold_for_all_services(open_both: Both) -> None
     since, until = Timestamp(seconds=5), Timestamp(seconds=10)
 
     for rpc, expected in (("", 10), (f"{CONTENT}/Changes", 5), (f"{EXECUTION}/Changes", 5)):
-        conditions = {"create_time_from": since, "create_time_before": until, "rpc": rpc}
+        conditions: dict[str, Any] = {
+            "create_time_from": since,
+            "create_time_before": until,
+            "rpc": rpc,
+        }
         whole = await listed(open_both, page_size=3, **conditions)
         assert len(whole) == len({one.id for one in whole}) == expected
     token = (await page(open_both, page_size=3)).next_page_token
