@@ -181,7 +181,7 @@ class AtMost:
 
     collection: Collection
     equal: Mapping[str, str]
-    """Values of declared fields."""
+    """Values of declared fields, one of them best a swept one: every organisation's documents count."""
     limit: int
 
 
