@@ -1,1 +1,1 @@
-"""Zip files, YAML and other services behind the ports of the content service."""
+"""What stands behind the ports of content, besides the stores."""
