@@ -152,6 +152,15 @@ def bomb(raw: bytes) -> bytes:
     return patched(raw, 22, struct.pack("<I", 1))
 
 
+def with_gap(raw: bytes) -> bytes:
+    directory = raw.index(b"PK\x01\x02")
+    return patched(
+        raw[:directory] + b"gap" + raw[directory:],
+        len(raw) + 3 - 6,
+        struct.pack("<I", directory + 3),
+    )
+
+
 HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "nothing": lambda raw: b"",
     "no zip file": lambda raw: b"x" * 100,
@@ -159,7 +168,7 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "something after it": lambda raw: raw + b"\n",
     "another zip file before it": lambda raw: others({"x": b"y"}) + raw,
     "a comment": lambda raw: raw[:-2] + b"\x05\x00hello",
-    "bytes between the files and the directory": lambda raw: with_gap(raw),
+    "bytes between the files and the directory": with_gap,
     "a link": lambda raw: described(raw, 38, struct.pack("<I", (stat.S_IFLNK | 0o777) << 16)),
     "a device": lambda raw: described(raw, 38, struct.pack("<I", (stat.S_IFCHR | 0o777) << 16)),
     "encrypted": lambda raw: described(raw, 8, struct.pack("<H", 1 << 11 | 1)),
@@ -171,15 +180,6 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "fewer files than there are": lambda raw: patched(raw, len(raw) - 14, b"\x01\x00\x01\x00"),
     "more files than there are": lambda raw: patched(raw, len(raw) - 14, b"\xf0\xff\xf0\xff"),
 }
-
-
-def with_gap(raw: bytes) -> bytes:
-    directory = raw.index(b"PK\x01\x02")
-    return patched(
-        raw[:directory] + b"gap" + raw[directory:],
-        len(raw) + 3 - 6,
-        struct.pack("<I", directory + 3),
-    )
 
 
 @pytest.mark.parametrize("how", HOSTILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from services.content.domain.archives import (
     check_format,
     counted,
     digest,
+    kind_of,
     manifest_head,
     manifest_row,
     records_of,
@@ -96,7 +98,7 @@ class ZippedPacking:
         self._pending: list[File] = []
         self._waiting = 0
         self._weight = 0
-        self._counts: dict[str, int] = {}
+        self._counts: Counter[str] = Counter()
 
     async def add(self, files: Sequence[File]) -> None:
         """Pack files."""
@@ -108,13 +110,13 @@ class ZippedPacking:
     async def mark(self) -> object:
         """Return where it ends now."""
         await threaded(self._flush)
-        return _Mark(self._files.place(), self._rows.tell(), self._weight, dict(self._counts))
+        return _Mark(self._files.place(), self._rows.tell(), self._weight, Counter(self._counts))
 
     async def cut(self, mark: object) -> None:
         """Forget what was added since."""
         assert isinstance(mark, _Mark)
         self._pending, self._waiting = [], 0
-        self._weight, self._counts = mark.weight, dict(mark.counts)
+        self._weight, self._counts = mark.weight, Counter(mark.counts)
         await threaded(self._files.cut, mark.files)
         self._rows.truncate(mark.rows)
         self._rows.seek(mark.rows)
@@ -143,8 +145,7 @@ class ZippedPacking:
                 if self._manifest:
                     first = not self._files.count
                     self._rows.write(manifest_row(path, len(raw), digest(raw), first=first))
-                    for kind, count in counted([path]).items():
-                        self._counts[kind] = self._counts.get(kind, 0) + count
+                    self._counts += counted([path])
                 elif self._files.count >= MOST_FILES:
                     raise TooLargeError("", f"it would have more than {MOST_FILES} files")
                 self._files.add(path, [raw])
@@ -197,12 +198,36 @@ class ReceivedZip:
     def _backup(self) -> Iterator[File]:
         self._flush()
         reader = zips.Reader(self._file)
+        self._look_through(reader)
         files = reader.files()
-        first = next(files, None)
-        if first is None or first.path != MANIFEST:
+        manifest = _Manifest(reader.chunks(next(files)))
+        counts: Counter[str] = Counter()
+        last = ""
+        for file in files:
+            if file.path <= last:
+                raise ArchiveError(
+                    file.path, f"it comes after {last}; use the archive as it was exported"
+                )
+            raw = b"".join(reader.chunks(file))
+            manifest.expect(file.path, raw, first=not last)
+            counts += counted([file.path])
+            last = file.path
+            yield file.path, raw
+        manifest.end(counts)
+
+    def _look_through(self, reader: zips.Reader) -> None:
+        """Check the names and sizes of the files of a backup, before anything is unpacked."""
+        weight = 0
+        for number, file in enumerate(reader.files()):
+            if number == 0 and file.path == MANIFEST:
+                weight += zips.weight(file.path, file.size)
+            elif number == 0:
+                break
+            else:
+                kind_of(file.path)
+                weight = self._weighed(weight, file)
+        if not weight:
             raise ArchiveError("", f"it is no backup: {MANIFEST} is not the first file")
-        manifest = _Manifest(reader.chunks(first))
-        return self._held(reader, files, manifest, zips.weight(MANIFEST, first.size))
 
     def _directory(self) -> Iterator[File]:
         self._flush()
@@ -219,29 +244,6 @@ class ReceivedZip:
         for path in sorted(found, key=order_of):
             if not found[path].is_directory:
                 yield path, b"".join(reader.chunks(found[path]))
-
-    def _held(
-        self,
-        reader: zips.Reader,
-        files: Iterator[zips.Packed],
-        manifest: _Manifest,
-        weight: int,
-    ) -> Iterator[File]:
-        counts: dict[str, int] = {}
-        last = ""
-        for file in files:
-            for kind, count in counted([file.path]).items():
-                counts[kind] = counts.get(kind, 0) + count
-            if file.path <= last:
-                raise ArchiveError(
-                    file.path, f"it comes after {last}; use the archive as it was exported"
-                )
-            weight = self._weighed(weight, file)
-            raw = b"".join(reader.chunks(file))
-            manifest.expect(file.path, raw, first=not last)
-            last = file.path
-            yield file.path, raw
-        manifest.end(counts)
 
     def _weighed(self, weight: int, file: zips.Packed) -> int:
         """Count what a file will take, before any of it is unpacked."""

@@ -75,7 +75,7 @@ _SHOWN = 200
 
 LEFT_OUT: Mapping[type, frozenset[str]] = {
     Agent: frozenset({"org", "version"}),
-    Persona: frozenset({"org", "version"}),
+    Persona: frozenset({"org", "version", "content"}),
     PersonaVersion: frozenset({"org", "version", "content"}),
     Screenplay: frozenset({"org", "version", "content"}),
     Text: frozenset({"org", "version", "content"}),
@@ -190,7 +190,7 @@ class _Reading:
         if kind == "agents":
             yield self._read(Agent, path, raw, {})
         elif kind == "personas":
-            self.persona = self._read(Persona, path, raw, {})
+            self.persona = self._read(Persona, path, raw, {"content": ""})
             self.numbers = set()
             yield self.persona
         elif self.half is None:
@@ -262,6 +262,10 @@ class _Reading:
             raise ArchiveError(path, f"agents/{self.agent}/persona.json is missing")
         if version.number > self.persona.number:
             raise ArchiveError(path, "it is newer than the newest that persona.json knows")
+        newest = records.written(self.persona.metadata), self.persona.content_hash
+        said = records.written(version.metadata), version.content_hash
+        if version.number == self.persona.number and said != newest:
+            raise ArchiveError(path, "persona.json says something else of the newest version")
         self.numbers.add(version.number)
         return version
 

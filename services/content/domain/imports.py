@@ -186,7 +186,7 @@ def _read(row: dict[str, Any], org: str) -> Item:
     if "release" in row:
         return Release(row["release"], row["field"], row["path"])
     given = {"org": org, "version": row["version"]}
-    if "text" in row:
-        given["content"] = row["text"]
+    if row["put"] != "agent":
+        given["content"] = row.get("text", "")
     record = records.read(_KINDS[row["put"]], orjson.dumps(row["known"]), given)
     return Put(record, Mode(row["mode"]), row["root_time"])

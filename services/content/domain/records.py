@@ -21,8 +21,8 @@ _MOST_COUNT = 2**32 - 1
 _HOW = orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
-def written(thing: Any, *, without: frozenset[str]) -> bytes:
-    """Write a dataclass as JSON: sorted keys, two blanks a level, line feeds.
+def written(thing: Any, *, without: frozenset[str] = frozenset()) -> bytes:
+    """Write a dataclass or mapping as JSON: sorted keys, two blanks a level, line feeds.
 
     Args:
         without: the fields to leave out.

@@ -14,6 +14,7 @@ from services.content.domain.personas import Persona, PersonaVersion
 from services.content.domain.screenplays import Screenplay, Text
 from services.content.ports import FencedError
 from services.content.ports.archives import Claim, ImportRunningError
+from services.content.stores import agents, personas, screenplays
 from services.kit.errors import DomainError, Reason
 from services.kit.storage.ports import (
     Collection,
@@ -39,115 +40,106 @@ R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf(Generic[R]):
-    """Where the things of one kind are.
-
-    The things of which an agent or screenplay has many are found by the field that names it.
-    """
+class _Shelf(Generic[R]):
+    """Where the things of one kind are."""
 
     collection: Collection
     document: Callable[[R], Document]
     record: Callable[[Document], R]
     parent: str = ""
-    """That field."""
-    number: Callable[[Document], int] | None = None
-    """Reads which of them one is, from a document without its body."""
+    """The field that names what many of them belong to."""
+    number: str = ""
+    """The field that tells those apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shelves:
-    """Where everything is."""
-
-    agents: Shelf[Agent]
-    personas: Shelf[Persona]
-    versions: Shelf[PersonaVersion]
-    screenplays: Shelf[Screenplay]
-    texts: Shelf[Text]
-    version_id: Callable[[str, int], str]
-    """Makes the id of the document of a version from agent and number."""
-    text_id: Callable[[str, int], str]
-    """Makes that of a text from screenplay and revision."""
-    path_key: Callable[[str, str], str]
-    """Makes the unique key of a path of an organisation."""
-
-    def of(self, record: Record) -> Shelf[Any]:
-        """Find where a thing belongs."""
-        shelves: Mapping[type, Shelf[Any]] = {
-            Agent: self.agents,
-            Persona: self.personas,
-            PersonaVersion: self.versions,
-            Screenplay: self.screenplays,
-            Text: self.texts,
-        }
-        return shelves[type(record)]
+_AGENTS = _Shelf(agents.AGENTS, agents.to_document, agents.from_document)
+_PERSONAS = _Shelf(personas.PERSONAS, personas.to_document, personas.from_document)
+_VERSIONS = _Shelf(
+    personas.VERSIONS,
+    personas.version_to_document,
+    personas.version_from_document,
+    "agent_id",
+    "number",
+)
+_SCREENPLAYS = _Shelf(screenplays.SCREENPLAYS, screenplays.to_document, screenplays.from_document)
+_TEXTS = _Shelf(
+    screenplays.TEXTS,
+    screenplays.text_to_document,
+    screenplays.text_from_document,
+    "screenplay_id",
+    "revision_key",
+)
+_SHELVES: Mapping[type, _Shelf[Any]] = {
+    Agent: _AGENTS,
+    Persona: _PERSONAS,
+    PersonaVersion: _VERSIONS,
+    Screenplay: _SCREENPLAYS,
+    Text: _TEXTS,
+}
+_PARTS: Mapping[str, _Shelf[Any]] = {"versions": _VERSIONS, "texts": _TEXTS}
 
 
 class StoredLibrary:
     """Everything of an organisation over the storage ports."""
 
-    def __init__(self, store: Store, shelves: Shelves) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._shelves = shelves
+        self._agents = agents.StoredAgents(store)
+        self._personas = personas.StoredPersonas(store)
+        self._versions = personas.StoredVersions(store)
+        self._screenplays = screenplays.StoredScreenplays(store)
+        self._texts = screenplays.StoredTexts(store)
 
     async def agent_ids(self, org: str) -> Sequence[str]:
         """Read the ids of all agents."""
-        found = [one.id for one in await _keys(self._store, self._shelves.agents, org, {})]
+        found = [one.id for one in await _keys(self._store, _AGENTS, org, {})]
         if DEFAULT_ID not in found and await self.persona(org, DEFAULT_ID) is not None:
             found.append(DEFAULT_ID)
         return found
 
     async def screenplay_ids(self, org: str) -> Sequence[str]:
         """Read the ids of all screenplays."""
-        return [one.id for one in await _keys(self._store, self._shelves.screenplays, org, {})]
+        return [one.id for one in await _keys(self._store, _SCREENPLAYS, org, {})]
 
     async def agent(self, org: str, agent_id: str) -> Agent | None:
         """Read an agent."""
-        return await self._get(self._shelves.agents, org, agent_id)
+        return await self._agents.get(org, agent_id)
 
     async def persona(self, org: str, agent_id: str) -> Persona | None:
         """Read the persona of an agent."""
-        return await self._get(self._shelves.personas, org, agent_id)
+        return await self._personas.get(org, agent_id)
 
     async def numbers(self, org: str, agent_id: str) -> Sequence[int]:
         """Read the numbers of its versions."""
-        return await _numbers(self._store, self._shelves.versions, org, agent_id)
+        return await _numbers(self._store, _VERSIONS, org, agent_id)
 
     async def version(self, org: str, agent_id: str, number: int) -> PersonaVersion | None:
         """Read one of them."""
-        id_ = self._shelves.version_id(agent_id, number)
-        return await self._get(self._shelves.versions, org, id_)
+        return await self._versions.get(org, agent_id, number)
 
     async def screenplay(self, org: str, screenplay_id: str) -> Screenplay | None:
         """Read a screenplay."""
-        return await self._get(self._shelves.screenplays, org, screenplay_id)
+        return await self._screenplays.get(org, screenplay_id)
 
     async def revisions(self, org: str, screenplay_id: str) -> Sequence[int]:
         """Read the revisions its earlier texts came in."""
-        return await _numbers(self._store, self._shelves.texts, org, screenplay_id)
+        return await _numbers(self._store, _TEXTS, org, screenplay_id)
 
     async def text(self, org: str, screenplay_id: str, revision: int) -> Text | None:
         """Read one of them."""
-        id_ = self._shelves.text_id(screenplay_id, revision)
-        return await self._get(self._shelves.texts, org, id_)
+        return await self._texts.get(org, screenplay_id, revision)
 
     async def holder(self, org: str, field: str, path: str) -> str | None:
         """Read the id of the screenplay that has a path."""
-        key = self._shelves.path_key(org, path)
-        unique = field.replace("_path", "_key")
-        found = await self._store.find(self._shelves.screenplays.collection, org, unique, key)
-        return None if found is None else found.id
-
-    async def _get(self, shelf: Shelf[R], org: str, id_: str) -> R | None:
-        document = await self._store.get(shelf.collection, org, id_)
-        return None if document is None else shelf.record(document)
+        holder = await self._screenplays.by_path(org, field, path)
+        return None if holder is None else holder.id
 
 
 class StoredImports:
     """Imports over the storage ports; the version of its document fences an import."""
 
-    def __init__(self, store: Store, shelves: Shelves) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._shelves = shelves
 
     async def begin(self, org: str, import_id: str, now: int) -> Claim:
         """Store a new import."""
@@ -188,7 +180,7 @@ class StoredImports:
         if batch is None:  # somebody applied it, and all others, and removed them
             return ()
         items = imports.read(batch.content["items"], claim.org)
-        application = _Application(self._store, self._shelves, claim)
+        application = _Application(self._store, claim)
         if not await application.done_at_once(items):
             for item in items:
                 await application.do(item)
@@ -227,21 +219,34 @@ class _Application:
         notes: a sentence about each thing that could not be stored as it was wanted.
     """
 
-    def __init__(self, store: Store, shelves: Shelves, claim: Claim) -> None:
+    def __init__(self, store: Store, claim: Claim) -> None:
         self._store = store
-        self._shelves = shelves
         self._claim = claim
         self._org = claim.org
+        self._coming: dict[tuple[type, str], Persona | Screenplay] = {}
+        """What versions and texts belong to that are written at the same time."""
         self.notes: list[str] = []
 
     async def done_at_once(self, items: Sequence[Item]) -> bool:
-        """Write many items, unless others write meanwhile what they have to do with."""
+        """Write many items, unless they have to do with one another, or others with them."""
+        writes: list[Write] = []
+        for item in items:
+            planned = await self.plan(item)
+            if planned and isinstance(item, (Sweep, Release)):
+                return self._again()
+            if planned and isinstance(item, Put) and isinstance(item.record, (Persona, Screenplay)):
+                self._coming[_root_key(item.record)] = item.record
+            writes += planned
         try:
-            await self._write([write for item in items for write in await self.plan(item)])
+            await self._write(writes)
         except (ConflictError, DuplicateError):
-            self.notes.clear()
-            return False
+            return self._again()
         return True
+
+    def _again(self) -> bool:
+        self.notes.clear()
+        self._coming.clear()
+        return False
 
     async def do(self, item: Item) -> None:
         """Write an item alone, against whatever others write meanwhile."""
@@ -282,21 +287,21 @@ class _Application:
                 return await self._release(item)
 
     async def _put(self, item: Put) -> list[Write]:
-        shelf = self._shelves.of(item.record)
+        shelf = _SHELVES[type(item.record)]
         document = shelf.document(item.record)
         current = await self._store.get(shelf.collection, self._org, document.id)
         if current is None:
-            wanted = item.mode is not Mode.UPDATE and await self._may_create(item)
+            wanted = await self._may_create(item)
             return [Insert(shelf.collection, replace(document, version=1))] if wanted else []
         there = shelf.record(current)
         if same(there, item.record):
             return []
-        if not await self._may_replace(item, there):
-            self._changed_since(item, there)
+        if not self._may_replace(item, there):
+            self._note_change(item, there)
             return []
         if current.create_time == document.create_time:
             return [Replace(shelf.collection, replace(document, version=current.version))]
-        # What replaces a document takes over when it was made.
+        # A document that is replaced keeps when it was made.
         return [
             Delete(shelf.collection, self._org, document.id, current.version),
             Insert(shelf.collection, replace(document, version=1)),
@@ -304,54 +309,49 @@ class _Application:
 
     async def _may_create(self, item: Put) -> bool:
         """Tell whether a thing may be written that is not there."""
-        if item.mode is Mode.OVERWRITE or item.root_time is None:
-            return True
-        root = await self._root(item.record)
-        return root is None or root.create_time == item.root_time
+        if item.mode is Mode.CREATE and item.root_time is not None:
+            root = await self._root(item.record)
+            return root is not None and root.create_time == item.root_time
+        return item.mode is not Mode.UPDATE
 
-    async def _may_replace(self, item: Put, there: Record) -> bool:
+    def _may_replace(self, item: Put, there: Record) -> bool:
         """Tell whether another thing may be written over."""
-        if item.mode is Mode.OVERWRITE:
-            return True
-        if item.mode is Mode.UPDATE:
-            return there.version == item.record.version
-        if isinstance(there, Agent):
-            # The one that is there without anybody's doing.
-            return there.built_in and same(there, built_in(self._org))
-        # A remainder of something that is gone.
-        return item.root_time is not None and await self._root(item.record) is None
+        match item.mode:
+            case Mode.OVERWRITE:
+                return True
+            case Mode.UPDATE:
+                return there.version == item.record.version
+            case Mode.CREATE:
+                # Only over the one that is there without anybody's doing.
+                return isinstance(there, Agent) and same(there, built_in(self._org))
 
     async def _root(self, record: Record) -> Persona | Screenplay | None:
         """Read what a version or text belongs to."""
-        match record:
-            case PersonaVersion():
-                return await self._get(self._shelves.personas, record.agent_id)
-            case Text():
-                return await self._get(self._shelves.screenplays, record.screenplay_id)
-        return None
+        key = _root_key(record)
+        if key in self._coming:
+            return self._coming[key]
+        kind, id_ = key
+        return await self._get(_SHELVES[kind], id_)
 
-    async def _get(self, shelf: Shelf[R], id_: str) -> R | None:
+    async def _get(self, shelf: _Shelf[R], id_: str) -> R | None:
         document = await self._store.get(shelf.collection, self._org, id_)
         return None if document is None else shelf.record(document)
 
     async def _sweep(self, item: Sweep) -> list[Write]:
-        shelf = self._shelves.versions if item.kind == "versions" else self._shelves.texts
+        shelf = _PARTS[item.kind]
         if item.mode is Mode.CREATE:
-            roots = self._shelves.personas if item.kind == "versions" else self._shelves.screenplays
-            if await self._get(cast("Shelf[Any]", roots), item.parent) is not None:
+            root = _PERSONAS if shelf is _VERSIONS else _SCREENPLAYS
+            if await self._store.version(root.collection, self._org, item.parent) is not None:
                 return []
         keep = set(item.keep)
-        documents = await _keys(self._store, shelf, self._org, {shelf.parent: item.parent})
-        number = shelf.number
-        assert number is not None
         return [
             Delete(shelf.collection, self._org, document.id, document.version)
-            for document in documents
-            if number(document) not in keep
+            for document in await _keys(self._store, shelf, self._org, {shelf.parent: item.parent})
+            if int(document.fields[shelf.number]) not in keep
         ]
 
     async def _release(self, item: Release) -> list[Write]:
-        shelf = self._shelves.screenplays
+        shelf = _SCREENPLAYS
         current = await self._store.get(shelf.collection, self._org, item.screenplay)
         if current is None:
             return []
@@ -360,7 +360,7 @@ class _Application:
             return []
         return [Replace(shelf.collection, shelf.document(_blank(screenplay, item.field)))]
 
-    def _changed_since(self, item: Put, there: Record) -> None:
+    def _note_change(self, item: Put, there: Record) -> None:
         """Note that somebody else was faster, unless it is the same thing further on."""
         if (
             isinstance(there, (PersonaVersion, Text))
@@ -386,6 +386,19 @@ def _blank(record: R, field: str) -> R:
     return blank
 
 
+def _root_key(record: Record) -> tuple[type[Any], str]:
+    """Name the document that a thing is, or belongs to."""
+    match record:
+        case Agent():
+            return Agent, record.id
+        case Persona() | PersonaVersion():
+            return Persona, record.agent_id
+        case Screenplay():
+            return Screenplay, record.id
+        case Text():
+            return Screenplay, record.screenplay_id
+
+
 def _name(record: Record) -> str:
     match record:
         case Agent():
@@ -399,7 +412,7 @@ def _name(record: Record) -> str:
 
 
 async def _keys(
-    store: Store, shelf: Shelf[Any], org: str, equal: Mapping[str, str]
+    store: Store, shelf: _Shelf[Any], org: str, equal: Mapping[str, str]
 ) -> list[Document]:
     """Read the keys of all documents of an organisation that match."""
     found: list[Document] = []
@@ -414,10 +427,9 @@ async def _keys(
         place = page[-1].create_time, page[-1].id
 
 
-async def _numbers(store: Store, shelf: Shelf[Any], org: str, parent: str) -> list[int]:
+async def _numbers(store: Store, shelf: _Shelf[Any], org: str, parent: str) -> list[int]:
     documents = await _keys(store, shelf, org, {shelf.parent: parent})
-    assert shelf.number is not None
-    return sorted(map(shelf.number, documents))
+    return sorted(int(document.fields[shelf.number]) for document in documents)
 
 
 async def _removed(store: Store, collection: Collection, org: str, id_: str, version: int) -> None:

@@ -38,7 +38,6 @@ from services.content.usecases.keeping import ImportKeeper
 from services.kit.errors import DomainError, Reason, Resource, Violation
 
 _TOLD_BYTES = 8 * 1024 * 1024
-_BATCH = 100
 _BATCH_CHARACTERS = 1024 * 1024
 _RENEWED_SECONDS = 2.0
 _PATHS = ("file_path", "import_path")
@@ -67,6 +66,7 @@ class Importer:
         clock: microseconds since the epoch.
         monotonic: seconds.
         new_id: makes ids of imports.
+        batch: how many things are set aside and applied at a time.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Importer:
         clock: Callable[[], int],
         monotonic: Callable[[], float],
         new_id: Callable[[], str],
+        batch: int = 100,
     ) -> None:
         self._library = library
         self._imports = imports
@@ -87,6 +88,7 @@ class Importer:
         self._clock = clock
         self._monotonic = monotonic
         self._new_id = new_id
+        self._batch = batch
 
     async def run(
         self, org: str, asked: Asked, chunks: AsyncIterator[bytes]
@@ -129,7 +131,9 @@ class Importer:
         if asked.dry_run:
             await self._decided(org, asked, received, report, None)
         else:
-            async with _Staging(self._imports, self._keeper, self._monotonic) as staging:
+            async with _Staging(
+                self._imports, self._keeper, self._monotonic, self._batch
+            ) as staging:
                 await staging.begin(org, self._new_id(), self._clock())
                 plan = await self._decided(org, asked, received, report, staging)
                 async for progress in self._staged(org, received, plan, staging):
@@ -145,6 +149,7 @@ class Importer:
         """Set aside what is to be written."""
         for item in plan.first():
             await staging.add(item)
+        yield Progress(Phase.STAGE, 0, plan.writing)
         done = 0
         async for records in received.backup(org):
             for record in records:
@@ -206,11 +211,16 @@ class _Staging:
     """Sets items aside in batches, and forgets them again unless they get committed."""
 
     def __init__(
-        self, imports: Imports, keeper: ImportKeeper, monotonic: Callable[[], float]
+        self,
+        imports: Imports,
+        keeper: ImportKeeper,
+        monotonic: Callable[[], float],
+        batch: int,
     ) -> None:
         self._imports = imports
         self._keeper = keeper
         self._monotonic = monotonic
+        self._batch = batch
         self._claim: Claim | None = None
         self._items: list[Item] = []
         self._characters = 0
@@ -237,7 +247,7 @@ class _Staging:
         self._items.append(item)
         if isinstance(item, Put):
             self._characters += len(getattr(item.record, "content", ""))
-        if len(self._items) >= _BATCH or self._characters >= _BATCH_CHARACTERS:
+        if len(self._items) >= self._batch or self._characters >= _BATCH_CHARACTERS:
             await self._flush()
         else:
             await self.renew()
@@ -318,7 +328,7 @@ class _Plan:
         self._without: dict[str, set[str]] = {}
         self._releases: list[Item] = []
         self._held: list[Item] = []
-        """What is written last of an agent: its persona once the versions are there, and itself."""
+        """A new agent, which comes after its persona, so that nobody sees it without."""
         self._root: Agent | Persona | Screenplay | None = None
         self.writing = 0
 
@@ -478,8 +488,8 @@ class _Plan:
             blank: dict[str, Any] = dict.fromkeys(self._without.get(id_, ()), "")
             record = replace(record, **blank)
         put = Put(record, mode)
-        if mode is Mode.CREATE:
-            self._held.insert(0, put)
+        if mode is Mode.CREATE and isinstance(record, Agent):
+            self._held.append(put)
         else:
             items.append(put)
         return items

@@ -114,12 +114,16 @@ class ImportKeeper:
         self._own(task)
         return task
 
+    async def idle(self) -> None:
+        """Wait until nothing is under way here."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def stop(self) -> None:
         """Leave what is under way to whoever comes next."""
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self.idle()
 
     def _own(self, task: asyncio.Task[object]) -> None:
         self._tasks.add(task)
