@@ -9,16 +9,22 @@ from functools import partial
 from typing import TypeVar
 
 from conductor.content.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
+from conductor.content.v1.screenplay_service_pb2_grpc import (
+    add_ScreenplayServiceServicer_to_server,
+)
 from conductor.content.v1.template_service_pb2_grpc import add_TemplateServiceServicer_to_server
 from services.content.adapters.templates import read_templates
 from services.content.handlers.agents import AgentHandlers
+from services.content.handlers.screenplays import ScreenplayHandlers
 from services.content.handlers.templates import TemplateHandlers
 from services.content.ports.deletions import Mortal
 from services.content.settings import ContentSettings
 from services.content.stores import COLLECTIONS, LOGS
 from services.content.stores.agents import StoredAgents
+from services.content.stores.screenplays import StoredScreenplays, StoredTexts
 from services.content.usecases.agents import AgentService, Resolver
 from services.content.usecases.deletions import Cascades, Purge
+from services.content.usecases.screenplays import ScreenplayService, TextKin
 from services.content.usecases.templates import TemplateService
 from services.kit import ids
 from services.kit.frame import Work, hosted, open_frame
@@ -47,13 +53,29 @@ async def compose(
     installer = TemplateService(
         templates, stored, cascades, personas, clock=ids.now, new_id=_new_deletion
     )
+    texts = StoredTexts(frame.store)
+    plays = Cascades(StoredScreenplays(frame.store), [TextKin(texts)], monotonic=time.monotonic)
+    screenplays = ScreenplayService(
+        StoredScreenplays(frame.store),
+        texts,
+        plays,
+        clock=ids.now,
+        new_id=partial(ids.new_id, "play"),
+        new_deletion_id=_new_deletion,
+    )
+    if settings.content_processes == 1:
+        await plays.begin()
     return frame.app(
         hosted(
             add_AgentServiceServicer_to_server,
             AgentHandlers(agents, resolver, settings.content_retention_days),
         ),
+        hosted(
+            add_ScreenplayServiceServicer_to_server,
+            ScreenplayHandlers(screenplays, settings.content_retention_days),
+        ),
         hosted(add_TemplateServiceServicer_to_server, TemplateHandlers(installer)),
-        background=[*_sweeps(settings, cascades)],
+        background=[*_sweeps(settings, cascades), *_sweeps(settings, plays)],
     )
 
 

@@ -65,5 +65,3 @@ def _check(path: str, at: str) -> None:
 def has_controls(text: str) -> bool:
     """Tell whether there are control characters in a text."""
     return any(unicodedata.category(one) == "Cc" for one in text)
-
-
