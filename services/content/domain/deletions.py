@@ -121,14 +121,15 @@ def purging(life: Life) -> Life:
 def staged(deletion: str, now: int) -> Life:
     """Begin a life that counts for nothing until `begun`: it goes for good when nobody comes back.
 
-    For what is made of several documents, this one first.
+    For what is made of several documents, this one first. What belongs to it takes the mark of the
+    deletion once it is there.
     """
-    return Life(deletion, now, cascade=Cascade.PURGE)
+    return Life(deletion, now, deletion, cascade=Cascade.PURGE)
 
 
-def begun() -> Life:
-    """Let what was staged live."""
-    return Life()
+def begun(life: Life) -> Life:
+    """Let what was staged live, and what belongs to it."""
+    return Life(last_deletion=life.deletion, cascade=Cascade.UNMARK)
 
 
 def done(life: Life) -> Life:

@@ -93,15 +93,23 @@ class Cascades(Generic[T]):
         for cascade in _HELPED_WITH:
             async for place in self._pending(cascade, org):
                 await self._help(place)
+        async for place in self._pending(Cascade.PURGE, org):
+            thing = await self.roots.get(org, place.id)
+            if thing is not None and thing.life.purging:
+                await self.mark(thing, place.id)
+                await self._check_marks(thing, place.id, await self.roots.get(org, place.id))
+
+    async def mark(self, thing: T, id_: str) -> None:
+        """Let those that belong to a deleted thing follow it, and leave the rest to others."""
+        for kin in self._kin:
+            await kin.mark(thing.org, id_, thing.life.deletion, thing.life.delete_time or 0)
 
     async def finish(self, thing: T, id_: str) -> None:
         """Do what a change has just left to be done: by whoever made the change."""
         if not thing.life.purging:
             await self.settled(thing, id_)
             return
-        life = thing.life
-        for kin in self._kin:
-            await kin.mark(thing.org, id_, life.deletion, life.delete_time or 0)
+        await self.mark(thing, id_)
         for kin in self._kin:
             await kin.purge(thing.org, id_)
         with suppress(FencedError):
@@ -127,6 +135,13 @@ class Cascades(Generic[T]):
             elif version != place.version:
                 self._seen[key] = place.version, self._monotonic()
 
+    async def begin(self) -> None:
+        """Finish everything that was left, before anybody else is at work; else the sweep does."""
+        try:
+            await self.sweep(alone=True)
+        except DomainError as error:
+            _LOG.warning("deletions could not be finished yet: %s", error)
+
     async def serve(self) -> None:
         """Sweep every second until cancelled."""
         while True:
@@ -151,22 +166,29 @@ class Cascades(Generic[T]):
     async def _follow(self, thing: T, id_: str) -> T | None:
         """Do what the document says to those below, and note that it is done."""
         org, life = thing.org, thing.life
-        for kin in self._kin:
-            if life.cascade is Cascade.MARK:
-                await kin.mark(org, id_, life.deletion, life.delete_time or 0)
-            else:
+        if life.cascade is Cascade.MARK:
+            await self.mark(thing, id_)
+        else:
+            for kin in self._kin:
                 await kin.unmark(org, id_, life.last_deletion)
         try:
             return await self.roots.save(replace(thing, life=deletions.done(life)))
         except FencedError:
             found = await self.roots.get(org, id_)
-            if life.cascade is Cascade.MARK and (
-                found is None or found.life.deletion != life.deletion
-            ):
-                # It was taken back meanwhile, or made anew: what was marked late is not deleted.
-                for kin in self._kin:
-                    await kin.unmark(org, id_, life.deletion)
+            await self._check_marks(thing, id_, found)
             return found
+
+    async def _check_marks(self, marked: T, id_: str, found: T | None) -> None:
+        """Take the marks of a deletion back that came late.
+
+        Args:
+            marked: the thing as it was when the marks were set.
+            found: what it is now; somebody may have taken it back, or made it anew.
+        """
+        deletion = marked.life.deletion
+        if deletion and (found is None or found.life.deletion != deletion):
+            for kin in self._kin:
+                await kin.unmark(marked.org, id_, deletion)
 
     async def _pending(self, cascade: Cascade, org: str | None) -> AsyncIterator[Place]:
         after = None

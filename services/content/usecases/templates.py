@@ -11,6 +11,7 @@ from services.content.domain.agents import Agent
 from services.content.domain.templates import Category, Choice, Template
 from services.content.ports import FencedError, TakenError
 from services.content.ports.agents import Agents, Personas
+from services.content.usecases.deletions import Cascades
 from services.kit.errors import DomainError, Reason
 
 _REASON = "Installed from the template."
@@ -29,6 +30,7 @@ class TemplateService:
         self,
         categories: Sequence[Category],
         agents: Agents,
+        cascades: Cascades[Agent],
         personas: Personas,
         *,
         clock: Callable[[], int],
@@ -36,6 +38,7 @@ class TemplateService:
     ) -> None:
         self._categories = categories
         self._agents = agents
+        self._cascades = cascades
         self._personas = personas
         self._clock = clock
         self._new_id = new_id
@@ -115,8 +118,10 @@ class TemplateService:
         return False
 
     async def _begin(self, staged: Agent) -> None:
+        await self._cascades.mark(staged, staged.id)
         try:
-            await self._agents.save(replace(staged, life=deletions.begun()))
+            begun = replace(staged, life=deletions.begun(staged.life))
+            await self._cascades.finish(await self._agents.save(begun), staged.id)
         except FencedError:
             # It took so long that it was held for what somebody left.
             raise DomainError(
