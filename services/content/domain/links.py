@@ -71,8 +71,8 @@ def faults(passage: Passage, labels: Collection[str]) -> Iterator[tuple[Fault, i
     for index, line in enumerate(rest.split("\n")):
         if line.startswith(TOO_DEEP):
             found.append((begins[index], Fault.TOO_DEEP))
-        if (cut := line.find("](")) >= 0:
-            found.append((begins[index] + max(line.rfind("[", 0, cut), 0), Fault.MALFORMED))
+        if (opened := line.rfind("[", 0, max(line.find("]("), 0))) >= 0:
+            found.append((begins[index] + opened, Fault.MALFORMED))
         elif index not in linked and _BRACKETS.issubset(line):
             found.append((begins[index] + line.index("["), Fault.MALFORMED))
     for at, fault in sorted(found, key=lambda one: (one[0], one[1].value)):

@@ -88,6 +88,11 @@ class Text:
     version: int = 1
     """Of the stored document."""
 
+    @property
+    def id(self) -> str:
+        """What no other text has."""
+        return f"{self.screenplay_id}.{self.revision}"
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:

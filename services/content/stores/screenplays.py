@@ -105,7 +105,7 @@ class StoredScreenplays:
 
     async def by_path(self, org: str, field: str, path: str) -> Screenplay | None:
         """Read the screenplay that has a path."""
-        return await self._found(org, _KEYS[field], _path_key(org, path))
+        return await self._found(org, _KEYS[field], path_key(org, path))
 
     async def by_content(self, org: str, content_hash: str, limit: int) -> Sequence[Screenplay]:
         """Read screenplays with an equal text."""
@@ -164,7 +164,7 @@ class StoredTexts:
 
     async def get(self, org: str, screenplay_id: str, revision: int) -> Text | None:
         """Read a text."""
-        document = await self._store.get(TEXTS, org, _text_id(screenplay_id, revision))
+        document = await self._store.get(TEXTS, org, text_id(screenplay_id, revision))
         return None if document is None else text_from_document(document)
 
     async def list(self, org: str, screenplay_id: str, below: int, limit: int) -> Sequence[Text]:
@@ -183,7 +183,7 @@ class StoredTexts:
 
     async def remove(self, text: Text) -> None:
         """Remove a text."""
-        id_ = _text_id(text.screenplay_id, text.revision)
+        id_ = text_id(text.screenplay_id, text.revision)
         with suppress(ConflictError):
             await self._store.write(Delete(TEXTS, text.org, id_, text.version))
 
@@ -230,7 +230,7 @@ def to_document(screenplay: Screenplay) -> Document:
             if screenplay.request_id
             else none,
             **{
-                key: _path_key(org, path) if is_live and (path := body[name]) else none
+                key: path_key(org, path) if is_live and (path := body[name]) else none
                 for name, key in _KEYS.items()
             },
         },
@@ -265,7 +265,7 @@ def text_to_document(text: Text) -> Document:
     }
     return Document(
         org=text.org,
-        id=_text_id(text.screenplay_id, text.revision),
+        id=text_id(text.screenplay_id, text.revision),
         create_time=text.create_time,
         version=text.version,
         fields={
@@ -298,7 +298,8 @@ def _orders(screenplay: Screenplay) -> dict[str, str]:
     }
 
 
-def _path_key(org: str, path: str) -> str:
+def path_key(org: str, path: str) -> str:
+    """Make the unique key of a path."""
     return f"{org}/{path}"
 
 
@@ -306,7 +307,8 @@ def _request_key(org: str, request_id: str) -> str:
     return f"{org}/CreateScreenplay/{request_id}"
 
 
-def _text_id(screenplay_id: str, revision: int) -> str:
+def text_id(screenplay_id: str, revision: int) -> str:
+    """Make the id of the document of a text."""
     return f"{screenplay_id}.{_revision_key(revision)}"
 
 
