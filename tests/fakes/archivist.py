@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.content.adapters.archives import ZippedArchives
+from services.content.adapters.yamls import PlainYaml
 from services.content.domain import deletions, personas, screenplays
 from services.content.domain.agents import Agent, AgentModel, Definition
 from services.content.domain.archives import Layout
@@ -19,7 +20,7 @@ from services.content.stores import COLLECTIONS
 from services.content.stores.agents import StoredAgents
 from services.content.stores.archives import StoredImports, StoredLibrary
 from services.content.stores.personas import StoredPersonas, StoredVersions
-from services.content.stores.screenplays import StoredScreenplays
+from services.content.stores.screenplays import StoredScreenplays, StoredTexts
 from services.content.usecases.exports import Exporter
 from services.content.usecases.imports import Asked, Importer
 from services.content.usecases.keeping import ImportKeeper
@@ -49,21 +50,24 @@ class Archivist:
         self.imports = StoredImports(self.store)
         self.archives = ZippedArchives(self.directory, self.most_bytes)
         self.keeper = ImportKeeper(self.imports, monotonic=lambda: self.seconds)
-        self.exporter = Exporter(self.library, self.archives)
+        self.exporter = Exporter(self.library, self.archives, PlainYaml())
         self.importer = Importer(
             self.library,
             self.imports,
             self.archives,
             self.keeper,
+            PlainYaml(),
             clock=lambda: self.now,
             monotonic=lambda: self.seconds,
             new_id=lambda: f"import_{self.prefix}_{next(numbers):06}",
+            new_play_id=lambda: f"play_{self.prefix}_{next(numbers):06}",
             batch=self.batch,
         )
         self.agents = StoredAgents(self.store)
         self.personas = StoredPersonas(self.store)
         self.versions = StoredVersions(self.store)
         self.screenplays = StoredScreenplays(self.store)
+        self.texts = StoredTexts(self.store)
 
     async def export(self, layout: Layout = Layout.BACKUP, org: str = ORG) -> bytes:
         """Make an archive."""

@@ -548,17 +548,39 @@ async def test_a_cut_or_changed_byte_is_refused_or_changes_nothing(
     tmp_path: Path, furnished: Archivist
 ) -> None:
     raw = await furnished.export()
+    reasons = set()
     for place in range(0, len(raw), 97):
         for damaged in (raw[:place], raw[:place] + bytes([raw[place] ^ 0x10]) + raw[place + 1 :]):
             memory = Memory()
             house = archivist(tmp_path, memory)
+            reason = 0
             try:
                 await house.take_in(damaged)
             except DomainError as error:
-                assert error.reason == Reason.REASON_ARCHIVE_INVALID
-                assert memory.documents == {}
-            else:
-                assert await house.export() == raw
+                reason = error.reason
+            reasons.add(reason)
+            assert await house.export() == raw if not reason else not memory.documents
+    assert Reason.REASON_ARCHIVE_INVALID in reasons
+    assert reasons <= {0, Reason.REASON_ARCHIVE_INVALID}
+
+
+async def test_under_an_agent_that_stays_deleted_no_persona_comes_up(
+    tmp_path: Path,
+) -> None:
+    first = archivist(tmp_path)
+    await first.agent("writer")
+    await first.persona("writer", "# One")
+    raw = await first.export()
+    second = archivist(tmp_path)
+    await second.delete(await second.agent("writer"))
+
+    report = await second.take_in(raw)
+
+    assert [(item.kind, item.action) for item in report.items] == [
+        ("agent", Action.KEPT),
+        ("persona", Action.KEPT),
+    ]
+    assert await second.personas.get(ORG, "writer") is None
 
 
 async def test_more_than_may_be_is_refused_either_way(tmp_path: Path, furnished: Archivist) -> None:

@@ -31,7 +31,7 @@ from services.content.domain.archives import (
     records_of,
     shown,
 )
-from services.content.domain.directories import order_of
+from services.content.domain.directories import check_path, is_read, order_of
 from services.content.domain.rules import check
 from services.kit.storage.ports import store_full
 from services.kit.tasks import threaded
@@ -239,11 +239,15 @@ class ReceivedZip:
                 raise ArchiveError(shown(file.path), "it is in the archive twice")
             if len(found) >= MOST_FILES:
                 raise TooLargeError("", f"it has more than {MOST_FILES} files")
-            weight = self._weighed(weight, file)
+            check_path(file.path)
+            if is_read(file.path):
+                weight = self._weighed(weight, file)
             found[file.path] = file
         for path in sorted(found, key=order_of):
-            if not found[path].is_directory:
+            if is_read(path):
                 yield path, b"".join(reader.chunks(found[path]))
+            elif not found[path].is_directory:
+                yield path, b""
 
     def _weighed(self, weight: int, file: zips.Packed) -> int:
         """Count what a file will take, before any of it is unpacked."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from services.content.domain.agents import Agent
 from services.content.domain.archives import File, Record
@@ -64,6 +64,8 @@ class Received(Protocol):
     def directory(self) -> AsyncIterator[Sequence[File]]:
         """Read the files of a directory, some at a time, in the order of `directories.order_of`.
 
+        Those that `directories.is_read` does not know come without what is in them.
+
         Raises:
             ArchiveError: it is damaged, or something else.
             TooLargeError: unpacked.
@@ -92,6 +94,10 @@ class Library(Protocol):
 
     async def screenplay_ids(self, org: str) -> Sequence[str]:
         """Read the ids of all screenplays, deleted ones too."""
+        ...
+
+    async def live_screenplays(self, org: str) -> Sequence[Screenplay]:
+        """Read all screenplays that are not deleted, without their texts."""
         ...
 
     async def agent(self, org: str, agent_id: str) -> Agent | None:
@@ -128,6 +134,18 @@ class Library(Protocol):
         Args:
             field: `file_path` or `import_path`.
         """
+        ...
+
+
+class Yaml(Protocol):
+    """YAML files that hold keys and values."""
+
+    def read(self, raw: bytes) -> Mapping[str, Any]:
+        """Read a file. Raises ValueError when it is something else."""
+        ...
+
+    def written(self, row: Mapping[str, Any]) -> bytes:
+        """Write a file; what it says is read back the same."""
         ...
 
 

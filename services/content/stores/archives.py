@@ -15,6 +15,7 @@ from services.content.domain.screenplays import Screenplay, Text
 from services.content.ports import FencedError
 from services.content.ports.archives import Claim, ImportRunningError
 from services.content.stores import agents, personas, screenplays
+from services.content.stores.deletions import LIVE
 from services.kit.errors import DomainError, Reason
 from services.kit.storage.ports import (
     Collection,
@@ -100,6 +101,11 @@ class StoredLibrary:
     async def screenplay_ids(self, org: str) -> Sequence[str]:
         """Read the ids of all screenplays."""
         return [one.id for one in await _keys(self._store, _SCREENPLAYS, org, {})]
+
+    async def live_screenplays(self, org: str) -> Sequence[Screenplay]:
+        """Read all screenplays that are not deleted."""
+        documents = await _all(self._store, Query(_SCREENPLAYS.collection, org, {"life": LIVE}))
+        return [_SCREENPLAYS.record(document) for document in documents]
 
     async def agent(self, org: str, agent_id: str) -> Agent | None:
         """Read an agent."""
@@ -415,16 +421,18 @@ async def _keys(
     store: Store, shelf: _Shelf[Any], org: str, equal: Mapping[str, str]
 ) -> list[Document]:
     """Read the keys of all documents of an organisation that match."""
+    return await _all(store, Query(shelf.collection, org, equal, keys_only=True))
+
+
+async def _all(store: Store, query: Query) -> list[Document]:
+    """Read all documents that match, page by page."""
     found: list[Document] = []
-    place: tuple[int, str] | None = None
     while True:
-        page = await store.query(
-            Query(shelf.collection, org, equal, after=place, limit=_PAGE, keys_only=True)
-        )
+        place = (found[-1].create_time, found[-1].id) if found else None
+        page = await store.query(replace(query, after=place, limit=_PAGE))
         found += page
         if len(page) < _PAGE:
             return found
-        place = page[-1].create_time, page[-1].id
 
 
 async def _numbers(store: Store, shelf: _Shelf[Any], org: str, parent: str) -> list[int]:

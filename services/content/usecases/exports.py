@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from functools import partial
 
+from services.content.domain import directories
+from services.content.domain.agents import built_in
 from services.content.domain.archives import Layout, TooLargeError, files_of, in_order
 from services.content.domain.imports import Phase, Progress
 from services.content.domain.personas import Persona
-from services.content.ports.archives import Archives, Library, Packing
+from services.content.ports.archives import Archives, Library, Packing, Yaml
 from services.kit.errors import DomainError, Reason
 
 TOLD_EVERY = 200
@@ -22,9 +25,10 @@ class Exporter:
     what is changed meanwhile is in it as it was before or after.
     """
 
-    def __init__(self, library: Library, archives: Archives) -> None:
+    def __init__(self, library: Library, archives: Archives, yaml: Yaml) -> None:
         self._library = library
         self._archives = archives
+        self._yaml = yaml
 
     async def export(self, org: str, layout: Layout) -> AsyncGenerator[Progress | bytes, None]:
         """Make an archive: first how far it is, then its bytes.
@@ -44,19 +48,21 @@ class Exporter:
     async def _packed(
         self, packing: Packing, org: str, layout: Layout
     ) -> AsyncGenerator[Progress, None]:
-        del layout
+        steps: list[Callable[[], Awaitable[None]]]
         agents = in_order(await self._library.agent_ids(org))
-        screenplays = in_order(await self._library.screenplay_ids(org))
-        total = len(agents) + len(screenplays)
-        for done, agent_id in enumerate(agents):
+        if layout is Layout.BACKUP:
+            screenplays = in_order(await self._library.screenplay_ids(org))
+            steps = [partial(self._add_agent, packing, org, id_) for id_ in agents]
+            steps += [partial(self._add_screenplay, packing, org, id_) for id_ in screenplays]
+        else:
+            places = directories.placed(await self._library.live_screenplays(org))
+            steps = [partial(self._add_folder, packing, org, id_) for id_ in agents]
+            steps += [partial(self._add_file, packing, org, *place) for place in places]
+        for done, step in enumerate(steps):
             if done % TOLD_EVERY == 0:
-                yield Progress(Phase.EXPORT, done, total)
-            await self._add_agent(packing, org, agent_id)
-        for done, screenplay_id in enumerate(screenplays, len(agents)):
-            if done % TOLD_EVERY == 0:
-                yield Progress(Phase.EXPORT, done, total)
-            await self._add_screenplay(packing, org, screenplay_id)
-        yield Progress(Phase.EXPORT, total, total)
+                yield Progress(Phase.EXPORT, done, len(steps))
+            await step()
+        yield Progress(Phase.EXPORT, len(steps), len(steps))
 
     async def _add_agent(self, packing: Packing, org: str, agent_id: str) -> None:
         """Add an agent with its persona; again when that lost a version meanwhile that it needs."""
@@ -67,12 +73,7 @@ class Exporter:
             if missing is None:
                 return
             await packing.cut(mark)
-        raise DomainError(
-            Reason.REASON_CONFLICT,
-            f"The persona of agent {agent_id} has no version {missing}, which it needs; if somebody "
-            "else is changing it, try again.",
-            retry_after=1.0,
-        )
+        raise _lacks(agent_id, missing or 0)
 
     async def _try_agent(self, packing: Packing, org: str, agent_id: str) -> int | None:
         """Add an agent; the number of a version that was needed and is gone, or None."""
@@ -114,6 +115,45 @@ class Exporter:
             text = await self._library.text(org, screenplay_id, revision)
             if text is not None and revision <= screenplay.revision:
                 await packing.add(files_of(text))
+
+    async def _add_folder(self, packing: Packing, org: str, agent_id: str) -> None:
+        """Add the definition of an agent and the newest text of its persona."""
+        agent = await self._library.agent(org, agent_id) or built_in(org)
+        if not agent.life.live:
+            return
+        folder = f"{directories.AGENTS}{agent_id}/"
+        if not agent.built_in or agent.definition != built_in(org).definition:
+            row = directories.definition_row(agent.definition)
+            await packing.add([(f"{folder}{directories.DEFINITION}", self._yaml.written(row))])
+        for _ in range(_TRIES):
+            persona = await self._library.persona(org, agent_id)
+            if persona is None or not persona.life.live:
+                return
+            version = await self._library.version(org, agent_id, persona.number)
+            if version is not None:
+                await packing.add([(f"{folder}{directories.PERSONA}", version.content.encode())])
+                return
+        raise _lacks(agent_id, 0)
+
+    async def _add_file(self, packing: Packing, org: str, path: str, screenplay_id: str) -> None:
+        """Add the text of a screenplay, and what does not follow from it."""
+        screenplay = await self._library.screenplay(org, screenplay_id)
+        if screenplay is None or not screenplay.life.live:
+            return
+        file = f"{directories.SCREENPLAYS}{path}"
+        await packing.add([(file, screenplay.content.encode())])
+        if row := directories.sidecar_row(screenplay, path):
+            await packing.add([(f"{file}{directories.SIDECAR}", self._yaml.written(row))])
+
+
+def _lacks(agent_id: str, number: int) -> DomainError:
+    what = f"version {number}" if number else "newest version"
+    return DomainError(
+        Reason.REASON_CONFLICT,
+        f"The persona of agent {agent_id} has no {what}, which it needs; if somebody else is "
+        "changing it, try again.",
+        retry_after=1.0,
+    )
 
 
 def too_large(error: TooLargeError) -> DomainError:

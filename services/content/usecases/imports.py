@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from services.content.domain.agents import Agent, built_in
 from services.content.domain.archives import ArchiveError, Layout, Record, TooLargeError, same
+from services.content.domain.directories import Reading
 from services.content.domain.imports import (
     Action,
     ImportItem,
@@ -32,9 +33,11 @@ from services.content.ports.archives import (
     Imports,
     Library,
     Received,
+    Yaml,
 )
 from services.content.usecases.exports import TOLD_EVERY, too_large
 from services.content.usecases.keeping import ImportKeeper
+from services.content.usecases.migrations import Migration, things_of
 from services.kit.errors import DomainError, Reason, Resource, Violation
 
 _TOLD_BYTES = 8 * 1024 * 1024
@@ -66,6 +69,7 @@ class Importer:
         clock: microseconds since the epoch.
         monotonic: seconds.
         new_id: makes ids of imports.
+        new_play_id: makes those of screenplays.
         batch: how many things are set aside and applied at a time.
     """
 
@@ -75,19 +79,23 @@ class Importer:
         imports: Imports,
         archives: Archives,
         keeper: ImportKeeper,
+        yaml: Yaml,
         *,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
         new_id: Callable[[], str],
+        new_play_id: Callable[[], str],
         batch: int = 100,
     ) -> None:
         self._library = library
         self._imports = imports
         self._archives = archives
         self._keeper = keeper
+        self._yaml = yaml
         self._clock = clock
         self._monotonic = monotonic
         self._new_id = new_id
+        self._new_play_id = new_play_id
         self._batch = batch
 
     async def run(
@@ -121,27 +129,91 @@ class Importer:
     async def _taken_in(
         self, org: str, asked: Asked, received: Received
     ) -> AsyncGenerator[Progress | ImportReport, None]:
+        report = ImportReport(asked.dry_run)
+        taken_in = self._backup if asked.layout is Layout.BACKUP else self._directory
+        if asked.dry_run:
+            async for progress in taken_in(org, asked, received, report, None):
+                yield progress
+        else:
+            total = 0
+            async with _Staging(
+                self._imports, self._keeper, self._monotonic, self._batch
+            ) as staging:
+                async for progress in taken_in(org, asked, received, report, staging):
+                    total = progress.total
+                    yield progress
+                claim = await staging.committed()
+            if claim is not None:
+                async for progress in self._applied(claim, report, total):
+                    yield progress
+        yield report
+
+    async def _backup(
+        self,
+        org: str,
+        asked: Asked,
+        received: Received,
+        report: ImportReport,
+        staging: _Staging | None,
+    ) -> AsyncGenerator[Progress, None]:
+        """Check a backup, decide on what it holds, and set aside what is to be written."""
         total = 0
         async for records in received.backup(org):
             before, total = total, total + sum(map(_is_root, records))
             if total // TOLD_EVERY > before // TOLD_EVERY:
                 yield Progress(Phase.CHECK, total)
         yield Progress(Phase.CHECK, total, total)
-        report = ImportReport(asked.dry_run)
-        if asked.dry_run:
-            await self._decided(org, asked, received, report, None)
-        else:
-            async with _Staging(
-                self._imports, self._keeper, self._monotonic, self._batch
-            ) as staging:
-                await staging.begin(org, self._new_id(), self._clock())
-                plan = await self._decided(org, asked, received, report, staging)
-                async for progress in self._staged(org, received, plan, staging):
-                    yield progress
-                claim = await staging.committed()
-            async for progress in self._applied(claim, report, plan.writing):
+        if staging is not None:
+            await staging.begin(org, self._new_id(), self._clock())
+        plan = await self._decided(org, asked, received, report, staging)
+        if staging is not None:
+            async for progress in self._staged(org, received, plan, staging):
                 yield progress
-        yield report
+
+    async def _directory(
+        self,
+        org: str,
+        asked: Asked,
+        received: Received,
+        report: ImportReport,
+        staging: _Staging | None,
+    ) -> AsyncGenerator[Progress, None]:
+        """Check a directory, decide on what it holds, and set aside what is to be written."""
+        total = await self._check_directory(received, report)
+        yield Progress(Phase.CHECK, total, total)
+        if staging is not None:
+            await staging.begin(org, self._new_id(), self._clock())
+        migration = Migration(
+            org, asked.force, asked.author, self._library, report, self._clock, self._new_play_id
+        )
+        reading = Reading(self._yaml.read, lambda *_: None)
+        done = 0
+        async for thing in things_of(received.directory(), reading):
+            if done % TOLD_EVERY == 0:
+                yield Progress(Phase.STAGE, done, total)
+            done += 1
+            for item in await migration.items(thing):
+                if staging is not None:
+                    await staging.add(item)
+            if staging is not None:
+                await staging.renew()
+        yield Progress(Phase.STAGE, total, total)
+
+    async def _check_directory(self, received: Received, report: ImportReport) -> int:
+        """Read all files of a directory; return how many things they are."""
+
+        def find(rule: str, where: str, message: str) -> None:
+            report.find(rule, where, message)
+
+        reading = Reading(self._yaml.read, find)
+        total = 0
+        async for _ in things_of(received.directory(), reading):
+            total += 1
+        if reading.problems:
+            raise _all_invalid(reading.problems)
+        if report.findings and not reading.known:
+            raise ArchiveError("", "it holds neither agents/ nor screenplays/ at its top")
+        return total
 
     async def _staged(
         self, org: str, received: Received, plan: _Plan, staging: _Staging
@@ -258,10 +330,12 @@ class _Staging:
         if self._monotonic() - self._renewed >= _RENEWED_SECONDS:
             await self._save(self._imports.save(self._claim))
 
-    async def committed(self) -> Claim:
-        """Commit: from now on it is applied, whatever happens."""
+    async def committed(self) -> Claim | None:
+        """Commit: from now on it is applied, whatever happens. None when there is nothing to do."""
         await self._flush()
         assert self._claim is not None
+        if not self._claim.batches:
+            return None
         await self._save(self._imports.save(replace(self._claim, committed=True)))
         claim, self._claim = self._claim, None
         return claim
@@ -321,6 +395,8 @@ class _Plan:
         self._report = report
         self._unit: _Unit | None = None
         self._agent: tuple[Agent, Action | None] | None = None
+        self._agent_is_gone = False
+        """Whether it stays deleted, whatever the archive says."""
         self._modes: dict[tuple[str, str], Mode] = {}
         self._keep: dict[tuple[str, str], tuple[int, ...]] = {}
         self._rivals: list[tuple[str, str, str, str]] = []
@@ -346,7 +422,7 @@ class _Plan:
             case Persona():
                 await self._decide()
                 if self._agent is not None and self._agent[0].id != record.agent_id:
-                    self._agent = None
+                    await self.end()
                 persona = await self._library.persona(self._org, record.agent_id)
                 numbers = set(await self._library.numbers(self._org, record.agent_id))
                 self._unit = _Unit(
@@ -382,6 +458,7 @@ class _Plan:
         """Decide on what was seen last."""
         await self._decide()
         self._agent = None
+        self._agent_is_gone = False
 
     async def settle(self) -> None:
         """Once all was seen: find out who has to do without a path that another one has."""
@@ -407,6 +484,9 @@ class _Plan:
         name = self._name(unit)
         if isinstance(unit.root, Agent):
             self._agent = unit.root, action
+            self._agent_is_gone = (
+                action is Action.KEPT and unit.there is not None and not unit.there.life.live
+            )
         self._report.add(ImportItem(action, unit.kind, unit.id, name, detail))
         key = unit.kind, unit.id
         if action is Action.CREATED:
@@ -425,6 +505,8 @@ class _Plan:
 
     def _action(self, unit: _Unit) -> tuple[Action, str]:
         there = unit.there
+        if unit.kind == "persona" and self._agent_is_gone:
+            return Action.KEPT, "its agent is deleted here"
         if there is None:
             return Action.CREATED, ""
         if there.life.purging:
@@ -523,6 +605,16 @@ def _is_running(import_id: str) -> DomainError:
         f"Another archive is just being taken in ({import_id}); try again when it is done.",
         resources=[Resource("import", import_id)],
         retry_after=5.0,
+    )
+
+
+def _all_invalid(problems: Sequence[ArchiveError]) -> DomainError:
+    """Make the error for a directory in which something is wrong; it names all that was found."""
+    others = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
+    return DomainError(
+        Reason.REASON_ARCHIVE_INVALID,
+        f"{problems[0].where}: {problems[0].why}.{others} Nothing was written.",
+        violations=[Violation(problem.where, problem.why) for problem in problems],
     )
 
 
