@@ -42,6 +42,13 @@ def _parse_choice(text: str) -> ModelChoice:
 def run(
     text: Annotated[str, typer.Argument(help="What the agent is to do; - reads it from stdin.")],
     agent: Annotated[str, typer.Option(help="The agent to run.")] = "",
+    persona_version: Annotated[
+        str,
+        typer.Option(
+            help="The version of the agent's persona: a number, latest, first or an alias.",
+            metavar="VERSION",
+        ),
+    ] = "",
     model: Annotated[str, typer.Option(help="The model, for example mock-slow.")] = "",
     provider: Annotated[str, typer.Option(help="The provider of the model.")] = "",
     fallback: Annotated[
@@ -91,6 +98,8 @@ def run(
     options: RunOptions = {}
     if agent:
         options["agent_id"] = agent
+    if persona_version:
+        options["persona_version"] = persona_version
     if model:
         options["model"] = model
     if provider:
