@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conductor.execution.v1 import execution_service_pb2 as pb
-from conductor.execution.v1.execution_pb2 import Execution, ExecutionError
+from conductor.execution.v1.execution_pb2 import AgentSnapshot, Execution, ExecutionError
 from conductor.execution.v1.model_pb2 import ModelChoice
 from conductor.execution.v1.usage_pb2 import Usage
 from tests.rpc.scripted import Failure, Scripted
@@ -301,7 +301,17 @@ async def test_a_run_is_told_whole(scripted: Scripted, terminal: Terminal) -> No
     facts, texts = outcome.out.split("\n\n", 1)
     assert [line[:16].strip() for line in facts.splitlines()] == [
         *("id", "state", "agent", "persona", "model", "fallback", "served by", "finish reason"),
-        *("priority", "created", "started", "ended", "took", "timeout", "output limit", "cost limit", "tokens"),
+        *(
+            "priority",
+            "created",
+            "started",
+            "ended",
+            "took",
+            "timeout",
+            "output limit",
+            "cost limit",
+            "tokens",
+        ),
         *("cost", "unreported", "request id", "metadata", "metadata"),
     ]
     told = {line[:16].strip(): line[16:] for line in facts.splitlines()}
