@@ -22,7 +22,7 @@ from grpc_status import rpc_status
 from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest, ListAuditRecordsResponse
 from conductor.content.v1.agent_pb2 import Agent
 from conductor.content.v1.agent_service_pb2 import ResolveAgentRequest, ResolveAgentResponse
-from services.kit.errors import DomainError, Reason, Resource, Violation, to_status
+from services.kit.errors import DomainError, Reason, Resource, to_status
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -79,11 +79,9 @@ class Catalogue:
             raise self.trouble
         agent = self.agents.get(request.agent_id)
         if agent is None:
-            description = f"no agent has the id {request.agent_id}"
             raise DomainError(
                 Reason.REASON_AGENT_NOT_FOUND,
-                f"agent_id: {description}.",
-                violations=[Violation("agent_id", description)],
+                f"No agent has the id {request.agent_id}.",
                 resources=[Resource("agent", request.agent_id)],
                 metadata={"suggestions": ",".join(self.agents)},
             )
@@ -92,11 +90,10 @@ class Catalogue:
         reference = request.persona_version
         number, alias = (0, "") if persona is None else persona.version(reference)
         if number == 0 and (persona is not None or reference):
-            description = f"the persona of {agent.id} has no version {reference}"
             raise DomainError(
                 Reason.REASON_PERSONA_VERSION_NOT_FOUND,
-                f"persona_version: {description}.",
-                violations=[Violation("persona_version", description)],
+                f"The persona of {agent.id} has no version {reference}.",
+                resources=[Resource("persona_version", f"{agent.id}/{reference}")],
             )
         if persona is not None:
             answer.persona_version = number

@@ -14,7 +14,7 @@ import grpc
 
 from conductor.content.v1.agent_service_pb2 import ResolveAgentRequest, ResolveAgentResponse
 from services.execution.domain import Agent, AgentSnapshot, Wish, system
-from services.kit.errors import DomainError, code_of
+from services.kit.errors import DomainError, Reason, Violation, code_of
 from services.kit.peers import Metadata
 from services.kit.tasks import ended
 
@@ -33,6 +33,10 @@ _RENEWED_SECONDS = 0.5
 _ANSWER_SECONDS = 5.0
 _PATIENCE_SECONDS = 1.0
 """How long somebody waits for a new answer who can have an older one."""
+_FIELDS = {
+    Reason.REASON_AGENT_NOT_FOUND: "agent_id",
+    Reason.REASON_PERSONA_VERSION_NOT_FOUND: "persona_version",
+}
 _MOST_AGENTS = 4096
 _MOST_BYTES = 16 * 1024 * 1024
 
@@ -178,9 +182,9 @@ class ContentAgents:
         except DomainError as error:
             if _is_passing(error):
                 self._failed(key)
-            else:
-                self._forget(key)
-            raise
+                raise
+            self._forget(key)
+            raise _of_the_request(error) from error
         self._is_away = False
         agent = _agent(answer)
         self._remember(key, _Known(agent, answer.ByteSize(), now))
@@ -218,6 +222,20 @@ class ContentAgents:
 def _is_passing(error: DomainError) -> bool:
     """Whether it says nothing of the agent, only that nobody could tell."""
     return code_of(error.reason) is grpc.StatusCode.UNAVAILABLE
+
+
+def _of_the_request(error: DomainError) -> DomainError:
+    """Say which field of a request to run is wrong: those of the question have the same names."""
+    field = _FIELDS.get(error.reason)
+    if field is None or error.violations:
+        return error
+    return DomainError(
+        error.reason,
+        f"{field}: {error.message}",
+        violations=[Violation(field, error.message)],
+        resources=error.resources,
+        metadata=error.metadata,
+    )
 
 
 def _agent(answer: ResolveAgentResponse) -> Agent:
