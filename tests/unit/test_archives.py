@@ -196,6 +196,10 @@ async def test_a_built_in_agent_that_nobody_changed_gives_way_to_the_one_of_the_
 
     assert report.counts[Action.CREATED] == 1
     assert await second.export() == raw
+    plain = archivist(tmp_path)
+    await plain.agents.add(built_in(ORG))
+    again = await plain.take_in(await plain.export())
+    assert again.counts[Action.UNCHANGED] == 1
 
 
 async def test_ids_with_hyphens_are_in_the_order_of_their_paths(tmp_path: Path) -> None:

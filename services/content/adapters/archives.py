@@ -53,13 +53,14 @@ class ZippedArchives:
     """Makes and receives zip files.
 
     Args:
-        directory: where temporary files are made.
+        directory: where temporary files are made; it is made when it is not there.
         most_bytes: how much an archive may hold, as `zips.weight` counts; none takes more packed.
     """
 
     def __init__(self, directory: Path, most_bytes: int) -> None:
         self._directory = directory
         self._most_bytes = most_bytes
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
     def packing(self, *, manifest: bool) -> Iterator[ZippedPacking]:

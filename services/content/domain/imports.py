@@ -12,6 +12,7 @@ import orjson
 from services.content.domain import records
 from services.content.domain.agents import Agent
 from services.content.domain.archives import LEFT_OUT, Record
+from services.content.domain.findings import Finding, Severity
 from services.content.domain.personas import Persona, PersonaVersion
 from services.content.domain.screenplays import Screenplay, Text
 
@@ -63,16 +64,6 @@ class ImportItem:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ImportFinding:
-    """What was passed over, or is odd."""
-
-    rule: str
-    location: str
-    message: str
-    fix: str = ""
-
-
 @dataclass(slots=True)
 class ImportReport:
     """What happened to the things of a file, or would."""
@@ -81,7 +72,7 @@ class ImportReport:
     counts: dict[Action, int] = field(default_factory=lambda: dict.fromkeys(Action, 0))
     items: list[ImportItem] = field(default_factory=list)
     """At most `MOST_ITEMS` of those that are not unchanged."""
-    findings: list[ImportFinding] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     def add(self, item: ImportItem) -> None:
         """Note what happens to a thing."""
@@ -92,7 +83,7 @@ class ImportReport:
     def find(self, rule: str, location: str, message: str, fix: str = "") -> None:
         """Note what was passed over, or is odd."""
         if len(self.findings) < MOST_FINDINGS:
-            self.findings.append(ImportFinding(rule, location, message, fix))
+            self.findings.append(Finding(Severity.WARNING, rule, message, fix, location))
 
 
 class Mode(StrEnum):

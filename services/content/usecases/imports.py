@@ -416,8 +416,9 @@ class _Plan:
             case Agent():
                 await self.end()
                 there = await self._library.agent(self._org, record.id)
-                if there is not None and there.built_in and same(there, built_in(self._org)):
-                    there = None  # it came by itself
+                came_by_itself = there is not None and same(there, built_in(self._org))
+                if there is not None and came_by_itself and not same(there, record):
+                    there = None
                 self._unit = _Unit("agent", record.id, record, there, set(), had=False)
             case Persona():
                 await self._decide()
