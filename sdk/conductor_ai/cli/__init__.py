@@ -16,7 +16,19 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from conductor_ai.cli import audit, executions, keys, models, run
+from conductor_ai.cli import (
+    agents,
+    audit,
+    backup,
+    executions,
+    keys,
+    migrate,
+    models,
+    personas,
+    run,
+    screenplays,
+    validate,
+)
 from conductor_ai.cli.exits import Exit
 from conductor_ai.cli.output import tell
 
@@ -53,7 +65,13 @@ app = typer.Typer(
     help="Run AI agents durably, and follow what they do.",
 )
 app.command()(run.run)
+app.command()(validate.validate)
 app.add_typer(executions.group)
+app.add_typer(agents.group)
+app.add_typer(personas.group)
+app.add_typer(screenplays.group)
+app.add_typer(backup.group)
+app.add_typer(migrate.group)
 app.add_typer(keys.group)
 app.add_typer(models.group)
 app.add_typer(audit.group)
