@@ -119,8 +119,7 @@ def _opened(file: str) -> Iterator[IO[bytes]]:
             yield archive
         return
     try:
-        archive = Path(file).open("rb")
+        with Path(file).open("rb") as kept:
+            yield kept
     except OSError as error:
         refuse(f"{file} cannot be read: {error.strerror}")
-    with archive:
-        yield archive
