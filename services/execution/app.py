@@ -5,20 +5,17 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeVar
 
-import grpc
-from google.protobuf.descriptor import ServiceDescriptor
-
-from conductor.audit.v1 import audit_service_pb2, audit_service_pb2_grpc
-from conductor.auth.v1 import key_service_pb2, key_service_pb2_grpc
-from conductor.execution.v1 import execution_service_pb2, execution_service_pb2_grpc
-from conductor.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
+from conductor.auth.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
+from conductor.execution.v1.execution_service_pb2_grpc import (
+    add_ExecutionServiceServicer_to_server,
+)
+from conductor.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 from services.execution.adapters.agents import SettingsAgents
 from services.execution.adapters.metrics import MeteredWork, Unmetered
 from services.execution.adapters.mock import MockProvider, Script
@@ -26,12 +23,7 @@ from services.execution.adapters.prices import FilePrices
 from services.execution.adapters.providers import Server, connect
 from services.execution.adapters.traces import TracedWork, Untraced
 from services.execution.domain import NANO, Agent, Model, Persistence, Tolerance, Turns, Wish
-from services.execution.handlers import (
-    AuditHandlers,
-    ExecutionHandlers,
-    GatewayHandlers,
-    KeyHandlers,
-)
+from services.execution.handlers import ExecutionHandlers, GatewayHandlers, KeyHandlers
 from services.execution.ports import Leases, Metrics, Provider, Traces
 from services.execution.settings import KNOWN_PROVIDERS, ExecutionSettings, OrgSettings
 from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions, StoredKeys, StoredLeases
@@ -45,22 +37,16 @@ from services.execution.usecases.retention import Retention
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
 from services.kit import ids
-from services.kit.audit import AuditRetention, StoredAudit
 from services.kit.errors import DomainError
-from services.kit.guard import guard_of, signer_of
+from services.kit.frame import Work, hosted, open_frame
 from services.kit.keys import mint
-from services.kit.rates import open_rates
 from services.kit.server import App, main
 from services.kit.settings import PREFIX, SettingsError
-from services.kit.storage.opening import open_queue, open_store
+from services.kit.storage.opening import open_queue
 from services.kit.storage.ports import Store, Wakeups, WorkQueue
-from services.kit.storage.traced import traced
 from services.kit.telemetry import SILENT, Telemetry
 
-H = TypeVar("H")
-
 _LOG = logging.getLogger(__name__)
-_NAME = "execution"
 _POLL_SECONDS = 1.0
 _DEAF_POLL_SECONDS = 0.1
 """How often watchers look where they hear nothing of what other processes append."""
@@ -84,70 +70,47 @@ async def compose(
     settings: ExecutionSettings, stack: AsyncExitStack, telemetry: Telemetry = SILENT
 ) -> App:
     """Build the service; what it opens is closed by the stack."""
-    signer = signer_of(settings)
-    opened = await open_store(settings, _NAME, COLLECTIONS, LOGS, stack)
-    store = traced(opened, telemetry.tracer, settings, _NAME)
-    shared = await _shared(settings, store, stack, telemetry)
-    rates = await open_rates(settings, settings.execution_processes, stack)
+    frame = await open_frame(settings, COLLECTIONS, LOGS, stack, telemetry)
+    shared = await _shared(settings, frame.store, stack, telemetry)
 
-    worker = _worker(settings, shared, StoredLeases(store))
+    worker = _worker(settings, shared, StoredLeases(frame.store))
     service = _service(settings, shared)
     watches = _watches(settings, shared)
     shared.metrics.observe(
         running=worker.running, waiting=shared.turns.__len__, circuits=shared.circuits.states
     )
-    keys = StoredKeys(store)
+    health = Health(shared.executions, worker, frame.peers)
+    keys = StoredKeys(frame.store)
     uses = KeyUses(keys, clock=ids.now)
-    audit = StoredAudit(store, _NAME)
-    stack.push_async_callback(audit.close)
+    keeper = KeyKeeper(keys, mint=mint, used=uses.note, clock=ids.now)
 
     async def drain() -> None:
         watches.close()
         await worker.stop()
 
     await worker.start()
-    return App(
-        settings.execution_address,
-        [
-            _hosted(
-                execution_service_pb2.DESCRIPTOR.services_by_name["ExecutionService"],
-                execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server,
-                ExecutionHandlers(service, watches, shared.catalogue, shared.circuits),
-            ),
-            _hosted(
-                gateway_service_pb2.DESCRIPTOR.services_by_name["GatewayService"],
-                gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server,
-                GatewayHandlers(service, watches, Health(shared.executions, worker), signer),
-            ),
-            _hosted(
-                key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],
-                key_service_pb2_grpc.add_KeyServiceServicer_to_server,
-                KeyHandlers(KeyKeeper(keys, mint=mint, clock=ids.now)),
-            ),
-            _hosted(
-                audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
-                audit_service_pb2_grpc.add_AuditServiceServicer_to_server,
-                AuditHandlers(audit),
-            ),
-        ],
-        background=[worker.serve, uses.serve, *_sweeps(settings, shared, service, store)],
+    return frame.app(
+        hosted(
+            add_ExecutionServiceServicer_to_server,
+            ExecutionHandlers(service, watches, shared.catalogue, shared.circuits),
+        ),
+        hosted(
+            add_GatewayServiceServicer_to_server,
+            GatewayHandlers(service, watches, health, frame.signer),
+        ),
+        hosted(add_KeyServiceServicer_to_server, KeyHandlers(keeper)),
+        background=[worker.serve, uses.serve, *_sweeps(settings, shared, service)],
         drain=drain,
-        guard=guard_of(settings, signer, keys, rates, uses.note, stack),
-        auditor=audit,
+        keys=keys,
+        used=uses.note,
+        audited=frame.peers.others,
     )
-
-
-def _hosted(
-    service: ServiceDescriptor, add: Callable[[H, grpc.aio.Server], None], handlers: H
-) -> tuple[str, Callable[[grpc.aio.Server], None]]:
-    """Name a service of the protos, and say how it is registered."""
-    return service.full_name, partial(add, handlers)
 
 
 async def _shared(
     settings: ExecutionSettings, store: Store, stack: AsyncExitStack, telemetry: Telemetry
 ) -> _Shared:
-    queue, wakeups = await open_queue(settings, _NAME, stack)
+    queue, wakeups = await open_queue(settings, settings.service, stack)
     catalogue = await _catalogue(settings, stack)
     known = frozenset((model.ai_provider, model.id) for model, _ in catalogue.models)
     meter, tracer = telemetry.meter, telemetry.tracer
@@ -232,14 +195,12 @@ def _watches(settings: ExecutionSettings, shared: _Shared) -> Watches:
 
 
 def _sweeps(
-    settings: ExecutionSettings, shared: _Shared, service: ExecutionService, store: Store
-) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
-    """Yield what deletes what is older than it has to be kept."""
+    settings: ExecutionSettings, shared: _Shared, service: ExecutionService
+) -> Iterator[Work]:
+    """Yield what deletes runs that are older than they have to be kept."""
     if settings.execution_retention_seconds:
         seconds = settings.execution_retention_seconds
         yield Retention(shared.executions, service, keep_seconds=seconds, clock=ids.now).serve
-    if settings.audit_retention_days:
-        yield AuditRetention(store, _NAME, keep_days=settings.audit_retention_days).serve
 
 
 async def _catalogue(settings: ExecutionSettings, stack: AsyncExitStack) -> Catalogue:

@@ -9,10 +9,8 @@ import orjson
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from conductor.audit.v1 import audit_record_pb2, audit_service_pb2
-from conductor.auth.v1 import access_pb2, key_pb2
+from conductor.auth.v1 import key_pb2
 from conductor.execution.v1 import (
     event_pb2,
     execution_pb2,
@@ -41,18 +39,15 @@ from services.execution.domain import (
     Wish,
     unavailable_feature,
 )
-from services.kit.audit import AuditFilter, AuditRecord
 from services.kit.errors import DomainError, Reason, Violation, invalid
-from services.kit.principals import Scope
+from services.kit.messages import fitting, microseconds, scope, scopes_to_proto, timestamp
 
 M = TypeVar("M", bound=Message)
 
 _MAX_INPUT_BYTES = 1024 * 1024
-_MAX_PAGE_BYTES = 2 * 1024 * 1024
 _BODY_BYTES = 128 * 1024
 _MAX_SEQUENCE = 2**32 - 1
 _STATE = "STATE_"
-_SCOPE = "SCOPE_"
 _STATUS = b'{"event":"status_update"'
 _HIDDEN = tuple(
     b'{"event":"%b"' % kind.value.encode()
@@ -130,8 +125,8 @@ def summary_to_proto(execution: Execution) -> execution_pb2.Execution:
             for choice in order.choices[1:]
         ],
         finish_reason=execution.finish_reason,
-        create_time=_timestamp(execution.create_time),
-        update_time=_timestamp(execution.update_time),
+        create_time=timestamp(execution.create_time),
+        update_time=timestamp(execution.update_time),
     )
     if order.max_output_tokens is not None:
         message.max_output_tokens = order.max_output_tokens
@@ -148,15 +143,15 @@ def summary_to_proto(execution: Execution) -> execution_pb2.Execution:
         message.error.reason = execution.failure.reason
         message.error.message = execution.failure.message
     if execution.start_time is not None:
-        message.start_time.CopyFrom(_timestamp(execution.start_time))
+        message.start_time.CopyFrom(timestamp(execution.start_time))
     if execution.end_time is not None:
-        message.end_time.CopyFrom(_timestamp(execution.end_time))
+        message.end_time.CopyFrom(timestamp(execution.end_time))
     return message
 
 
 def page_of_summaries(executions: Sequence[Execution]) -> list[execution_pb2.Execution]:
     """Print runs as in lists, as many as fit a message that any client takes."""
-    return _page(map(summary_to_proto, executions))
+    return fitting(map(summary_to_proto, executions))
 
 
 def filter_of_list(request: execution_service_pb2.ListExecutionsRequest) -> Filter:
@@ -168,8 +163,8 @@ def filter_of_list(request: execution_service_pb2.ListExecutionsRequest) -> Filt
         agent_id=request.agent_id,
         conversation_id=request.conversation_id,
         instance_id=request.instance_id,
-        from_time=_microseconds(request, "create_time_from"),
-        before_time=_microseconds(request, "create_time_before"),
+        from_time=microseconds(request, "create_time_from"),
+        before_time=microseconds(request, "create_time_before"),
     )
 
 
@@ -200,7 +195,7 @@ def model_to_proto(
     message.circuit.state = model_pb2.Circuit.State.Value(f"{_STATE}{state}")
     message.circuit.failures = failures
     if state is CircuitState.OPEN:
-        message.circuit.probe_time.CopyFrom(_timestamp(now + round(seconds * 1e6)))
+        message.circuit.probe_time.CopyFrom(timestamp(now + round(seconds * 1e6)))
     return message
 
 
@@ -244,7 +239,7 @@ def event_to_proto(execution_id: str, event: Event) -> event_pb2.ExecutionEvent:
     return event_pb2.ExecutionEvent(
         execution_id=execution_id,
         sequence=event.sequence,
-        create_time=_timestamp(event.time),
+        create_time=timestamp(event.time),
         **{event.kind: payload},
     )
 
@@ -252,7 +247,7 @@ def event_to_proto(execution_id: str, event: Event) -> event_pb2.ExecutionEvent:
 def heartbeat(now: int) -> execution_service_pb2.WatchExecutionResponse:
     """Print a sign of life."""
     return execution_service_pb2.WatchExecutionResponse(
-        heartbeat=execution_service_pb2.Heartbeat(time=_timestamp(now))
+        heartbeat=execution_service_pb2.Heartbeat(time=timestamp(now))
     )
 
 
@@ -296,7 +291,7 @@ def event_frames(execution_id: str, events: Sequence[Event]) -> bytes:
             event.sequence,
             id_,
             event.sequence,
-            _timestamp(event.time).ToJsonString().encode(),
+            timestamp(event.time).ToJsonString().encode(),
             event.kind.encode(),
             event.payload,
         )
@@ -403,8 +398,8 @@ def asked_of_key(key: key_pb2.Key) -> KeyAsked:
     return KeyAsked(
         name=key.name,
         org=key.org_id,
-        scopes=frozenset(_scope(scope) for scope in key.scopes),
-        expire_time=_microseconds(key, "expire_time", "key.expire_time"),
+        scopes=frozenset(map(scope, key.scopes)),
+        expire_time=microseconds(key, "expire_time", "key.expire_time"),
     )
 
 
@@ -418,12 +413,8 @@ def key_to_proto(key: Key, text: str = "") -> key_pb2.Key:
         id=key.id,
         name=key.name,
         org_id=key.org,
-        scopes=[
-            access_pb2.Scope.Value(f"{_SCOPE}{scope.name}")
-            for scope in Scope
-            if scope in key.scopes
-        ],
-        create_time=_timestamp(key.create_time),
+        scopes=scopes_to_proto(key.scopes),
+        create_time=timestamp(key.create_time),
         creator=key.creator,
         secret=text,
     )
@@ -433,12 +424,20 @@ def key_to_proto(key: Key, text: str = "") -> key_pb2.Key:
         (message.last_use_time, key.last_use_time),
     ):
         if time is not None:
-            field.CopyFrom(_timestamp(time))
+            field.CopyFrom(timestamp(time))
     return message
 
 
-def _scope(scope: access_pb2.Scope.ValueType) -> Scope:
-    return Scope[access_pb2.Scope.Name(scope).removeprefix(_SCOPE)]
+def key_record_to_proto(key: Key) -> key_pb2.KeyRecord:
+    """Print what other services judge the holder of a key by."""
+    message = key_pb2.KeyRecord(
+        id=key.id, org_id=key.org, scopes=scopes_to_proto(key.scopes), digest=key.digest
+    )
+    if key.expire_time is not None:
+        message.expire_time.CopyFrom(timestamp(key.expire_time))
+    if key.revoke_time is not None:
+        message.revoke_time.CopyFrom(timestamp(key.revoke_time))
+    return message
 
 
 def health_to_proto(
@@ -454,67 +453,11 @@ def health_to_proto(
     )
 
 
-# Audit
-
-
-def filter_of_records(
-    org: str | None, request: audit_service_pb2.ListAuditRecordsRequest
-) -> AuditFilter:
-    """Read which records to list, of an organisation or of all."""
-    return AuditFilter(
-        org,
-        request.principal,
-        request.rpc,
-        _microseconds(request, "create_time_from"),
-        _microseconds(request, "create_time_before"),
-    )
-
-
-def page_of_records(records: Iterable[AuditRecord]) -> list[audit_record_pb2.AuditRecord]:
-    """Print records, as many as fit a message that any client takes."""
-    return _page(map(_record_to_proto, records))
-
-
-def _record_to_proto(record: AuditRecord) -> audit_record_pb2.AuditRecord:
-    message = audit_record_pb2.AuditRecord(
-        id=record.id,
-        create_time=_timestamp(record.create_time),
-        org_id=record.org,
-        principal=record.principal,
-        rpc=record.rpc,
-        outcome=record.outcome,
-        reason=record.reason,
-        trace_id=record.trace_id,
-        call_id=record.call_id,
-        client=record.client,
-        resource_id=record.resource_id,
-    )
-    message.request.update(record.request)
-    return message
-
-
 def _shown(data: bytes) -> bytes:
     """Print an event of a kind that chat clients do not know as one they do."""
     if not data.startswith(_HIDDEN):
         return data
     return _STATUS + data[data.index(b",") :]
-
-
-def _page(messages: Iterable[M]) -> list[M]:
-    """Take the first messages, at least one, that fit a message that any client takes."""
-    page: list[M] = []
-    room = _MAX_PAGE_BYTES
-    for message in messages:
-        room -= message.ByteSize()
-        if room < 0 and page:
-            break
-        page.append(message)
-    return page
-
-
-def _timestamp(microseconds: int) -> Timestamp:
-    seconds, rest = divmod(microseconds, 1_000_000)
-    return Timestamp(seconds=seconds, nanos=rest * 1000)
 
 
 def _nano(dollars: float) -> int:
@@ -537,13 +480,3 @@ def _wishes(choices: Iterable[model_pb2.ModelChoice]) -> tuple[Wish, ...]:
 def _duration(milliseconds: int) -> Duration:
     seconds, rest = divmod(milliseconds, 1000)
     return Duration(seconds=seconds, nanos=rest * 1_000_000)
-
-
-def _microseconds(message: Message, field: str, path: str = "") -> int | None:
-    if not message.HasField(field):
-        return None
-    time: Timestamp = getattr(message, field)
-    try:
-        return time.ToMicroseconds()
-    except ValueError:
-        raise invalid(path or field, "must be a time of the years 1 to 9999") from None

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import astuple
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
-from conductor.audit.v1 import audit_service_pb2 as audit_pb
-from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceServicer
 from conductor.auth.v1 import key_pb2
 from conductor.auth.v1 import key_service_pb2 as keys_pb
 from conductor.auth.v1.key_service_pb2_grpc import KeyServiceServicer
@@ -27,7 +24,6 @@ from services.execution.usecases.health import Health
 from services.execution.usecases.keys import KeyKeeper
 from services.execution.usecases.watches import Watches
 from services.kit import VERSION, call, ids, paging
-from services.kit.audit import StoredAudit
 from services.kit.cache import VersionedBytes
 from services.kit.errors import DomainError, Reason
 from services.kit.interceptor import Context, serialized
@@ -234,29 +230,11 @@ class KeyHandlers(KeyServiceServicer):
         key = await self._keys.revoke(call.current().principal, request.key_id)
         return convert.key_to_proto(key)
 
-
-class AuditHandlers(AuditServiceServicer):
-    """The rpcs of AuditService.
-
-    All records there are lie in this service's own store. A second service that keeps some serves
-    ListAuditRecords of its own; this one then asks it with the same filters and place, and merges
-    the pages by (create_time, id).
-    """
-
-    def __init__(self, records: StoredAudit) -> None:
-        self._records = records
-
-    async def ListAuditRecords(
-        self, request: audit_pb.ListAuditRecordsRequest, context: Context
-    ) -> audit_pb.ListAuditRecordsResponse:
-        org = call.current().principal.org_to_list(request.org_id)
-        where = convert.filter_of_records(org, request)
-        page = paging.page(request, astuple(where))
-        found = await self._records.list(where, page.after, page.size + 1)
-        shown = convert.page_of_records(found[: page.size])
-        return audit_pb.ListAuditRecordsResponse(
-            audit_records=shown, next_page_token=page.next_token(found, len(shown))
-        )
+    async def ResolveKey(
+        self, request: keys_pb.ResolveKeyRequest, context: Context
+    ) -> key_pb2.KeyRecord:
+        key = await self._keys.resolve(request.key_id, request.digest)
+        return convert.key_record_to_proto(key)
 
 
 def _event_stream(watches: Watches, execution_id: str, after: int) -> AsyncIterator[HttpBody]:

@@ -352,6 +352,14 @@ class Metrics(Protocol):
         ...
 
 
+class Others(Protocol):
+    """The other services of the mesh."""
+
+    async def health(self) -> Mapping[str, str]:
+        """Ask each whether it serves: what is wrong by its name, empty where nothing is."""
+        ...
+
+
 class Traces(Protocol):
     """The spans of the work; docs/operations.md names them.
 

@@ -13,14 +13,12 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from services.kit.settings import Settings, environment, listening_address
+from services.kit.settings import ListeningAddress, Processes, ServiceSettings, environment
 
-_MAX_PORT = 65535
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _AGENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _URL = re.compile(r"https?://[^\s@?#]+")
@@ -188,17 +186,13 @@ class MockSettings(_Row):
     stall_after: int | None = Field(default=None, ge=0)
 
 
-class ExecutionSettings(Settings):
+class ExecutionSettings(ServiceSettings):
     """What the execution service is told."""
 
     section: ClassVar[str] = "execution_"
 
-    execution_address: str = "127.0.0.1:0"
-    """Where it listens; port 0 is any free one. Callers reach Envoy; without authentication this is an
-    address of the loopback."""
-
-    execution_processes: int = Field(default=1, ge=1, le=64)
-    """How many processes of this service there are."""
+    execution_address: ListeningAddress = "127.0.0.1:0"
+    execution_processes: Processes = 1
 
     execution_concurrency: int = Field(default=100, ge=0, le=10_000)
     """Runs at a time; 0 accepts runs and begins none."""
@@ -349,15 +343,6 @@ class ExecutionSettings(Settings):
             if given is not None and most is not None and given > most:
                 raise ValueError(f"{default} must be at most {ceiling}, which is {most}")
         return self
-
-    @field_validator("execution_address")
-    @classmethod
-    def _only_addresses(cls, address: str, others: ValidationInfo) -> str:
-        host, _, port = address.rpartition(":")
-        if not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
-            raise ValueError(f"{address!r} is not an address like 127.0.0.1:9000")
-        listening_address(host, others.data.get("auth"))
-        return address
 
     execution_mock_models: dict[str, MockSettings] = Field(default_factory=dict)
     """Mock models by id, next to those there are."""

@@ -33,7 +33,7 @@ from services.execution.ports import (
 )
 from services.kit.audit import AUDIT
 from services.kit.keys import KeyRecord
-from services.kit.principals import Scope
+from services.kit.principals import MESH_ORG, Scope
 from services.kit.storage.ports import (
     Append,
     AtMost,
@@ -63,9 +63,6 @@ EVENTS = "events"
 
 COLLECTIONS = (EXECUTIONS, WORKERS, KEYS, AUDIT)
 LOGS = (EVENTS,)
-
-MESH_ORG = "_mesh"
-"""The organisation of what belongs to the mesh itself; no caller can have it."""
 
 PAGE_EVENTS = 1000
 PAGE_BYTES = 96 * 1024
@@ -284,7 +281,7 @@ class StoredKeys:
             raise FencedError from None
         return replace(key, version=key.version + 1)
 
-    async def find(self, key_id: str) -> KeyRecord | None:
+    async def find(self, key_id: str, digest: str) -> KeyRecord | None:  # noqa: ARG002 the guard here tells of uses itself
         """Read what a guard needs to know of a key."""
         key = await self.get(key_id)
         if key is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -27,6 +27,8 @@ class Call:
     span: Span | None = None
     """Its own, when the trace is sampled."""
     principal: Principal = field(default=ANYONE)
+    remaining: Callable[[], float | None] = field(default=lambda: None, repr=False)
+    """Tells how many seconds its caller still waits; None for as long as it takes."""
     resource_id: str = ""
     """What the call made or changed, for its record; said where no answer says it."""
 

@@ -25,6 +25,7 @@ __all__ = (
     "Violation",
     "code_of",
     "invalid",
+    "read_status",
     "reason_name",
     "reason_value",
     "to_status",
@@ -32,6 +33,9 @@ __all__ = (
 
 DOMAIN = "conductor"
 """The `domain` of every ErrorInfo."""
+
+DETAILS = "grpc-status-details-bin"
+"""The trailer that holds the status of an error."""
 
 _PREFIX = "REASON_"
 _MAX_VIOLATIONS = 10
@@ -158,6 +162,41 @@ def to_status(error: DomainError) -> status_pb2.Status:
         delay.FromMilliseconds(int(error.retry_after * 1000))
         _pack(status, error_details_pb2.RetryInfo(retry_delay=delay))
     return status
+
+
+def read_status(status: status_pb2.Status) -> DomainError | None:
+    """Read an error back from a status; None when it is none of this mesh.
+
+    A reason that a newer release has is INTERNAL here.
+    """
+    info = error_details_pb2.ErrorInfo()
+    if not any(detail.Unpack(info) for detail in status.details) or info.domain != DOMAIN:
+        return None
+    violations: list[Violation] = []
+    resources: list[Resource] = []
+    retry_after: float | None = None
+    bad_request = error_details_pb2.BadRequest()
+    resource = error_details_pb2.ResourceInfo()
+    retry = error_details_pb2.RetryInfo()
+    for detail in status.details:
+        if detail.Unpack(bad_request):
+            violations += [
+                Violation(one.field, one.description) for one in bad_request.field_violations
+            ]
+        elif detail.Unpack(resource):
+            resources.append(
+                Resource(resource.resource_type, resource.resource_name, resource.description)
+            )
+        elif detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToMilliseconds() / 1000
+    return DomainError(
+        reason_value(info.reason),
+        status.message,
+        violations=violations,
+        resources=resources,
+        retry_after=retry_after,
+        metadata=info.metadata,
+    )
 
 
 def _fitting(details: Sequence[D], room: int) -> list[D]:

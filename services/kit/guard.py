@@ -24,7 +24,7 @@ from services.kit.keys import KeyRecord, Keys
 from services.kit.principals import NOBODY, Principal, Scope
 from services.kit.rates import Rates
 from services.kit.settings import PREFIX, SECRET_CHARACTERS, Settings, SettingsError
-from services.kit.signing import PRINCIPAL, SignatureError, Signer, decoded, same
+from services.kit.signing import PEER, PRINCIPAL, SignatureError, Signer, decoded, same
 from services.kit.tasks import ended
 
 _SCOPES = {
@@ -93,7 +93,8 @@ class Guard(Protocol):
             request: what is asked; None where it comes later, as a stream.
 
         Raises:
-            DomainError: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE.
+            DomainError: UNAUTHENTICATED, PERMISSION_DENIED, RATE_LIMITED, STORE_UNAVAILABLE,
+                SERVICE_UNAVAILABLE.
         """
         ...
 
@@ -105,8 +106,9 @@ class OpenGuard:
         self._rates = rates
 
     async def admit(self, served: Call, access: Access, request: Message | None) -> None:  # noqa: ARG002 the signature is given
-        """Count the call."""
-        await _count(self._rates, served.principal.org_id)
+        """Count the call, unless another service makes it for a caller whom it has counted."""
+        if PEER not in served.metadata:
+            await _count(self._rates, served.principal.org_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class KeyGuard:
     """Lets in who shows a key, a token of an issuer it trusts, or what another process signed.
 
     What is read of a key is believed for a few seconds, so that it is revoked everywhere within
-    them, and while the store is away it works as long. Texts of keys are not kept, only digests.
+    them, and while those who store it are away it works as long. Texts of keys are not kept, only digests.
 
     Args:
         signer: of this mesh.
@@ -286,12 +288,9 @@ class KeyGuard:
         if known is None or self._wrong.get(digest):
             raise _unauthenticated(_UNKNOWN)
         key_id, secret = known
-        began, record = await self._read(key_id)
-        if (
-            record is None
-            or not same(keys.digest(secret), record.digest)
-            or record.revoke_time is not None
-        ):
+        shown = keys.digest(secret)
+        began, record = await self._read(key_id, shown)
+        if record is None or not same(shown, record.digest) or record.revoke_time is not None:
             self._wrong.put(digest, True, began)
             raise _unauthenticated(_UNKNOWN)
         holder = _Holder(
@@ -302,18 +301,18 @@ class KeyGuard:
         self._right.put(digest, holder, began)
         return holder
 
-    async def _read(self, key_id: str) -> _Reading:
+    async def _read(self, key_id: str, shown: str) -> _Reading:
         """Read a key; those who want the same one at the same time share a read."""
         reading = self._reading.get(key_id)
         if reading is None:
-            reading = asyncio.create_task(self._dated(key_id), name="read a key")
+            reading = asyncio.create_task(self._dated(key_id, shown), name="read a key")
             self._reading[key_id] = reading
             reading.add_done_callback(lambda task: self._was_read(key_id, task))
         # Whoever goes away leaves the others their answer.
         return await asyncio.shield(reading)
 
-    async def _dated(self, key_id: str) -> _Reading:
-        return _Reading(self._monotonic(), await self._stored.find(key_id))
+    async def _dated(self, key_id: str, shown: str) -> _Reading:
+        return _Reading(self._monotonic(), await self._stored.find(key_id, shown))
 
     def _was_read(self, key_id: str, task: asyncio.Task[_Reading]) -> None:
         del self._reading[key_id]
@@ -367,7 +366,7 @@ def signer_of(settings: Settings) -> Signer | None:
 def guard_of(
     settings: Settings,
     signer: Signer | None,
-    stored: Keys,
+    stored: Callable[[], Keys],
     rates: Rates | None,
     used: Callable[[str], None],
     stack: AsyncExitStack,
@@ -376,6 +375,7 @@ def guard_of(
 
     Args:
         signer: of this mesh; None while authentication is off.
+        stored: makes the keys there are, which are asked for while authentication is on alone.
         used: told of each use of a stored key, by its id.
         stack: ends the guard.
     """
@@ -384,7 +384,7 @@ def guard_of(
     bootstrap = settings.bootstrap_key.get_secret_value()
     guard = KeyGuard(
         signer,
-        stored,
+        stored(),
         TokenRules(
             settings.jwt_issuer,
             settings.jwt_audience,

@@ -24,14 +24,20 @@ from google.protobuf.message import DecodeError, Message
 from conductor.errors.v1.reason_pb2 import Reason
 from services.kit import call
 from services.kit.audit import Auditor
-from services.kit.calls import Calls
-from services.kit.errors import DomainError, Violation, code_of, reason_name, to_status
+from services.kit.calls import Calls, Method
+from services.kit.errors import (
+    DETAILS,
+    DomainError,
+    Violation,
+    code_of,
+    reason_name,
+    to_status,
+)
 from services.kit.guard import Access, Guard, access_of
 from services.kit.principals import NOBODY, Scope
 
 _LOG = logging.getLogger(__name__)
 _SMALL_REQUEST = 64 * 1024
-_DETAILS = "grpc-status-details-bin"
 _FOREIGN = {
     "grpc.health.v1.Health": Access(),
     "grpc.reflection.v1alpha.ServerReflection": Access(Scope.READ),
@@ -118,7 +124,7 @@ class Interceptor:
 
         async def answer(raw: bytes, context: Context) -> bytes:
             began = perf_counter()
-            served = told.begin(_metadata(context))
+            served = _begun(told, context)
             code, reason = "OK", ""
             request: Message | None = None
             response: Any = None
@@ -156,7 +162,7 @@ class Interceptor:
 
         async def answer(raw: bytes, context: Context) -> AsyncIterator[bytes]:
             began = perf_counter()
-            served = told.begin(_metadata(context))
+            served = _begun(told, context)
             code, reason = "CANCELLED", ""
             request: Message | None = None
             begun = False
@@ -201,7 +207,7 @@ class Interceptor:
             requests: AsyncIterator[Message], context: Context
         ) -> AsyncIterator[Message]:
             began = perf_counter()
-            served = told.begin(_metadata(context))
+            served = _begun(told, context)
             code, reason = "CANCELLED", ""
             refused: DomainError | None = None
             try:
@@ -292,9 +298,11 @@ def _leaves_a_record(served: call.Call, reason: str) -> bool:
     return served.principal is not NOBODY and reason != _RATE_LIMITED
 
 
-def _metadata(context: Context) -> dict[str, str]:
+def _begun(told: Method, context: Context) -> call.Call:
     pairs: Any = context.invocation_metadata() or ()
-    return dict(pairs)
+    served = told.begin(dict(pairs))
+    served.remaining = context.time_remaining
+    return served
 
 
 def _violation(violation: Any) -> Violation:
@@ -322,7 +330,7 @@ def _as_domain_error(served: call.Call, error: Exception) -> DomainError:
 async def _abort(context: Context, error: DomainError) -> NoReturn:
     """End the call with the status an error stands for; raises."""
     status = to_status(error)
-    trailers: list[tuple[str, str | bytes]] = [(_DETAILS, status.SerializeToString())]
+    trailers: list[tuple[str, str | bytes]] = [(DETAILS, status.SerializeToString())]
     if error.retry_after is not None:
         trailers.append(("retry-after", str(max(1, ceil(error.retry_after)))))
     if error.reason == Reason.REASON_UNAUTHENTICATED:

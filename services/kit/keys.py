@@ -64,10 +64,14 @@ class KeyRecord:
 class Keys(Protocol):
     """The keys there are."""
 
-    async def find(self, key_id: str) -> KeyRecord | None:
+    async def find(self, key_id: str, digest: str) -> KeyRecord | None:
         """Read a key.
 
+        Args:
+            digest: of the secret that was shown, by which those who keep the key elsewhere know
+                whether it is used.
+
         Raises:
-            DomainError: STORE_UNAVAILABLE.
+            DomainError: STORE_UNAVAILABLE, SERVICE_UNAVAILABLE.
         """
         ...

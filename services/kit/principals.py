@@ -31,7 +31,7 @@ class Principal:
     org_id: str = "default"
     """The organisation; the first part of the key of everything stored."""
     name: str = "anonymous"
-    """Who it is, for people: `key:<id>`, `jwt:<subject>`, `bootstrap`, `anonymous`."""
+    """Who it is, for people: `key:<id>`, `jwt:<subject>`, `service:<name>`, `bootstrap`, `anonymous`."""
     scopes: frozenset[Scope] = frozenset(Scope)
 
     def may(self, scope: Scope) -> bool:
@@ -61,6 +61,9 @@ class Principal:
 
 ANYONE = Principal()
 """Every caller, while authentication is off."""
+
+MESH_ORG = "_mesh"
+"""The organisation of what belongs to the mesh itself; no caller can have it."""
 
 NOBODY = Principal("", "", frozenset())
 """A caller who did not say who they are, while authentication is on."""

@@ -1,4 +1,4 @@
-"""How many calls a second an organisation may make, over all processes together.
+"""How many calls a second an organisation may make of a service, over all its processes together.
 
 The generic cell rate algorithm: calls come at an even pace, and whoever made none for a while may make
 a second's worth at once. Its whole state is one time for each organisation. In Redis all processes share
@@ -126,14 +126,15 @@ class LocalRates:
 
 
 class RedisRates:
-    """Shares each limit with all who use the same Redis; while it is away each allows its share.
+    """Shares each limit with all processes of the service; while Redis is away each allows its share.
 
     Calls that come while Redis answers others are asked for together, in one round trip.
     """
 
-    def __init__(self, url: str, limits: Limits, local: LocalRates) -> None:
+    def __init__(self, url: str, service: str, limits: Limits, local: LocalRates) -> None:
         from services.kit.storage import redis  # noqa: PLC0415 only who has a Redis loads its driver
 
+        self._prefix = f"conductor:{service}:rates:"
         self._limits = limits
         self._local = local
         self._client = redis.connect(url, answer_seconds=_ANSWER_SECONDS)
@@ -190,7 +191,7 @@ class RedisRates:
 
     async def _ask(self, orgs: list[str]) -> list[int]:
         paces = [pace * 1e6 for org in orgs for pace in _pace(self._limits.of(org))]
-        waits: list[int] = await self._script([f"conductor:rates:{org}" for org in orgs], paces)
+        waits: list[int] = await self._script([f"{self._prefix}{org}" for org in orgs], paces)
         return waits
 
     def _judge_here(self, asked: list[tuple[str, asyncio.Future[float | None]]]) -> None:
@@ -211,10 +212,13 @@ class RedisRates:
             self._away = False
 
 
-async def open_rates(settings: Settings, processes: int, stack: AsyncExitStack) -> Rates | None:
+async def open_rates(
+    settings: Settings, service: str, processes: int, stack: AsyncExitStack
+) -> Rates | None:
     """Open what holds organisations to their limits; None when nobody has one.
 
     Args:
+        service: whose calls are counted; each service has its own count.
         processes: how many share a limit where no Redis is there to count.
 
     Raises:
@@ -233,6 +237,6 @@ async def open_rates(settings: Settings, processes: int, stack: AsyncExitStack) 
     url = settings.queue_url.get_secret_value()
     if not url:
         return local
-    rates = RedisRates(url, limits, local)
+    rates = RedisRates(url, service, limits, local)
     stack.push_async_callback(rates.close)
     return rates

@@ -51,6 +51,9 @@ OPTIONS = (
 
 S = TypeVar("S", bound=Settings)
 
+Hosted = tuple[str, Callable[[grpc.aio.Server], None]]
+"""The full name of a proto service, and the way to register it."""
+
 
 @dataclass(frozen=True, slots=True)
 class App:
@@ -58,8 +61,8 @@ class App:
 
     address: str
     """`host:port`; port 0 is any free one."""
-    services: Sequence[tuple[str, Callable[[grpc.aio.Server], None]]]
-    """The full names of the proto services it hosts, each with the way to register it."""
+    services: Sequence[Hosted]
+    """What it hosts."""
     background: Sequence[Callable[[], Coroutine[Any, Any, None]]]
     """What runs beside the calls. One that fails ends the process, so that it is started anew."""
     drain: Callable[[], Awaitable[None]]

@@ -12,9 +12,17 @@ import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -28,9 +36,12 @@ from pydantic_settings import (
 from yaml import YAMLError
 
 PREFIX = "CONDUCTOR_"
+
 SECRET_CHARACTERS = 32
 """The fewest that a secret of the settings has."""
 
+_TARGET = re.compile(r"(dns:///[^/:,\s]+:\d{1,5})|(ipv[46]:[^,\s]+:\d{1,5}(,[^,\s]+:\d{1,5})*)")
+_MAX_PORT = 65535
 _SECRET = re.compile(r"[!-~]*")
 
 
@@ -103,6 +114,10 @@ class Settings(BaseSettings):
     rate_limits: dict[str, float] = Field(default_factory=dict)
     """Calls a second of the organisations named; 0 is no limit."""
 
+    peers: dict[str, str] = Field(default_factory=dict)
+    """Where the services of the mesh call one another, by name: one gRPC target each, such as
+    `dns:///content:7000` or `ipv4:127.0.0.1:7000,127.0.0.1:7001`."""
+
     audit_retention_days: float = Field(default=90.0, ge=0)
     """How long audit records are kept; 0 keeps them all."""
 
@@ -117,6 +132,17 @@ class Settings(BaseSettings):
                 "blanks; `openssl rand -hex 32` makes one"
             )
         return secret
+
+    @field_validator("peers")
+    @classmethod
+    def _only_targets(cls, peers: dict[str, str]) -> dict[str, str]:
+        for name, target in peers.items():
+            if not _TARGET.fullmatch(target):
+                raise ValueError(
+                    f"{name} is at {target!r}, which is not a target like dns:///{name}:7000 or "
+                    "ipv4:127.0.0.1:7000"
+                )
+        return peers
 
     @field_validator("auth", mode="before")
     @classmethod
@@ -173,6 +199,44 @@ def listening_address(host: str, auth: object) -> str:
             f"there could run agents here; set {PREFIX}AUTH=on, or use 127.0.0.1"
         )
     return address
+
+
+def _listened_on(address: str, others: ValidationInfo) -> str:
+    host, _, port = address.rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
+        raise ValueError(f"{address!r} is not an address like 127.0.0.1:9000")
+    listening_address(host, others.data.get("auth"))
+    return address
+
+
+ListeningAddress = Annotated[str, AfterValidator(_listened_on)]
+"""Where a service listens; port 0 is any free one. Callers reach Envoy; without authentication this is
+an address of the loopback."""
+
+Processes = Annotated[int, Field(ge=1, le=64)]
+"""How many processes of a service there are."""
+
+
+class ServiceSettings(Settings):
+    """What the process of a service is told.
+
+    A service `x` has a section `x_`, and in it `x_address`, a ListeningAddress, and `x_processes`.
+    """
+
+    @property
+    def service(self) -> str:
+        """The name of the service."""
+        return self.section.removesuffix("_")
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return str(getattr(self, f"{self.section}address"))
+
+    @property
+    def processes(self) -> int:
+        """How many processes of it there are."""
+        return int(getattr(self, f"{self.section}processes"))
 
 
 T = TypeVar("T", bound=Settings)

@@ -14,11 +14,13 @@ from typing import Any
 
 import orjson
 
-from services.kit.call import Call
 from services.kit.principals import Principal, Scope
 
 PRINCIPAL = "x-conductor-principal"
 """The header of the signed principal, from service to service."""
+
+PEER = "x-conductor-peer"
+"""The header by which a service says its name to another one while nothing is signed."""
 
 _PRINCIPAL_MICROSECONDS = 60_000_000
 _LONGEST = 4096
@@ -125,20 +127,6 @@ def decoded(text: str) -> Any:
     except binascii.Error as error:
         raise ValueError(str(error)) from None
     return orjson.loads(raw)
-
-
-def outgoing(served: Call, signer: Signer | None) -> tuple[tuple[str, str], ...]:
-    """Make the metadata of a call to the next service: who calls, the trace, and the call id.
-
-    Args:
-        signer: None while authentication is off.
-    """
-    # Where this process tells of no span, the caller's own is the parent of what comes next.
-    context = served.context() if served.span or not served.parent else served.parent
-    metadata = (("traceparent", context.traceparent), ("x-request-id", served.call_id))
-    if signer is None:
-        return metadata
-    return (*metadata, (PRINCIPAL, signer.principal(served.principal)))
 
 
 def _hmac(secret: bytes, text: str) -> str:

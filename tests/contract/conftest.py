@@ -58,6 +58,11 @@ UNLIKE_MONGODB = {
             "null character",
             strict=True,
         ),
+        "test_orders_and_terms_hold_null_characters": pytest.mark.xfail(
+            reason="nx-27017 compares fields by what SQLite's JSON functions answer, which ends at a "
+            "null character",
+            strict=True,
+        ),
     },
 }
 """Where a server that speaks the protocol does not do what MongoDB does."""

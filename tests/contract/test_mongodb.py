@@ -45,6 +45,7 @@ from services.kit.storage.ports import (
     Replace,
 )
 from services.kit.storage.sqlite import SqliteStore
+from tests.contract.sheets import SHEETS
 from tests.servers import mongo
 from tests.servers.mongo import OwnServer
 
@@ -416,3 +417,21 @@ async def test_two_processes_may_begin_at_one_moment(another: Open) -> None:
     stores = await asyncio.gather(*(another() for _ in range(4)))
     await stores[0].write(Insert(NOTES, note("a")))
     assert await stores[3].get(NOTES, "acme", "a") == note("a")
+
+
+async def test_what_is_ordered_or_searched_has_an_index_that_begins_with_the_organisation(
+    mongo_url: str,
+) -> None:
+    store = await MongoStore.open(mongo_url, "motor", "test", [SHEETS], [])
+    try:
+        made = await store._collections["sheets"]._documents.index_information()
+        keys = [[name for name, _ in index["key"]] for index in made.values()]
+        for needed in (
+            ["org", "shelf", "create_time", "id"],
+            ["org", "shelf", "name", "id"],
+            ["org", "shelf", "touched", "id"],
+            ["org", "terms", "create_time", "id"],
+        ):
+            assert needed in keys
+    finally:
+        await store.close()

@@ -20,7 +20,7 @@ async def open_rates(redis_server: RedisServer) -> AsyncIterator[OpenRates]:
     opened: list[RedisRates] = []
 
     def open_(limits: Limits) -> RedisRates:
-        opened.append(RedisRates(redis_server.url(), limits, LocalRates(limits, 2)))
+        opened.append(RedisRates(redis_server.url(), "one", limits, LocalRates(limits, 2)))
         return opened[-1]
 
     yield open_
@@ -74,9 +74,9 @@ async def test_what_is_kept_of_an_organisation_goes_by_itself(
 ) -> None:
     rates = open_rates(Limits(100))
     await admitted(rates, 10)
-    assert redis_server.ask("EXISTS conductor:rates:acme") == b":1\r\n"
+    assert redis_server.ask("EXISTS conductor:one:rates:acme") == b":1\r\n"
     await asyncio.sleep(0.15)
-    assert redis_server.ask("EXISTS conductor:rates:acme") == b":0\r\n"
+    assert redis_server.ask("EXISTS conductor:one:rates:acme") == b":0\r\n"
 
 
 async def test_a_time_far_ahead_holds_nobody_up_for_long(
@@ -84,7 +84,7 @@ async def test_a_time_far_ahead_holds_nobody_up_for_long(
 ) -> None:
     rates = open_rates(Limits(10))
     assert await rates.admit("acme") is None
-    redis_server.ask("SET conductor:rates:acme 9000000000000000")
+    redis_server.ask("SET conductor:one:rates:acme 9000000000000000")
     wait = await rates.admit("acme")
     assert wait is not None
     assert wait <= 0.1

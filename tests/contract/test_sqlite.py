@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services.execution.stores import COLLECTIONS, EVENTS, LOGS
 from services.kit.errors import DomainError, Reason
-from services.kit.storage import sqlite
+from services.kit.storage import sqlite, sqlite_documents
 from services.kit.storage.ports import (
     Append,
     AtMost,
@@ -20,9 +21,11 @@ from services.kit.storage.ports import (
     Document,
     Insert,
     LimitError,
+    Query,
     UnreadableStoreError,
 )
 from services.kit.storage.sqlite import SqliteStore
+from tests.contract.sheets import SHEETS, expected, place, queries, read, sheet, shelves
 
 
 async def test_a_file_that_is_no_database_is_refused_with_a_sentence_and_left_alone(
@@ -105,3 +108,90 @@ async def test_a_limit_does_not_go_by_what_was_undone(tmp_path: Path) -> None:
             await store.write(most, Insert(NOTES, note("b")))
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize("few", [1, 4, 8])
+async def test_pages_are_exact_whichever_way_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(sqlite_documents, "_FEW", few)
+    documents = shelves() + shelves("umbrella")[:9]
+    store = await SqliteStore.open(tmp_path / "store.db", [SHEETS], LOGS)
+    try:
+        await store.write(*(Insert(SHEETS, one) for one in documents))
+        for query in queries():
+            assert await read(store, query) == expected(documents, query), query
+    finally:
+        await store.close()
+
+
+LIVE = {"shelf": "live"}
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize(
+    ("order", "equal", "terms"),
+    [
+        *((order, LIVE, terms) for order in ("", "name") for terms in ((), ("all",), ("rare",))),
+        ("", {}, ("all",)),
+        ("", {}, ("all", "rare")),
+        ("name", LIVE, ("all", "rare")),
+        ("", {"shelf": "trash"}, ()),
+        ("name", {"shelf": "trash"}, ("all",)),
+        ("name", {**LIVE, "touched": "seldom"}, ()),
+    ],
+)
+async def test_a_page_takes_no_more_work_when_there_are_twenty_times_as_many(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    order: str,
+    equal: dict[str, str],
+    terms: tuple[str, ...],
+    newest_first: bool,
+) -> None:
+    monkeypatch.setattr(sqlite_documents, "_FEW", 20)
+    work: list[list[int]] = []
+    for count in (60, 1200):
+        documents = [numbered(number, count) for number in range(count)]
+        query = Query(
+            SHEETS, "acme", equal, order=order, newest_first=newest_first, terms=terms, limit=10
+        )
+        names = expected(documents, query)
+        by_name = {one.id: one for one in documents}
+        deep = by_name[names[(len(names) - 1) * 2 // 3]]
+        store = await SqliteStore.open(tmp_path / f"{count}.db", [SHEETS], LOGS)
+        try:
+            await store.write(*(Insert(SHEETS, one) for one in documents))
+            work.append([await steps(store, query)])
+            work[-1].append(await steps(store, replace(query, after=place(deep, order))))
+        finally:
+            await store.close()
+    for few, many in zip(*work, strict=True):
+        assert many < 2 * few
+
+
+def numbered(number: int, count: int) -> Document:
+    """Make one of many: three of them are rare, whichever way they are sought."""
+    is_rare = number in {2, count // 2, count - 3}
+    terms = {"all", "rare"} if is_rare else {"all"}
+    fields = {
+        "name": f"{number * 7919 % count:05}",
+        "shelf": "trash" if number in {1, count // 3, count - 2} else "live",
+        "touched": "seldom" if is_rare else "often",
+    }
+    return sheet(f"s{number:05}", create_time=number, fields=fields, terms=frozenset(terms))
+
+
+async def steps(store: SqliteStore, query: Query) -> int:
+    """Count how many of its instructions SQLite takes for a page, in tens."""
+    taken = 0
+
+    def count() -> int:
+        nonlocal taken
+        taken += 1
+        return 0
+
+    store._scanner.set_progress_handler(count, 10)
+    assert await store.query(query)
+    store._scanner.set_progress_handler(None, 0)
+    return taken

@@ -29,6 +29,7 @@ from services.kit.storage.ports import (
     UnreadableStoreError,
 )
 from tests.contract.conftest import COLLECTIONS, OpenStore
+from tests.contract.sheets import SHEETS, expected, queries, read, sheet, shelves
 
 RUNS, LEASES = COLLECTIONS
 MEBIBYTE = 1024 * 1024
@@ -528,6 +529,190 @@ class TestQueries:
             await store.query(Query(RUNS, "acme", equal={"body": "x"}))
 
 
+class TestOrdersAndTerms:
+    @pytest.fixture
+    async def store(self, open_store: OpenStore) -> Store:
+        return await open_store([RUNS, SHEETS])
+
+    @pytest.mark.both_drivers
+    async def test_every_combination_of_conditions_orders_and_terms_is_exact(
+        self, store: Store
+    ) -> None:
+        documents = shelves() + shelves("umbrella")[:9]
+        for one in documents:
+            await store.write(Insert(SHEETS, one))
+        for query in queries():
+            assert await read(store, query) == expected(documents, query), query
+
+    @pytest.mark.parametrize("newest_first", [False, True])
+    async def test_what_is_inserted_around_a_reader_moves_none_of_its_pages(
+        self, store: Store, newest_first: bool
+    ) -> None:
+        names = [f"n{number}" for number in range(9)]
+        for name in names:
+            await store.write(Insert(SHEETS, named(name, terms=frozenset({"x"}))))
+        seen: list[str] = []
+        after: tuple[int | str, str] | None = None
+        for turn in range(4):
+            found = await store.query(
+                Query(
+                    SHEETS,
+                    "acme",
+                    {"shelf": "live"},
+                    after=after,
+                    limit=3,
+                    newest_first=newest_first,
+                    order="name",
+                    terms=("x",) if turn % 2 else (),
+                )
+            )
+            seen += [one.fields["name"] for one in found]
+            if turn < 3:
+                after = found[-1].fields["name"], found[-1].id
+            # One behind the reader, and one at its very place that comes before what it has seen.
+            behind = "n9" if newest_first else "a"
+            await store.write(Insert(SHEETS, named(behind, f"{turn}", terms=frozenset({"x"}))))
+            if turn == 1:
+                gone = "n8" if newest_first else "n0"
+                await store.write(Delete(SHEETS, "acme", f"id-{gone}", 1))
+        assert seen == (names[::-1] if newest_first else names)
+
+    async def test_a_replacement_moves_a_document_to_its_new_place(self, store: Store) -> None:
+        for name in ("a", "b", "c"):
+            await store.write(Insert(SHEETS, named(name)))
+        by_name = Query(SHEETS, "acme", {"shelf": "live"}, order="name")
+        await store.write(Replace(SHEETS, replace(named("d"), id="id-a")))
+        assert await read(store, by_name) == ["id-b", "id-c", "id-a"]
+        await store.write(Replace(SHEETS, named("c", fields={"shelf": "trash"})))
+        assert await read(store, by_name) == ["id-b", "id-a"]
+        await store.write(Delete(SHEETS, "acme", "id-b", 1))
+        assert await read(store, by_name) == ["id-a"]
+
+    async def test_a_replacement_changes_what_finds_a_document(self, store: Store) -> None:
+        first = sheet("a", terms=frozenset({"kept", "gone"}))
+        await store.write(Insert(SHEETS, first), Insert(SHEETS, sheet("b", terms=first.terms)))
+        changed = replace(first, create_time=0, terms=frozenset({"kept", "new"}))
+        await store.write(Replace(SHEETS, changed))
+        assert await having(store, "kept") == ["a", "b"]
+        assert await having(store, "gone") == ["b"]
+        assert await having(store, "new") == await having(store, "new", "kept") == ["a"]
+        assert await having(store, "new", from_time=1000, before_time=1001) == ["a"]
+        await store.write(Replace(SHEETS, sheet("a", version=2)))
+        assert await having(store, "kept") == ["b"]
+
+    async def test_what_fails_leaves_the_terms_as_they_were(self, store: Store) -> None:
+        old, new = frozenset({"old"}), frozenset({"new"})
+        await store.write(Insert(SHEETS, sheet("a", terms=old)), Insert(SHEETS, sheet("b")))
+        taken = {"path": "acme/b"}
+        for refusal, write in (
+            (ConflictError, Replace(SHEETS, sheet("a", terms=new, version=7))),
+            (DuplicateError, Replace(SHEETS, sheet("a", terms=new, fields=taken))),
+            (DuplicateError, Insert(SHEETS, sheet("c", terms=new, fields=taken))),
+            (ConflictError, Delete(SHEETS, "acme", "a", 7)),
+        ):
+            with pytest.raises(refusal):
+                await store.write(write)
+        assert await having(store, "old") == ["a"]
+        assert await having(store, "new") == []
+
+    async def test_a_deleted_document_is_not_found_nor_are_its_terms_inherited(
+        self, store: Store
+    ) -> None:
+        await store.write(Insert(SHEETS, sheet("a", terms=frozenset({"old"}))))
+        await store.write(Delete(SHEETS, "acme", "a", 1))
+        assert await having(store, "old") == []
+        await store.write(Insert(SHEETS, sheet("a", terms=frozenset({"new"}))))
+        assert await having(store, "old") == []
+        assert await having(store, "new") == ["a"]
+
+    @pytest.mark.both_drivers
+    async def test_terms_are_written_and_not_read_back(self, store: Store) -> None:
+        document = sheet("a", terms=frozenset({"x", "y"}), body={"n": 1})
+        await store.write(Insert(SHEETS, document))
+        plain = replace(document, terms=frozenset())
+        assert await store.get(SHEETS, "acme", "a") == plain
+        assert await store.find(SHEETS, "acme", "path", "acme/a") == plain
+        assert await store.query(Query(SHEETS, "acme", terms=("x",))) == [plain]
+
+    async def test_terms_of_organisations_are_apart(self, store: Store) -> None:
+        terms = frozenset({"x"})
+        await store.write(
+            Insert(SHEETS, sheet("a", terms=terms)),
+            Insert(SHEETS, sheet("a", org="umbrella", terms=terms)),
+            Insert(SHEETS, sheet("b", org="umbrella", terms=terms)),
+        )
+        assert await having(store, "x") == ["a"]
+        assert await having(store, "x", org="umbrella") == ["a", "b"]
+        assert await having(store, "x", org="initech") == []
+        assert await having(store, "x", org=None) == ["a", "a", "b"]
+        await store.write(Delete(SHEETS, "umbrella", "a", 1))
+        assert await having(store, "x") == ["a"]
+        assert await having(store, "x", org="umbrella") == ["b"]
+
+    async def test_terms_are_any_text_and_compared_exactly(self, store: Store) -> None:
+        texts = ["", " ", "a", "A", "ab", "é", "e\u0301", "\U0001d11e", "a.*", "$x", "'; --", "%"]
+        texts += ["x" * 5000, UNICODE.replace("\0", "")]
+        for number, text in enumerate(texts):
+            await store.write(Insert(SHEETS, sheet(f"{number}", terms=frozenset({text, "all"}))))
+        for number, text in enumerate(texts):
+            assert await having(store, text) == [f"{number}"], text
+        assert await having(store, *texts[:2]) == []
+        assert len(await having(store, "all", limit=100)) == len(texts)
+
+    async def test_orders_and_terms_hold_null_characters(self, store: Store) -> None:
+        names = ["a", "a\0", "a\0a", "a\0b", "aa"]
+        for name in reversed(names):
+            await store.write(Insert(SHEETS, named(name, terms=frozenset({name}))))
+        by_name = Query(SHEETS, "acme", {"shelf": "live"}, order="name", limit=1)
+        assert await read(store, by_name) == [f"id-{name}" for name in names]
+        for name in names:
+            assert await having(store, name) == [f"id-{name}"]
+
+    async def test_terms_for_a_collection_that_is_not_searched_fail_alone(
+        self, store: Store
+    ) -> None:
+        marked = replace(run("a"), terms=frozenset({"x"}))
+        with pytest.raises(ValueError, match="runs"):
+            await store.write(Insert(RUNS, marked))
+        await store.write(Insert(RUNS, run("a")))
+        with pytest.raises(ValueError, match="runs"):
+            await store.write(Replace(RUNS, marked))
+        assert await store.version(RUNS, "acme", "a") == 1
+
+
+def named(name: str, more: str = "", **changes: Any) -> Document:
+    fields = {"name": name, **changes.pop("fields", {})}
+    return sheet(f"id-{name}{more}", fields=fields, **changes)
+
+
+async def having(store: Store, *terms: str, org: str | None = "acme", **more: Any) -> list[str]:
+    return [one.id for one in await store.query(Query(SHEETS, org, terms=terms, **more))]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "asked"),
+    [
+        (KeyError, {"order": "name"}),
+        (KeyError, {"order": "name", "equal": {"touched": "x"}}),
+        (KeyError, {"order": "path", "equal": {"shelf": "live"}}),
+        (KeyError, {"order": "create_time", "equal": {"shelf": "live"}}),
+        (TypeError, {"order": "name", "equal": {"shelf": "live"}, "after": (7, "a")}),
+        (TypeError, {"after": ("7", "a")}),
+        (ValueError, {"collection": RUNS, "terms": ("x",)}),
+    ],
+)
+def test_what_no_collection_keeps_cannot_be_asked(
+    mistake: type[Exception], asked: dict[str, Any]
+) -> None:
+    with pytest.raises(mistake):
+        Query(**{"collection": SHEETS, "org": "acme", **asked})
+
+
+def test_an_order_of_what_is_no_field_is_refused() -> None:
+    with pytest.raises(ValueError, match="notes"):
+        Collection("notes", fields=("shelf",), unique=("path",), orders=(("shelf", "path"),))
+
+
 class TestOpening:
     async def test_a_store_that_is_opened_again_has_kept_everything(
         self, open_store: OpenStore
@@ -578,6 +763,27 @@ class TestOpening:
         with pytest.raises(DuplicateError) as caught:
             await second.write(Replace(grown, run("b", fields={"colour": "", "slot": "acme/1"})))
         assert caught.value.field == "slot"
+
+    @pytest.mark.both_drivers
+    async def test_orders_and_terms_may_join_later(self, open_store: OpenStore) -> None:
+        """The order of a field that was there holds at once; terms come with the next replace."""
+        plain = replace(SHEETS, fields=("shelf", "name"), orders=(), searched=False)
+        first = await open_store([plain])
+        for name in ("b", "c", "a"):
+            one = named(name)
+            fields = {"shelf": "live", "name": name, "path": one.fields["path"]}
+            await first.write(Insert(plain, replace(one, fields=fields)))
+        await first.close()
+        second = await open_store([SHEETS])
+        by_name = Query(SHEETS, "acme", {"shelf": "live"}, limit=2, order="name")
+        assert await read(second, by_name) == ["id-a", "id-b", "id-c"]
+        by_touch = replace(by_name, order="touched")
+        assert await read(second, by_touch) == ["id-a", "id-b", "id-c"]
+        assert await having(second, "x") == []
+        await second.write(Replace(SHEETS, named("b", terms=frozenset({"x"}))))
+        assert await having(second, "x") == ["id-b"]
+        await second.write(Delete(SHEETS, "acme", "id-a", 1))
+        assert await read(second, by_name) == ["id-b", "id-c"]
 
     @pytest.mark.both_drivers
     async def test_a_closed_store_is_unavailable(self, open_store: OpenStore) -> None:

@@ -61,7 +61,8 @@ class MemoryStore:
 
     async def get(self, collection: Collection, org: str, id_: str) -> Document | None:
         self._check_open()
-        return self._memory.documents.get((collection.name, org, id_))
+        document = self._memory.documents.get((collection.name, org, id_))
+        return None if document is None else _read(document)
 
     async def version(self, collection: Collection, org: str, id_: str) -> int | None:
         document = await self.get(collection, org, id_)
@@ -73,7 +74,7 @@ class MemoryStore:
         self._check_open()
         for (name, owner, _), document in self._memory.documents.items():
             if (name, owner) == (collection.name, org) and document.fields[unique] == value:
-                return document
+                return _read(document)
         return None
 
     async def query(self, query: Query) -> list[Document]:
@@ -90,20 +91,13 @@ class MemoryStore:
                 and query.equal.items() <= document.fields.items()
                 and (query.from_time is None or document.create_time >= query.from_time)
                 and (query.before_time is None or document.create_time < query.before_time)
+                and document.terms.issuperset(query.terms)
+                and _is_beyond(document, query)
             ),
-            key=_place,
+            key=lambda document: _place(document, query.order),
             reverse=query.newest_first,
         )
-        after = query.after
-        if after is not None:
-            beyond = [
-                _place(one) < after if query.newest_first else _place(one) > after for one in found
-            ]
-            found = [
-                document for document, is_beyond in zip(found, beyond, strict=True) if is_beyond
-            ]
-        found = found[: query.limit]
-        found = [replace(document, content={}) for document in found]
+        found = [replace(_read(document), content={}) for document in found[: query.limit]]
         return [replace(document, body={}) for document in found] if query.keys_only else found
 
     async def read(
@@ -175,6 +169,8 @@ def _check_limit(
 
 
 def _stored(collection: Collection, document: Document, others: Documents) -> Document:
+    if document.terms and not collection.searched:
+        raise ValueError(collection.name)
     for (name, _, _), other in others.items():
         for column in collection.unique:
             if name == collection.name and other.fields[column] == document.fields[column]:
@@ -192,5 +188,16 @@ def _add_missing_fields(documents: Documents, collection: Collection) -> None:
             documents[name, org, id_] = changed
 
 
-def _place(document: Document) -> tuple[int, str]:
-    return document.create_time, document.id
+def _read(document: Document) -> Document:
+    return replace(document, terms=frozenset())
+
+
+def _is_beyond(document: Document, query: Query) -> bool:
+    if query.after is None:
+        return True
+    place = _place(document, query.order)
+    return place < query.after if query.newest_first else place > query.after
+
+
+def _place(document: Document, order: str) -> tuple[Any, str]:
+    return document.fields[order] if order else document.create_time, document.id

@@ -24,6 +24,7 @@ from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from conductor.auth.v1.access_pb2 import SCOPE_READ
 from conductor.auth.v1.key_pb2 import Key
 from conductor.auth.v1.key_service_pb2 import CreateKeyRequest, RevokeKeyRequest
+from conductor.auth.v1.key_service_pb2_grpc import KeyServiceStub
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from services.execution.app import compose
@@ -172,13 +173,15 @@ async def test_every_rpc_that_changes_something_leaves_one_record_of_its_error(
 
 async def test_rpcs_that_only_read_leave_none(mesh: Mesh) -> None:
     execution = await mesh.finished()
+    key = Key(name="ci", scopes=[SCOPE_READ])
+    made = await KeyServiceStub(mesh.channel).CreateKey(CreateKeyRequest(key=key), timeout=PATIENCE)
+    ids = {"execution_id": execution.id, "job_id": execution.id, "key_id": made.id}
     before = await listed(mesh)
     for method in await methods(mesh, changing=False):
         kind = message_factory.GetMessageClass(method.input_type)
         request = kind()
-        for field in ("execution_id", "job_id"):
-            if field in kind.DESCRIPTOR.fields_by_name:
-                setattr(request, field, execution.id)
+        for field in ids.keys() & kind.DESCRIPTOR.fields_by_name.keys():
+            setattr(request, field, ids[field])
         await called(mesh, method, request)
         if "page_token" in kind.DESCRIPTOR.fields_by_name:
             await refusal(called(mesh, method, kind(page_token="made up")))

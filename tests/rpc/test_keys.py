@@ -256,11 +256,11 @@ async def test_strangers_leave_no_audit_record_whichever_way_their_calls_end(
 ) -> None:
     looked_up = asyncio.Event()
 
-    async def endless(_: StoredKeys, key_id: str) -> None:
+    async def endless(_: StoredKeys, key_id: str, digest: str) -> None:
         looked_up.set()
         await asyncio.Event().wait()
 
-    async def away(_: StoredKeys, key_id: str) -> None:
+    async def away(_: StoredKeys, key_id: str, digest: str) -> None:
         raise store_unavailable()
 
     monkeypatch.setattr(StoredKeys, "find", endless)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -385,11 +386,25 @@ async def test_a_cancel_that_loses_every_race_says_so() -> None:
 # Health and retention
 
 
+class Others:
+    """Other services, and what is wrong with each."""
+
+    def __init__(self, **troubles: str) -> None:
+        self._troubles = troubles
+
+    async def health(self) -> Mapping[str, str]:
+        return self._troubles
+
+
 @in_virtual_time
 async def test_a_mesh_that_works_is_healthy_part_by_part() -> None:
     async with house_at_work({"m": words("a")}) as house:
-        parts = await Health(house.executions, house.worker).check()
-        assert [(part.name, part.trouble) for part in parts] == [("store", ""), ("worker", "")]
+        parts = await Health(house.executions, house.worker, Others(content="")).check()
+        assert [(part.name, part.trouble) for part in parts] == [
+            ("store", ""),
+            ("worker", ""),
+            ("content", ""),
+        ]
 
 
 @in_virtual_time
@@ -398,12 +413,14 @@ async def test_every_part_that_is_down_is_named() -> None:
     async with house.working():
         pass
     await house.store.close()
+    others = Others(content="It does not answer.", other="")
     with pytest.raises(DomainError) as caught:
-        await Health(house.executions, house.worker).check()
+        await Health(house.executions, house.worker, others).check()
     assert reason(caught) == "UNHEALTHY"
     assert [(one.type, one.name) for one in caught.value.resources] == [
         ("part", "store"),
         ("part", "worker"),
+        ("part", "content"),
     ]
 
 

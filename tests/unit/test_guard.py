@@ -62,7 +62,7 @@ class House:
             record.id, record.org_id, record.scopes, record.digest, revoke_time=clock()
         )
 
-    async def find(self, key_id: str) -> KeyRecord | None:
+    async def find(self, key_id: str, digest: str) -> KeyRecord | None:
         self.reads.append(key_id)
         found = self.known.get(key_id)
         await asyncio.sleep(self.slow)

@@ -40,7 +40,8 @@ class House:
         self.memory = Memory()
         self.store = MemoryStore(self.memory, COLLECTIONS)
         self.keys = StoredKeys(self.store)
-        self.keeper = KeyKeeper(self.keys, mint=mint, clock=clock)
+        self.used: list[str] = []
+        self.keeper = KeyKeeper(self.keys, mint=mint, used=self.used.append, clock=clock)
         self.uses = KeyUses(self.keys, clock=clock)
 
     async def key(self, org: str = "acme") -> Key:
@@ -78,7 +79,7 @@ async def test_a_key_is_shown_once_and_stored_as_a_digest() -> None:
     assert (key.org, key.creator, key.create_time) == ("acme", "acme's admin", EPOCH)
     assert await house.stored(key) == key
     assert secret not in repr(house.memory)
-    record = await house.keys.find(key.id)
+    record = await house.keys.find(key.id, "")
     assert record is not None
     assert (record.org_id, record.scopes, record.digest) == ("acme", key.scopes, key.digest)
 
@@ -139,7 +140,7 @@ async def test_a_revoked_key_stays_revoked_at_the_first_time() -> None:
     again = await house.keeper.revoke(caller(Scope.ADMIN), key.id)
 
     assert first.revoke_time == again.revoke_time == EPOCH
-    record = await house.keys.find(key.id)
+    record = await house.keys.find(key.id, "")
     assert record is not None
     assert record.revoke_time == EPOCH
 
@@ -154,6 +155,27 @@ async def test_a_key_of_another_organisation_does_not_exist_except_for_an_operat
     assert await reason_of(house.keeper.revoke(caller(Scope.ADMIN), "nobody")) == refused
     assert (await house.stored(key)).revoke_time is None
     assert (await house.keeper.revoke(OPERATOR, key.id)).revoke_time == EPOCH
+
+
+@in_virtual_time
+async def test_a_key_that_was_shown_elsewhere_counts_as_used_only_where_it_opens_something() -> (
+    None
+):
+    house = House()
+    key = await house.key()
+    minute_long = asked(expire_time=EPOCH + 60 * SECOND)
+    passing, _ = await house.keeper.create(caller(Scope.ADMIN), minute_long)
+    revoked = await house.key()
+    await house.keeper.revoke(OPERATOR, revoked.id)
+    await asyncio.sleep(60)
+
+    for one in (key, passing, revoked):
+        for shown in ("", digest("something else"), one.digest):
+            assert await house.keeper.resolve(one.id, shown) == await house.stored(one)
+
+    assert house.used == [key.id]
+    refused = await reason_of(house.keeper.resolve("nobody", key.digest))
+    assert refused[0] == Reason.REASON_KEY_NOT_FOUND
 
 
 @in_virtual_time
@@ -223,7 +245,7 @@ async def test_a_key_that_is_used_meanwhile_is_revoked_all_the_same() -> None:
                 await super().save(replace(key, revoke_time=None, last_use_time=EPOCH))
             return await super().save(key)
 
-    keeper = KeyKeeper(Busy(house.store), mint=mint, clock=clock)
+    keeper = KeyKeeper(Busy(house.store), mint=mint, used=lambda _: None, clock=clock)
     revoked = await keeper.revoke(OPERATOR, key.id)
     assert (revoked.revoke_time, revoked.last_use_time) == (EPOCH, EPOCH)
     assert await house.stored(key) == revoked

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,19 @@ class TestErrors:
         assert error.violations == (Violation("page_size", "must not be negative"),)
 
 
+@dataclass
+class Request:
+    page_size: int = 0
+    page_token: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    create_time: int
+    id: str
+    name: str
+
+
 class TestPaging:
     @pytest.mark.parametrize(
         ("asked", "given_"), [(0, 50), (1, 1), (50, 50), (200, 200), (201, 200), (2**31 - 1, 200)]
@@ -115,21 +129,43 @@ class TestPaging:
         assert paging.page_size(asked) == given_
 
     @given(
-        st.tuples(st.integers(0, 2**63 - 1), st.text(st.characters(codec="utf-8"))),
+        st.tuples(
+            st.integers(0, 2**63 - 1) | st.text(st.characters(codec="utf-8")),
+            st.text(st.characters(codec="utf-8")),
+        ),
         st.lists(st.none() | st.text(st.characters(codec="utf-8")) | st.integers(0, 2**53)),
     )
     @settings(deadline=None, database=None)
     def test_a_token_is_read_back_for_the_filters_it_was_made_for(
-        self, position: tuple[int, str], filters: list[Any]
+        self, position: paging.Position, filters: list[Any]
     ) -> None:
+        kind = type(position[0])
         token = paging.encode_token(position, filters)
-        assert paging.decode_token(token, filters) == position
+        assert paging.decode_token(token, filters, kind) == position
         assert set(token) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
         with pytest.raises(DomainError):
-            paging.decode_token(token, [*filters, "more"])
+            paging.decode_token(token, [*filters, "more"], kind)
+        with pytest.raises(DomainError):
+            paging.decode_token(token, filters, str if kind is int else int)
 
     def test_no_token_is_the_first_page(self) -> None:
         assert paging.decode_token("", ["a"]) is None
+
+    def test_the_next_page_begins_after_the_last_row_that_is_shown(self) -> None:
+        rows = [Row(7, "a", "Ä"), Row(8, "b", "B"), Row(9, "c", "C")]
+        first = paging.page(Request(page_size=2), ["mine"])
+        token = first.next_token(rows, 2)
+        assert paging.page(Request(page_token=token), ["mine"]).after == (8, "b")
+        assert first.next_token(rows, 3) == ""
+
+    def test_a_list_in_another_order_goes_on_at_its_own_place(self) -> None:
+        rows = [Row(7, "a", "Ä"), Row(8, "b", "B")]
+        first = paging.page(Request(page_size=1), ["by name"], str)
+        token = first.next_token(rows, 1, lambda row: (row.name, row.id))
+        assert paging.page(Request(page_token=token), ["by name"], str).after == ("Ä", "a")
+        for filters, kind in ((["by colour"], str), (["by name"], int)):
+            with pytest.raises(DomainError):
+                paging.page(Request(page_token=token), filters, kind)
 
     @pytest.mark.parametrize(
         "token",
@@ -148,6 +184,7 @@ class TestPaging:
             paging.encode_token((2**63, "a"), ["mine"]),
             paging.encode_token((-1, "a"), ["mine"]),
             paging.encode_token((True, "a"), ["mine"]),
+            paging.encode_token(("1", "a"), ["mine"]),
         ],
     )
     def test_any_other_token_is_refused(self, token: str) -> None:

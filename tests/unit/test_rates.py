@@ -118,7 +118,7 @@ async def test_where_nobody_has_a_limit_nothing_is_counted(
     settings: dict[str, float], limited: bool
 ) -> None:
     async with AsyncExitStack() as stack:
-        rates = await open_rates(Settings.model_validate(settings), 1, stack)
+        rates = await open_rates(Settings.model_validate(settings), "one", 1, stack)
         assert (rates is not None) == limited
 
 
@@ -126,4 +126,4 @@ async def test_where_nobody_has_a_limit_nothing_is_counted(
 async def test_a_limit_that_is_none_is_refused_by_name(rate: float) -> None:
     async with AsyncExitStack() as stack:
         with pytest.raises(SettingsError, match=r"CONDUCTOR_RATE_LIMITS.*acme"):
-            await open_rates(Settings(rate_limits={"acme": rate}), 1, stack)
+            await open_rates(Settings(rate_limits={"acme": rate}), "one", 1, stack)

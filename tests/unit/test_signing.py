@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from services.kit import call
 from services.kit.principals import ANYONE, Principal, Scope
-from services.kit.signing import PRINCIPAL, SignatureError, Signer, edge_proof, outgoing
+from services.kit.signing import SignatureError, Signer, edge_proof
 
 SECRET = "the secret of this mesh, shared by its processes"
 ADA = Principal("acme", "key:1", frozenset({Scope.READ, Scope.RUN}))
@@ -117,29 +117,6 @@ def test_a_stream_token_fits_an_address(signer: Signer) -> None:
 def test_the_proof_of_the_edge_tells_nothing_of_the_secret(signer: Signer) -> None:
     assert signer.edge_proof == edge_proof(SECRET)
     assert signer.edge_proof == hmac.new(SECRET.encode(), b"edge", hashlib.sha256).hexdigest()
-
-
-def test_a_call_to_the_next_service_says_who_calls_and_carries_the_ids(signer: Signer) -> None:
-    parent = f"00-{TRACE}-b7ad6b7169203331-01"
-    served = call.begin("/x/Y", {"traceparent": parent, "x-request-id": "r1"})
-    served.principal = ADA
-
-    metadata = dict(outgoing(served, signer))
-
-    assert metadata["traceparent"] == parent
-    assert metadata["x-request-id"] == "r1"
-    assert signer.read_principal(metadata[PRINCIPAL]) == ADA
-
-
-def test_a_trace_that_began_here_goes_on_in_the_next_service() -> None:
-    served = call.begin("/x/Y", {})
-
-    metadata = dict(outgoing(served, None))
-    received = call.begin("/x/Z", metadata)
-
-    assert received.trace_id == served.trace_id
-    assert received.call_id == served.call_id
-    assert PRINCIPAL not in metadata
 
 
 def test_a_call_does_not_show_its_metadata() -> None:

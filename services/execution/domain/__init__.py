@@ -45,6 +45,7 @@ from services.execution.domain.keys import (
     new_key,
     revoke,
     use,
+    works,
 )
 from services.execution.domain.limits import (
     Meter,
@@ -190,4 +191,5 @@ __all__ = (
     "told_place",
     "unavailable_feature",
     "use",
+    "works",
 )

@@ -78,6 +78,11 @@ def revoke(key: Key, now: int) -> Key:
     return key if key.revoke_time is not None else replace(key, revoke_time=now)
 
 
+def works(key: Key, now: int) -> bool:
+    """Tell whether whoever shows a key is let in."""
+    return key.revoke_time is None and (key.expire_time is None or key.expire_time > now)
+
+
 def use(key: Key, now: int) -> Key:
     """Note that a key was used."""
     return replace(key, last_use_time=max(now, key.last_use_time or 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.execution.domain import PartHealth
-from services.execution.ports import Executions
+from services.execution.ports import Executions, Others
 from services.execution.usecases.worker import Worker
 from services.kit.errors import DomainError, Reason, Resource
 
@@ -13,9 +13,10 @@ from services.kit.errors import DomainError, Reason, Resource
 class Health:
     """Checks every part each time it is asked."""
 
-    def __init__(self, executions: Executions, worker: Worker) -> None:
+    def __init__(self, executions: Executions, worker: Worker, others: Others) -> None:
         self._executions = executions
         self._worker = worker
+        self._others = others
 
     async def check(self) -> Sequence[PartHealth]:
         """Return the parts, all healthy.
@@ -23,7 +24,7 @@ class Health:
         Raises:
             DomainError: UNHEALTHY, with one resource for each part that is down.
         """
-        parts = [await self._store(), self._runs()]
+        parts = [await self._store(), self._runs(), *await self._services()]
         down = [part for part in parts if part.trouble]
         if down:
             raise DomainError(
@@ -40,6 +41,10 @@ class Health:
         except DomainError as error:
             return PartHealth("store", error.message)
         return PartHealth("store")
+
+    async def _services(self) -> Sequence[PartHealth]:
+        found = await self._others.health()
+        return [PartHealth(name, trouble) for name, trouble in found.items()]
 
     def _runs(self) -> PartHealth:
         if self._worker.healthy:

@@ -26,11 +26,15 @@ class KeyKeeper:
 
     Args:
         mint: makes the text of a key.
+        used: told of each use of a key that is shown to another service, by its id.
         clock: microseconds since the epoch.
     """
 
-    def __init__(self, keys: Keys, *, mint: Mint, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, keys: Keys, *, mint: Mint, used: Callable[[str], None], clock: Callable[[], int]
+    ) -> None:
         self._keys = keys
+        self._used = used
         self._mint = mint
         self._clock = clock
 
@@ -50,6 +54,22 @@ class KeyKeeper:
     ) -> Sequence[Key]:
         """Read a page of the keys of an organisation, or of all for None; newest first."""
         return await self._keys.list(org, after, limit)
+
+    async def resolve(self, key_id: str, digest: str) -> Key:
+        """Read a key for a service it was shown to.
+
+        Args:
+            digest: of the secret that was shown; empty when nobody showed one.
+
+        Raises:
+            DomainError: KEY_NOT_FOUND.
+        """
+        key = await self._keys.get(key_id)
+        if key is None:
+            raise domain.key_not_found(key_id)
+        if digest == key.digest and domain.works(key, self._clock()):
+            self._used(key_id)
+        return key
 
     async def revoke(self, caller: Principal, key_id: str) -> Key:
         """Revoke a key for good.

@@ -77,10 +77,19 @@ class Documents:
                 for column in self.collection.swept
             ),
             *(
+                IndexModel(
+                    [org, (leader, ASCENDING), (then, ASCENDING), ("id", ASCENDING)],
+                    name=f"by_{leader}_then_{then}",
+                )
+                for leader, then in self.collection.orders
+            ),
+            *(
                 IndexModel([org, (column, ASCENDING)], name=f"unique_{column}", unique=True)
                 for column in self.collection.unique
             ),
         ]
+        if self.collection.searched:
+            indexes.append(IndexModel([org, ("terms", ASCENDING), *by_time], name="terms"))
         await create_indexes(self._documents, indexes)
 
     async def add_missing(self, columns: set[str]) -> None:
@@ -146,11 +155,15 @@ class Documents:
             raise ConflictError
 
     def _content(self, document: Document, version: int) -> dict[str, Any]:
+        if document.terms and not self.collection.searched:
+            raise ValueError(f"{self.collection.name} is not searched")
+        terms = {"terms": sorted(document.terms)} if self.collection.searched else {}
         return {
             "version": version,
             **{column: document.fields[column] for column in self._columns},
             "body": orjson.dumps(document.body).decode(),
             "content": orjson.dumps(document.content).decode(),
+            **terms,
         }
 
     def _at(self, org: str, id_: str, version: int) -> dict[str, Any]:
@@ -217,7 +230,7 @@ class Documents:
 
     async def get(self, org: str, id_: str) -> Document | None:
         """Read a document by key."""
-        found = await self._documents.find_one(_by_key(org, id_))
+        found = await self._documents.find_one(_by_key(org, id_), {"terms": 0})
         return None if found is None else self._document(found)
 
     async def version(self, org: str, id_: str) -> int | None:
@@ -227,7 +240,9 @@ class Documents:
 
     async def find(self, org: str, unique: str, value: str) -> Document | None:
         """Read a document by a unique key."""
-        found = await self._documents.find_one({"org": {"$eq": org}, unique: {"$eq": value}})
+        found = await self._documents.find_one(
+            {"org": {"$eq": org}, unique: {"$eq": value}}, {"terms": 0}
+        )
         return None if found is None else self._document(found)
 
     async def query(self, query: Query) -> list[Document]:
@@ -243,15 +258,21 @@ class Documents:
             times["$lt"] = query.before_time
         if times:
             condition["create_time"] = times
+        value = query.order or "create_time"
+        also: list[dict[str, Any]] = [{"terms": {"$eq": term}} for term in query.terms]
         if query.after is not None:
             at, id_ = query.after
+            # The first says again what the second does, and is what the server begins the index at.
+            also.append({value: {f"{beyond}e": at}})
             condition["$or"] = [
-                {"create_time": {beyond: at}},
-                {"create_time": {"$eq": at}, "id": {beyond: id_}},
+                {value: {beyond: at}},
+                {value: {"$eq": at}, "id": {beyond: id_}},
             ]
-        left_out = {"body": 0, "content": 0} if query.keys_only else {"content": 0}
+        if also:
+            condition["$and"] = also
+        left_out = {"terms": 0, "content": 0} | ({"body": 0} if query.keys_only else {})
         cursor = self._documents.find(condition, left_out)
-        cursor = cursor.sort([("create_time", direction), ("id", direction)]).limit(query.limit)
+        cursor = cursor.sort([(value, direction), ("id", direction)]).limit(query.limit)
         return [self._document(found) async for found in cursor]
 
     def _matching(self, equal: Mapping[str, str]) -> dict[str, Any]:

@@ -58,6 +58,11 @@ class Collection:
     """A kind of document.
 
     A field that joins it later is empty in what is stored already; a unique key that does is the id.
+    An order that joins it later holds for what is stored already; terms are there from a document's
+    next replace on.
+
+    Raises:
+        ValueError: a pair of `orders` names what is no field.
     """
 
     name: str
@@ -68,8 +73,19 @@ class Collection:
     unique: tuple[str, ...] = ()
     """Text fields no two documents share. Those of different organisations have to differ by
     themselves: a store that is parted by organisation holds no key over its parts."""
+    orders: tuple[tuple[str, str], ...] = ()
+    """Pairs of fields: an organisation's documents of one value of the first can be read in the order
+    of the second, as fast as in the order of time. Text has the order of its code points."""
+    searched: bool = False
+    """Whether its documents can be found by terms."""
     schema_version: int = 1
     """The version of the bodies this release writes; a store with newer ones is refused."""
+
+    def __post_init__(self) -> None:
+        """Refuse orders nothing can keep."""
+        for pair in self.orders:
+            if not set(pair) <= set(self.fields):
+                raise ValueError(f"{self.name} cannot be in the order of {pair}: no such fields")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,9 @@ class Document:
     """1 when inserted, one more with each replace."""
     content: Mapping[str, Any] = field(default_factory=dict)
     """The part of the body that may be large. Queries leave it out."""
+    terms: frozenset[str] = frozenset()
+    """What queries with terms find it by, in a collection that is searched. They are written whole with
+    each insert and replace, and not read back: what is read has none."""
 
 
 Entry: TypeAlias = tuple[int, bytes, str]
@@ -162,7 +181,7 @@ class AtMost:
 
     collection: Collection
     equal: Mapping[str, str]
-    """Values of declared fields."""
+    """Values of declared fields, one of them best a swept one: every organisation's documents count."""
     limit: int
 
 
@@ -171,9 +190,14 @@ Write = Insert | Replace | Delete | Append | Erase | AtMost
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which documents: all that match every given condition, in (create_time, id) order.
+    """Which documents: all that match every given condition, in order and then by id.
 
     `org` None means every organisation and is for the mesh's own sweeps only.
+
+    Raises:
+        KeyError: the collection does not have the order, or not for these conditions.
+        ValueError: terms for a collection that is not searched.
+        TypeError: a place in another order.
     """
 
     collection: Collection
@@ -184,12 +208,34 @@ class Query:
     """Created at this time or later."""
     before_time: int | None = None
     """Created before this time."""
-    after: tuple[int, str] | None = None
-    """Keyset: only documents beyond this (create_time, id) in the direction asked for."""
+    after: tuple[int | str, str] | None = None
+    """Keyset: only documents beyond this place in the direction asked for; a place is the create time,
+    or the value of the field that orders, and the id."""
     limit: int = 50
     newest_first: bool = False
+    """The other way round, whatever orders."""
     keys_only: bool = False
     """Leave the bodies out."""
+    order: str = ""
+    """The field that orders: the second of one of the collection's `orders` whose first is in `equal`.
+    Empty: the create time."""
+    terms: tuple[str, ...] = ()
+    """Only documents that have all of these."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no caller may ask."""
+        name = self.collection.name
+        if self.order and self.leader() is None:
+            raise KeyError(f"{name} is not kept in the order of {self.order} for {set(self.equal)}")
+        if self.terms and not self.collection.searched:
+            raise ValueError(f"{name} is not searched")
+        if self.after is not None and isinstance(self.after[0], str) != bool(self.order):
+            raise TypeError(f"{self.after} is no place in the order of {self.order or 'time'}")
+
+    def leader(self) -> str | None:
+        """Name the field of `equal` within whose value documents are kept in the order asked for."""
+        pairs = self.collection.orders
+        return next((a for a, b in pairs if b == self.order and a in self.equal), None)
 
 
 class Store(Protocol):

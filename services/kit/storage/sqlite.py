@@ -13,12 +13,10 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from services.kit.errors import DomainError
 from services.kit.storage.ports import (
@@ -40,6 +38,7 @@ from services.kit.storage.ports import (
     store_full,
     store_unavailable,
 )
+from services.kit.storage.sqlite_documents import DocumentsSql
 
 _LOG = logging.getLogger(__name__)
 _LOG_SCHEMA_VERSION = 1
@@ -59,7 +58,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, collections: Iterable[Collection], logs: Iterable[str]) -> None:
         self._path = path
-        self._sql = {collection.name: _CollectionSql(collection) for collection in collections}
+        self._sql = {collection.name: DocumentsSql(collection) for collection in collections}
         self._logs = {name: _LogSql(name) for name in logs}
         self._loop = asyncio.get_running_loop()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
@@ -226,9 +225,7 @@ class SqliteStore:
                 self._changed += 1
                 self._sql[collection.name].replace(db, document)
             case Delete(collection, org, id_, version):
-                sql = self._sql[collection.name]
-                if db.execute(sql.delete, (org, id_, version)).rowcount == 0:
-                    raise ConflictError
+                self._sql[collection.name].delete(db, org, id_, version)
             case Erase(log, org, stream):
                 db.execute(self._logs[log].erase, (org, stream))
             case AtMost():
@@ -276,9 +273,9 @@ class SqliteStore:
     async def query(self, query: Query) -> list[Document]:
         """Read a page of documents in the scanning thread."""
         sql = self._sql[query.collection.name]
-        statement, values = sql.select_many(query)
 
         def scan() -> list[Document]:
+            statement, values = sql.select_many(self._scanner, query)
             return [sql.document(row) for row in self._scanner.execute(statement, values)]
 
         if self._closed:
@@ -330,135 +327,6 @@ class SqliteStore:
         self._scans.shutdown()
         self._scanner.close()
         self._reader.close()
-
-
-class _CollectionSql:
-    """The statements of one collection. Names come from code, values are always bound."""
-
-    def __init__(self, collection: Collection) -> None:
-        self.collection = collection
-        table = collection.name
-        self._columns = (*collection.fields, *collection.unique)
-        text_columns = "".join(f", {column} TEXT NOT NULL" for column in self._columns)
-        self.create = [
-            (
-                f"CREATE TABLE IF NOT EXISTS {table} (org TEXT NOT NULL, id TEXT NOT NULL, "
-                f"version INTEGER NOT NULL, create_time INTEGER NOT NULL{text_columns}, "
-                "body TEXT NOT NULL, content TEXT NOT NULL)"
-            ),
-            f"CREATE UNIQUE INDEX IF NOT EXISTS {table}_key ON {table} (org, id)",
-            f"CREATE INDEX IF NOT EXISTS {table}_time ON {table} (org, create_time, id)",
-            *(
-                f"CREATE INDEX IF NOT EXISTS {table}_{field} ON {table} ({field}, create_time, id)"
-                for field in collection.fields
-            ),
-            *(
-                f"CREATE UNIQUE INDEX IF NOT EXISTS {table}_{field} ON {table} ({field})"
-                for field in collection.unique
-            ),
-        ]
-        names = ", ".join(("org", "id", "version", "create_time", *self._columns))
-        marks = ", ".join("?" * (6 + len(self._columns)))
-        self._insert = f"INSERT INTO {table} ({names}, body, content) VALUES ({marks})"
-        sets = "".join(f", {column}=?" for column in self._columns)
-        self._replace = f"UPDATE {table} SET version=version+1, body=?, content=?{sets} WHERE org=? AND id=? AND version=?"
-        self.delete = f"DELETE FROM {table} WHERE org=? AND id=? AND version=?"
-        self._select = f"SELECT {names}, body, '{{}}' FROM {table}"
-        self._select_keys = f"SELECT {names}, '{{}}', '{{}}' FROM {table}"
-        whole = f"SELECT {names}, body, content FROM {table}"
-        self.select_one = f"{whole} WHERE org=? AND id=?"
-        self.select_unique = {
-            field: f"{whole} WHERE {field}=? AND org=?" for field in collection.unique
-        }
-        self.select_version = f"SELECT version FROM {table} WHERE org=? AND id=?"
-
-    def add_missing_columns(self, db: sqlite3.Connection) -> None:
-        """Bring the table of an earlier release forward.
-
-        A new field is empty in what is stored already, and a new unique key is the document's id.
-        """
-        table = self.collection.name
-        present = {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
-        for column in self._columns if present else ():
-            if column not in present:
-                db.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
-                if column in self.collection.unique:
-                    db.execute(f"UPDATE {table} SET {column}=id")
-
-    def insert(self, db: sqlite3.Connection, document: Document) -> None:
-        fields = [document.fields[column] for column in self._columns]
-        body = orjson.dumps(document.body).decode()
-        content = orjson.dumps(document.content).decode()
-        key = (document.org, document.id, document.version, document.create_time)
-        row = (*key, *fields, body, content)
-        try:
-            db.execute(self._insert, row)
-        except sqlite3.IntegrityError as error:
-            raise self._duplicate(error) from None
-
-    def replace(self, db: sqlite3.Connection, document: Document) -> None:
-        fields = [document.fields[column] for column in self._columns]
-        body = orjson.dumps(document.body).decode()
-        content = orjson.dumps(document.content).decode()
-        key = (document.org, document.id, document.version)
-        try:
-            cursor = db.execute(self._replace, (body, content, *fields, *key))
-        except sqlite3.IntegrityError as error:
-            raise self._duplicate(error) from None
-        if cursor.rowcount == 0:
-            raise ConflictError
-
-    def _duplicate(self, error: sqlite3.IntegrityError) -> Exception:
-        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
-            return error
-        broken = str(error).rpartition(".")[2]
-        return DuplicateError(broken if broken in self.collection.unique else "id")
-
-    def select_many(self, query: Query) -> tuple[str, list[Any]]:
-        direction, beyond = ("DESC", "<") if query.newest_first else ("ASC", ">")
-        conditions, values = self._matching(query.equal)
-        if query.org is not None:
-            conditions.append("org=?")
-            values.append(query.org)
-        if query.from_time is not None:
-            conditions.append("create_time>=?")
-            values.append(query.from_time)
-        if query.before_time is not None:
-            conditions.append("create_time<?")
-            values.append(query.before_time)
-        if query.after is not None:
-            conditions.append(f"(create_time, id){beyond}(?,?)")
-            values.extend(query.after)
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        select = self._select_keys if query.keys_only else self._select
-        values.append(query.limit)
-        order = f" ORDER BY create_time {direction}, id {direction} LIMIT ?"
-        return f"{select}{where}{order}", values
-
-    def count(self, equal: Mapping[str, str], limit: int) -> tuple[str, list[Any]]:
-        """Count the documents that match, as far as the limit."""
-        conditions, values = self._matching(equal)
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        table = self.collection.name
-        values.append(limit)
-        return f"SELECT count(*) FROM (SELECT 1 FROM {table}{where} LIMIT ?)", values
-
-    def _matching(self, equal: Mapping[str, str]) -> tuple[list[str], list[Any]]:
-        if unknown := equal.keys() - set(self._columns):
-            raise KeyError(f"{self.collection.name} has no field {', '.join(unknown)}")
-        return [f"{field}=?" for field in equal], list(equal.values())
-
-    def document(self, row: Sequence[Any]) -> Document:
-        org, id_, version, create_time, *fields, body, content = row
-        return Document(
-            org=org,
-            id=id_,
-            version=version,
-            create_time=create_time,
-            fields=dict(zip(self._columns, fields, strict=True)),
-            body=orjson.loads(body),
-            content=orjson.loads(content),
-        )
 
 
 class _LogSql:

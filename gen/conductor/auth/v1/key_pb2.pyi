@@ -85,3 +85,49 @@ class Key(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "creator", b"creator", "expire_time", b"expire_time", "id", b"id", "last_use_time", b"last_use_time", "name", b"name", "org_id", b"org_id", "revoke_time", b"revoke_time", "scopes", b"scopes", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class KeyRecord(message.Message):
+    """What a process of the mesh has to know of a key to judge whoever shows it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    ORG_ID_FIELD_NUMBER: builtins.int
+    SCOPES_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    REVOKE_TIME_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """The id of the key."""
+    org_id: builtins.str
+    """The organisation its holder acts for."""
+    digest: builtins.str
+    """The SHA-256 of its secret, as hexadecimal digits."""
+    @builtins.property
+    def scopes(self) -> containers.RepeatedScalarFieldContainer[access_pb2.Scope.ValueType]:
+        """What its holder may do."""
+
+    @builtins.property
+    def expire_time(self) -> timestamp_pb2.Timestamp:
+        """When it stops to work; without one it works until it is revoked."""
+
+    @builtins.property
+    def revoke_time(self) -> timestamp_pb2.Timestamp:
+        """When it was revoked."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        org_id: builtins.str = ...,
+        scopes: abc.Iterable[access_pb2.Scope.ValueType] | None = ...,
+        digest: builtins.str = ...,
+        expire_time: timestamp_pb2.Timestamp | None = ...,
+        revoke_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["expire_time", b"expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["digest", b"digest", "expire_time", b"expire_time", "id", b"id", "org_id", b"org_id", "revoke_time", b"revoke_time", "scopes", b"scopes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

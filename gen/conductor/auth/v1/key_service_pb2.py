@@ -29,7 +29,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#conductor/auth/v1/key_service.proto\x12\x11\x63onductor.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63onductor/auth/v1/access.proto\x1a\x1b\x63onductor/auth/v1/key.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"C\n\x10\x43reateKeyRequest\x12/\n\x03key\x18\x01 \x01(\x0b\x32\x16.conductor.auth.v1.KeyB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"d\n\x0fListKeysRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x17\n\x06org_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\"Q\n\x10ListKeysResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.conductor.auth.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x10RevokeKeyRequest\x12\x1d\n\x06key_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@2\xdb\x02\n\nKeyService\x12\x66\n\tCreateKey\x12#.conductor.auth.v1.CreateKeyRequest\x1a\x16.conductor.auth.v1.Key\"\x1c\xb2\xbb\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x10\"\t/api/keys:\x03key\x12o\n\x08ListKeys\x12\".conductor.auth.v1.ListKeysRequest\x1a#.conductor.auth.v1.ListKeysResponse\"\x1a\x90\x02\x01\xb2\xbb\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x0b\x12\t/api/keys\x12t\n\tRevokeKey\x12#.conductor.auth.v1.RevokeKeyRequest\x1a\x16.conductor.auth.v1.Key\"*\xb2\xbb\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x1e\"\x19/api/keys/{key_id}:revoke:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#conductor/auth/v1/key_service.proto\x12\x11\x63onductor.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63onductor/auth/v1/access.proto\x1a\x1b\x63onductor/auth/v1/key.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"C\n\x10\x43reateKeyRequest\x12/\n\x03key\x18\x01 \x01(\x0b\x32\x16.conductor.auth.v1.KeyB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"d\n\x0fListKeysRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x17\n\x06org_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\"Q\n\x10ListKeysResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.conductor.auth.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x10RevokeKeyRequest\x12\x1d\n\x06key_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"N\n\x11ResolveKeyRequest\x12\x1d\n\x06key_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1a\n\x06\x64igest\x18\x02 \x01(\tB\n\x80\x01\x01\xbaH\x04r\x02\x18@2\xb8\x03\n\nKeyService\x12\x66\n\tCreateKey\x12#.conductor.auth.v1.CreateKeyRequest\x1a\x16.conductor.auth.v1.Key\"\x1c\xb2\xbb\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x10\"\t/api/keys:\x03key\x12o\n\x08ListKeys\x12\".conductor.auth.v1.ListKeysRequest\x1a#.conductor.auth.v1.ListKeysResponse\"\x1a\x90\x02\x01\xb2\xbb\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x0b\x12\t/api/keys\x12t\n\tRevokeKey\x12#.conductor.auth.v1.RevokeKeyRequest\x1a\x16.conductor.auth.v1.Key\"*\xb2\xbb\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x1e\"\x19/api/keys/{key_id}:revoke:\x01*\x12[\n\nResolveKey\x12$.conductor.auth.v1.ResolveKeyRequest\x1a\x1c.conductor.auth.v1.KeyRecord\"\t\x90\x02\x01\xb2\xbb\x18\x02\x08\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,12 +46,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTKEYSREQUEST'].fields_by_name['org_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_REVOKEKEYREQUEST'].fields_by_name['key_id']._loaded_options = None
   _globals['_REVOKEKEYREQUEST'].fields_by_name['key_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_RESOLVEKEYREQUEST'].fields_by_name['key_id']._loaded_options = None
+  _globals['_RESOLVEKEYREQUEST'].fields_by_name['key_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_RESOLVEKEYREQUEST'].fields_by_name['digest']._loaded_options = None
+  _globals['_RESOLVEKEYREQUEST'].fields_by_name['digest']._serialized_options = b'\200\001\001\272H\004r\002\030@'
   _globals['_KEYSERVICE'].methods_by_name['CreateKey']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['CreateKey']._serialized_options = b'\262\273\030\002\010\003\202\323\344\223\002\020\"\t/api/keys:\003key'
   _globals['_KEYSERVICE'].methods_by_name['ListKeys']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\220\002\001\262\273\030\002\010\003\202\323\344\223\002\013\022\t/api/keys'
   _globals['_KEYSERVICE'].methods_by_name['RevokeKey']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\262\273\030\002\010\003\202\323\344\223\002\036\"\031/api/keys/{key_id}:revoke:\001*'
+  _globals['_KEYSERVICE'].methods_by_name['ResolveKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['ResolveKey']._serialized_options = b'\220\002\001\262\273\030\002\010\004'
   _globals['_CREATEKEYREQUEST']._serialized_start=211
   _globals['_CREATEKEYREQUEST']._serialized_end=278
   _globals['_LISTKEYSREQUEST']._serialized_start=280
@@ -60,6 +66,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTKEYSRESPONSE']._serialized_end=463
   _globals['_REVOKEKEYREQUEST']._serialized_start=465
   _globals['_REVOKEKEYREQUEST']._serialized_end=514
-  _globals['_KEYSERVICE']._serialized_start=517
-  _globals['_KEYSERVICE']._serialized_end=864
+  _globals['_RESOLVEKEYREQUEST']._serialized_start=516
+  _globals['_RESOLVEKEYREQUEST']._serialized_end=594
+  _globals['_KEYSERVICE']._serialized_start=597
+  _globals['_KEYSERVICE']._serialized_end=1037
 # @@protoc_insertion_point(module_scope)

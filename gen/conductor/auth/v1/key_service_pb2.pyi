@@ -116,3 +116,29 @@ class RevokeKeyRequest(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["key_id", b"key_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ResolveKeyRequest(message.Message):
+    """Which key to resolve."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    key_id: builtins.str
+    """The id of the key."""
+    digest: builtins.str
+    """The SHA-256 of the secret that was shown, as hexadecimal digits. Where it is the key's own and the
+    key works, this counts as a use of it. Default: nobody showed it.
+    """
+    def __init__(
+        self,
+        *,
+        key_id: builtins.str = ...,
+        digest: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["digest", b"digest", "key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

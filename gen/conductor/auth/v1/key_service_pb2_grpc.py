@@ -51,6 +51,11 @@ class KeyServiceStub:
                 request_serializer=conductor_dot_auth_dot_v1_dot_key__service__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=conductor_dot_auth_dot_v1_dot_key__pb2.Key.FromString,
                 _registered_method=True)
+        self.ResolveKey = channel.unary_unary(
+                '/conductor.auth.v1.KeyService/ResolveKey',
+                request_serializer=conductor_dot_auth_dot_v1_dot_key__service__pb2.ResolveKeyRequest.SerializeToString,
+                response_deserializer=conductor_dot_auth_dot_v1_dot_key__pb2.KeyRecord.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer:
@@ -84,6 +89,15 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveKey(self, request, context):
+        """Answers what the other services of the mesh judge a caller by, who shows this key.
+
+        It is asked by them and has no REST route. Fails with KEY_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -101,6 +115,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=conductor_dot_auth_dot_v1_dot_key__service__pb2.RevokeKeyRequest.FromString,
                     response_serializer=conductor_dot_auth_dot_v1_dot_key__pb2.Key.SerializeToString,
+            ),
+            'ResolveKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveKey,
+                    request_deserializer=conductor_dot_auth_dot_v1_dot_key__service__pb2.ResolveKeyRequest.FromString,
+                    response_serializer=conductor_dot_auth_dot_v1_dot_key__pb2.KeyRecord.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -185,6 +204,33 @@ class KeyService:
             '/conductor.auth.v1.KeyService/RevokeKey',
             conductor_dot_auth_dot_v1_dot_key__service__pb2.RevokeKeyRequest.SerializeToString,
             conductor_dot_auth_dot_v1_dot_key__pb2.Key.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conductor.auth.v1.KeyService/ResolveKey',
+            conductor_dot_auth_dot_v1_dot_key__service__pb2.ResolveKeyRequest.SerializeToString,
+            conductor_dot_auth_dot_v1_dot_key__pb2.KeyRecord.FromString,
             options,
             channel_credentials,
             insecure,

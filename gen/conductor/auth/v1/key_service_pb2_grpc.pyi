@@ -32,6 +32,11 @@ class KeyServiceStub:
 
     Revoking a revoked key answers it again. Fails with KEY_NOT_FOUND.
     """
+    ResolveKey: aio.UnaryUnaryMultiCallable[key_service_pb2.ResolveKeyRequest, key_pb2.KeyRecord]
+    """Answers what the other services of the mesh judge a caller by, who shows this key.
+
+    It is asked by them and has no REST route. Fails with KEY_NOT_FOUND.
+    """
 
 class KeyServiceServicer(metaclass=abc_1.ABCMeta):
     """Makes, lists and revokes keys."""
@@ -67,6 +72,17 @@ class KeyServiceServicer(metaclass=abc_1.ABCMeta):
         """Revokes a key for good; within 5 s it is refused everywhere.
 
         Revoking a revoked key answers it again. Fails with KEY_NOT_FOUND.
+        """
+
+    @abc_1.abstractmethod
+    def ResolveKey(
+        self,
+        request: key_service_pb2.ResolveKeyRequest,
+        context: aio.ServicerContext[key_service_pb2.ResolveKeyRequest, abc.Awaitable[key_pb2.KeyRecord]],
+    ) -> abc.Awaitable[key_pb2.KeyRecord]:
+        """Answers what the other services of the mesh judge a caller by, who shows this key.
+
+        It is asked by them and has no REST route. Fails with KEY_NOT_FOUND.
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: aio.Server) -> None: ...

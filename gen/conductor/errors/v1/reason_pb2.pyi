@@ -72,6 +72,11 @@ class _ReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTyp
     """The organisation calls more often than it may. RetryInfo says when to try again."""
     REASON_KEY_NOT_FOUND: _Reason.ValueType  # 16
     """No key has this id in the caller's organisation."""
+    REASON_SERVICE_UNAVAILABLE: _Reason.ValueType  # 17
+    """A service of the mesh that this one needs does not answer. RetryInfo says when to try again.
+
+    Example: `The service content does not answer (UNAVAILABLE); try again.`
+    """
     REASON_EXECUTION_NOT_FOUND: _Reason.ValueType  # 20
     """No execution has this id in the caller's organisation."""
     REASON_EXECUTION_NOT_FINISHED: _Reason.ValueType  # 21
@@ -207,6 +212,11 @@ REASON_RATE_LIMITED: Reason.ValueType  # 15
 """The organisation calls more often than it may. RetryInfo says when to try again."""
 REASON_KEY_NOT_FOUND: Reason.ValueType  # 16
 """No key has this id in the caller's organisation."""
+REASON_SERVICE_UNAVAILABLE: Reason.ValueType  # 17
+"""A service of the mesh that this one needs does not answer. RetryInfo says when to try again.
+
+Example: `The service content does not answer (UNAVAILABLE); try again.`
+"""
 REASON_EXECUTION_NOT_FOUND: Reason.ValueType  # 20
 """No execution has this id in the caller's organisation."""
 REASON_EXECUTION_NOT_FINISHED: Reason.ValueType  # 21

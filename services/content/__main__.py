@@ -1,0 +1,6 @@
+"""Run the content service."""
+
+from services.content.app import run
+
+if __name__ == "__main__":
+    run()
