@@ -27,6 +27,7 @@ from conductor_ai.cli.agents.options import (
     Tools,
     Version,
     defined,
+    wished,
 )
 from conductor_ai.cli.connection import Address, ApiKey, call
 from conductor_ai.cli.exits import Exit, explain, refuse
