@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 
 from conductor.audit.v1 import audit_service_pb2 as pb
 from conductor.audit.v1.audit_record_pb2 import AuditRecord as RecordMessage
@@ -18,15 +18,11 @@ from services.kit.interceptor import Context
 from services.kit.messages import fitting, microseconds, timestamp
 from services.kit.paging import Page
 
+_OLDEST = (-(2**63), 0, "")
+"""Comes before every place."""
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The beginning of what one service has."""
-
-    records: Sequence[RecordMessage]
-    """Newest first."""
-    more: bool
-    """Whether older ones follow."""
+Part = tuple[Sequence[RecordMessage], bool]
+"""The beginning of what one service has, newest first, and whether older records follow."""
 
 
 class AuditHandlers(AuditServiceServicer):
@@ -56,12 +52,12 @@ class AuditHandlers(AuditServiceServicer):
             token = paging.encode_token((last.create_time.ToMicroseconds(), last.id), page.filters)
         return pb.ListAuditRecordsResponse(audit_records=records, next_page_token=token)
 
-    async def _own(self, where: AuditFilter, page: Page) -> _Part:
+    async def _own(self, where: AuditFilter, page: Page) -> Part:
         found = await self._records.list(where, page.after, page.size + 1)
         shown = fitting(map(_to_proto, found[: page.size]))
-        return _Part(shown, len(found) > len(shown))
+        return shown, len(found) > len(shown)
 
-    async def _elsewhere(self, request: pb.ListAuditRecordsRequest, page: Page) -> list[_Part]:
+    async def _elsewhere(self, request: pb.ListAuditRecordsRequest, page: Page) -> list[Part]:
         """Ask the others for the same page; one that does not answer fails the whole list.
 
         A token says where the page before ended and for which filters it was made, so it is theirs as
@@ -74,25 +70,25 @@ class AuditHandlers(AuditServiceServicer):
             *(stub.ListAuditRecords(asked) for stub in self._others.values()),
             return_exceptions=True,
         )
-        parts = []
+        parts: list[Part] = []
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
-            parts.append(_Part(answer.audit_records, bool(answer.next_page_token)))
+            parts.append((answer.audit_records, bool(answer.next_page_token)))
         return parts
 
 
-def merged(parts: Sequence[_Part], size: int) -> tuple[list[RecordMessage], bool]:
+def merged(parts: Sequence[Part], size: int) -> tuple[list[RecordMessage], bool]:
     """Merge the beginnings of lists into one page; tells whether more follows.
 
     Nothing is shown that is older than the end of a part that goes on: what that goes on with may
     belong before it.
     """
-    horizon = max((_place(part.records[-1]) for part in parts if part.more), default=(0, 0, ""))
-    known = [record for part in parts for record in part.records]
+    horizon = max((_place(records[-1]) for records, more in parts if more), default=_OLDEST)
+    known = [record for records, _ in parts for record in records]
     sure = [record for record in known if _place(record) >= horizon]
     page = fitting(sorted(sure, key=_place, reverse=True)[:size])
-    return page, len(page) < len(known) or any(part.more for part in parts)
+    return page, len(page) < len(known) or any(more for _, more in parts)
 
 
 def _place(record: RecordMessage) -> tuple[int, int, str]:

@@ -199,8 +199,9 @@ class Interceptor:
     def _dialogue(
         self, method: str, behavior: Any, access: Access
     ) -> Callable[[AsyncIterator[Message], Context], AsyncIterator[Message]]:
-        """Wrap a method that answers requests as they come; their rules are its own to check."""
+        """Wrap a method that answers requests as they come."""
         guard = None if access.scope is None else self._guard
+        auditor = self._auditor if access.changes else None
         told = self._calls.of(method)
 
         async def answer(
@@ -209,12 +210,17 @@ class Interceptor:
             began = perf_counter()
             served = _begun(told, context)
             code, reason = "CANCELLED", ""
+            read = _Requests(requests, self._check)
+            begun = False
             refused: DomainError | None = None
             try:
                 if guard is not None:
                     await guard.admit(served, access, None)
-                async with aclosing(behavior(requests, context)) as responses:
+                async with aclosing(behavior(aiter(read), context)) as responses:
                     async for response in responses:
+                        if not begun and auditor is not None and read.first is not None:
+                            begun = True
+                            await auditor.record(served, read.first, None, "OK", "")
                         yield response
                 code = "OK"
             except grpc.aio.AbortError:
@@ -224,6 +230,10 @@ class Interceptor:
                 refused = _as_domain_error(served, error)
                 code, reason = code_of(refused.reason).name, reason_name(refused.reason)
             finally:
+                # Of a caller who asked nothing there is nothing to record.
+                asked = None if begun or auditor is None else read.first
+                if asked is not None and auditor is not None and _leaves_a_record(served, reason):
+                    await auditor.record(served, asked, None, code, reason)
                 told.end(served, code, reason, began)
             if refused is not None:
                 await _abort(context, refused)
@@ -242,6 +252,27 @@ class Interceptor:
                 "; ".join(f"{one.field}: {one.description}" for one in broken),
                 violations=broken,
             )
+
+
+class _Requests:
+    """The requests of a dialogue, each checked when it is read.
+
+    Attributes:
+        first: the first one, once it was read.
+    """
+
+    def __init__(
+        self, requests: AsyncIterator[Message], check: Callable[[Message, bytes], None]
+    ) -> None:
+        self._requests = requests
+        self._check = check
+        self.first: Message | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        async for request in self._requests:
+            self.first = self.first or request
+            self._check(request, b"")
+            yield request
 
 
 class _Registration:

@@ -16,11 +16,11 @@ from typing import Any, Self, TypeVar
 import grpc
 import uvloop
 from google.protobuf.internal import api_implementation
-from grpc_channelz.v1 import channelz, channelz_pb2, channelz_pb2_grpc
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_channelz.v1 import channelz, channelz_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 
-from services.kit import logs
+from services.kit import logs, reflection
 from services.kit.audit import Auditor
 from services.kit.calls import Calls
 from services.kit.errors import DomainError
@@ -34,7 +34,6 @@ from services.kit.telemetry import SILENT, Telemetry, sending
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_LOG_SECONDS = 0.25
-_CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 
 OPTIONS = (
     # A port that two processes share splits traffic in silence.
@@ -181,10 +180,7 @@ class serving:  # noqa: N801 used as a context manager, like a function
             channelz.aio.ChannelzServicer(), registration
         )
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-            reflection.aio.ReflectionServicer(
-                [*names, health.SERVICE_NAME, _CHANNELZ, reflection.SERVICE_NAME]
-            ),
-            registration,
+            reflection.servicer(), registration
         )
         try:
             self.port = self._server.add_insecure_port(self._app.address)

@@ -15,9 +15,10 @@ from typing import Annotated
 
 import typer
 
+from services.kit import api
 from services.kit.settings import SettingsError, load
 from services.kit.signing import edge_proof
-from services.mesh import api, envoy, tracing
+from services.mesh import envoy, tracing
 from services.mesh.clusters import Address, Config
 from services.mesh.errors import CannotStart
 from services.mesh.settings import MeshSettings

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from services.kit import VERSION
+from services.kit import VERSION, api
 from services.kit.signing import edge_proof
-from services.mesh import api, envoy, logs, probes, tracing
+from services.mesh import envoy, logs, probes, tracing
 from services.mesh.addresses import claim, free_ports
 from services.mesh.clusters import Endpoints
 from services.mesh.datadir import DataDir
@@ -77,6 +77,14 @@ class Ports:
         return cls(replicas, admin)
 
     @property
+    def peers(self) -> Mapping[str, str]:
+        """Where the services call one another, as `CONDUCTOR_PEERS` has it."""
+        found: dict[str, list[str]] = {}
+        for replica in self.replicas:
+            found.setdefault(replica.service, []).append(replica.address)
+        return {name: f"ipv4:{','.join(addresses)}" for name, addresses in found.items()}
+
+    @property
     def endpoints(self) -> Endpoints:
         """Where the processes of each service listen."""
         found: dict[str, list[tuple[str, int]]] = {}
@@ -128,7 +136,7 @@ class Mesh:
 
         Raises:
             CannotStart: it does not start; nothing of it runs then.
-            SettingsError: a file that the settings name cannot be used.
+            SettingsError: a file that is needed or that the settings name cannot be used.
         """
         begin = time.monotonic()
         self._settings.check_files()
@@ -203,7 +211,11 @@ class Mesh:
 
     def _programs(self, ports: Ports) -> list[Program]:
         secret, key = self._secrets()
-        env = {**os.environ, "CONDUCTOR_DATA_DIR": str(self._data.path)}
+        env = {
+            **os.environ,
+            "CONDUCTOR_DATA_DIR": str(self._data.path),
+            "CONDUCTOR_PEERS": json.dumps(ports.peers),
+        }
         if self._settings.has_auth:
             env |= {"CONDUCTOR_MESH_SECRET": secret, "CONDUCTOR_BOOTSTRAP_KEY": key}
         programs = [

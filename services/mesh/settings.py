@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from services.kit.settings import Settings, SettingsError, listening_address
+from services.kit.settings import Processes, Settings, SettingsError, listening_address
 from services.mesh.clusters import Remote
 from services.mesh.table import SERVICES
 from services.mesh.tokens import Tokens
@@ -31,8 +31,8 @@ class MeshSettings(Settings):
     listen_host: str = "127.0.0.1"
     """The address Envoy listens on; one that is not the loopback's needs `auth` to be on."""
 
-    execution_processes: int = Field(default=1, ge=1, le=64)
-    """How many processes of the execution service there are."""
+    content_processes: Processes = 1
+    execution_processes: Processes = 1
 
     tls_cert: Path | None = None
     """The file of the certificate chain, PEM; with it callers speak TLS."""

@@ -1,4 +1,4 @@
-"""The services of the mesh: what runs, and which rpcs each process hosts.
+"""The services of the mesh: what runs, and which rpcs are asked of it.
 
 A new service is one line here; its routes and its part of the JSON surface follow from its protos.
 """
@@ -16,7 +16,11 @@ class Service:
     """The name of its package, and of its cluster in Envoy."""
 
     rpc_services: tuple[str, ...]
-    """Full names of the proto services it hosts."""
+    """Full names of the proto services it hosts, each in one place only.
+
+    What all of them host is named at the first, which answers for the others: AuditService here, health
+    and reflection by themselves.
+    """
 
     long_rpcs: tuple[str, ...] = ()
     """Unary rpcs, as `package.Service/Method`, that answer when their work is done.
@@ -35,5 +39,16 @@ SERVICES = (
             "conductor.audit.v1.AuditService",
         ),
         long_rpcs=("conductor.gateway.v1.GatewayService/Execute",),
+    ),
+    Service(
+        name="content",
+        rpc_services=(
+            "conductor.content.v1.AgentService",
+            "conductor.content.v1.PersonaService",
+            "conductor.content.v1.ScreenplayService",
+            "conductor.content.v1.TemplateService",
+            "conductor.content.v1.ArchiveService",
+            "conductor.content.v1.SystemService",
+        ),
     ),
 )

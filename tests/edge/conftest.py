@@ -106,7 +106,10 @@ async def start_edge(tmp_path: Path) -> AsyncIterator[StartEdge]:
                 access_log=str(access_log),
                 **decided,
             )
-            config = render(API.read_bytes(), services, endpoints, edge, extra_http=extra_http)
+            # What a test is not about listens where the rest does.
+            (where, *_) = endpoints.values()
+            every = {service.name: where for service in services} | dict(endpoints)
+            config = render(API.read_bytes(), services, every, edge, extra_http=extra_http)
             if adjust is not None:
                 adjust(config)
             return await _start(stack, tmp_path, config, access_log)

@@ -114,7 +114,7 @@ async def test_it_becomes_an_envoy_that_proves_itself(upstream: int, tmp_path: P
     settings = {"HTTP_PORT": str(port), "AUTH": "on", "MESH_SECRET": SECRET}
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
-        f"--endpoint=execution=127.0.0.1:{upstream}",
+        *(f"--endpoint={service.name}=127.0.0.1:{upstream}" for service in SERVICES),
         f"--admin=127.0.0.1:{admin}",
         f"--access-log={tmp_path / 'access.log'}",
         "--run",

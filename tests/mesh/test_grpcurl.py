@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from services.mesh.table import SERVICES
 from tests.conftest import grpcurl
 from tests.mesh.started import Mesh
 
@@ -49,13 +50,12 @@ async def test_grpcurl_finds_calls_and_streams(mesh: Mesh) -> None:
         "conductor.execution.v1.ExecutionService/StartExecution",
     )
 
-    assert {
-        "conductor.execution.v1.ExecutionService",
-        "conductor.gateway.v1.GatewayService",
-        "grpc.health.v1.Health",
-    } <= set(services.split())
+    hosted = {name for service in SERVICES for name in service.rpc_services}
+    assert {*hosted, "grpc.health.v1.Health"} <= set(services.split())
     assert described == 0
     assert "rpc WatchExecution" in text
+    for name in hosted:
+        assert (await ask(mesh, mesh.address, "describe", name))[0] == 0
     assert status == 0
     assert '"job_started"' in streamed or '"jobStarted"' in streamed
     assert '"result"' in streamed

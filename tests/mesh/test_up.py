@@ -14,10 +14,12 @@ import httpx
 import pytest
 
 from conductor_ai.client import Client
+from services.mesh.table import SERVICES
 from tests.mesh.started import COMMAND, PATIENCE, Mesh
 from tests.processes import alive, until
 
 NewMesh = Callable[..., Mesh]
+EXECUTE = "conductor.gateway.v1.GatewayService/Execute"
 
 
 async def test_it_prints_where_everything_is_and_then_one_line_ready(mesh: Mesh) -> None:
@@ -33,16 +35,22 @@ async def test_when_it_is_ready_rest_and_grpc_answer(mesh: Mesh) -> None:
     async with httpx.AsyncClient(base_url=mesh.url, trust_env=False) as http:
         health = await http.get("/health")
         answer = await http.post("/execute", json={"input": "Hello"})
+        audit = await http.get("/api/audit-records")
     async with Client(mesh.address) as client:
         models = await client.models()
 
     assert health.json()["status"] == "healthy"
+    # Each service answers for a part of these.
+    parts = {part["name"] for part in health.json()["parts"]}
+    assert parts == {"store", "worker", *(service.name for service in SERVICES[1:])}
+    assert [record["rpc"] for record in audit.json()["audit_records"]] == [EXECUTE]
     assert "Hello" in answer.json()["result"]
     assert "mock" in {model.id for model in models}
 
 
 async def test_logs_and_access_log_are_below_the_data_directory(mesh: Mesh) -> None:
-    assert (mesh.data / "logs" / "execution.log").stat().st_size > 0
+    for service in SERVICES:
+        assert (mesh.data / "logs" / f"{service.name}.log").stat().st_size > 0
     # Envoy writes its lines together, each ten seconds.
     await until((mesh.data / "logs" / "access.log").exists, PATIENCE)
     assert (mesh.data / "logs" / "envoy.log").exists()
@@ -117,7 +125,7 @@ async def test_a_wrong_setting_of_a_service_stops_the_start_and_is_named(
         assert probe.connect_ex(("127.0.0.1", mesh.port)) != 0
 
 
-@pytest.mark.parametrize("name", ["execution", "envoy"])
+@pytest.mark.parametrize("name", [*(service.name for service in SERVICES), "envoy"])
 async def test_a_process_that_dies_is_started_again_and_it_is_said(mesh: Mesh, name: str) -> None:
     killed = await mesh.kill(name)
     await mesh.serves_again(name, after=killed)

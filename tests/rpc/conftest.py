@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from services.mesh.addresses import free_ports
 from tests.rpc.scripted import Scripted, serving
 from tests.rpc.serving import Mesh, served
 from tests.rpc.terminal import Terminal
@@ -37,3 +38,9 @@ async def terminal(scripted: Scripted) -> AsyncIterator[Terminal]:
     """The command line, used against the scripted mesh."""
     async with serving(scripted) as address:
         yield Terminal(address)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port nobody listens on."""
+    return free_ports(1)[0]

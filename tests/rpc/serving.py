@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from google.api.httpbody_pb2 import HttpBody
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import ExecutionEvent
@@ -98,6 +99,13 @@ async def served(
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=options)
         last.push_async_callback(channel.close)
         yield Mesh(channel, server.port)
+
+
+async def hosted(channel: grpc.aio.Channel) -> list[str]:
+    """The services of ours that a process hosts, as its health tells."""
+    health = health_pb2_grpc.HealthStub(channel)
+    told = await health.List(health_pb2.HealthListRequest(), timeout=PATIENCE)
+    return sorted(name for name in told.statuses if name)
 
 
 @dataclass(frozen=True)

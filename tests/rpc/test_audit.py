@@ -16,7 +16,6 @@ import pytest
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from conductor.audit.v1.audit_record_pb2 import AuditRecord
 from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
@@ -36,7 +35,7 @@ from services.kit.principals import Principal, Scope
 from services.kit.server import serving
 from services.kit.storage.ports import Insert, Write, store_unavailable
 from services.kit.storage.sqlite import SqliteStore
-from tests.rpc.serving import PATIENCE, Mesh, refusal, served
+from tests.rpc.serving import PATIENCE, Mesh, hosted, refusal, served
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -90,15 +89,10 @@ async def listed(mesh: Mesh, **conditions: Any) -> list[AuditRecord]:
 
 async def methods(mesh: Mesh, *, changing: bool) -> list[Any]:
     """The descriptors of every rpc of ours that the mesh hosts."""
-    stub = reflection_pb2_grpc.ServerReflectionStub(mesh.channel)
-    asked = reflection_pb2.ServerReflectionRequest(list_services="")
-    (answer,) = [one async for one in stub.ServerReflectionInfo(iter([asked]), timeout=PATIENCE)]
-    names = [service.name for service in answer.list_services_response.service]
     pool: Any = descriptor_pool.Default()
     return [
         method
-        for name in names
-        if name.startswith("conductor.")
+        for name in await hosted(mesh.channel)
         for method in pool.FindServiceByName(name).methods
         if (method.GetOptions().idempotency_level != 1) == changing
     ]

@@ -40,6 +40,7 @@ pytestmark = pytest.mark.timeout(30)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 EXECUTION = "conductor.execution.v1.ExecutionService"
 GATEWAY = "conductor.gateway.v1.GatewayService"
+ELSEWHERE = "conductor.content.v1.AgentService"
 
 
 @pytest.mark.parametrize("service", ["", EXECUTION, GATEWAY])
@@ -117,18 +118,24 @@ async def test_health_of_every_service_is_listed(mesh: Mesh) -> None:
     assert answer.statuses[""].status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_reflection_names_every_service_and_knows_its_messages(mesh: Mesh) -> None:
+async def test_reflection_names_every_service_of_the_mesh_and_knows_its_messages(
+    mesh: Mesh,
+) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(mesh.channel)
     requests = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol=EXECUTION),
+        *(
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+            for symbol in (EXECUTION, ELSEWHERE, "grpc.channelz.v1.Channelz")
+        ),
     ]
-    listed, described = [
+    listed, *described = [
         answer async for answer in stub.ServerReflectionInfo(iter(requests), timeout=PATIENCE)
     ]
     names = {service.name for service in listed.list_services_response.service}
-    assert {EXECUTION, GATEWAY, "grpc.health.v1.Health"} <= names
-    assert described.file_descriptor_response.file_descriptor_proto
+    assert {EXECUTION, GATEWAY, ELSEWHERE, "grpc.health.v1.Health"} <= names
+    for one in described:
+        assert one.file_descriptor_response.file_descriptor_proto
 
 
 async def test_a_method_that_is_not_there_is_unimplemented(mesh: Mesh) -> None:

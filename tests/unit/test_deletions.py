@@ -378,7 +378,7 @@ async def _play(
     await asyncio.wait([*acting, *serving, survivor], timeout=1)
 
 
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=40, deadline=None, database=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     acts=st.lists(

@@ -76,14 +76,29 @@ def test_every_service_of_the_mesh_is_there_and_reached_by_the_edge(service: Any
     assert told["healthcheck"]["test"][-1] == f"grpc://127.0.0.1:{port}"
 
 
-def test_there_are_two_execution_processes_that_know_of_each_other() -> None:
-    told = container("execution")
+@pytest.mark.parametrize(("service", "processes"), [("execution", "2"), ("content", "1")])
+def test_there_are_as_many_processes_as_they_are_told(service: str, processes: str) -> None:
+    variable = f"CONDUCTOR_{service.upper()}_PROCESSES"
+    told = container(service)
 
-    assert told["deploy"]["replicas"] == "2"
-    assert told["environment"]["CONDUCTOR_EXECUTION_PROCESSES"] == "2"
-    more = compose(given={**GIVEN, "CONDUCTOR_EXECUTION_PROCESSES": "5"})["services"]["execution"]
+    assert told["deploy"]["replicas"] == processes
+    assert told["environment"][variable] == processes
+    more = compose(given={**GIVEN, variable: "5"})["services"][service]
     assert more["deploy"]["replicas"] == "5"
-    assert more["environment"]["CONDUCTOR_EXECUTION_PROCESSES"] == "5"
+    assert more["environment"][variable] == "5"
+
+
+def test_services_find_one_another() -> None:
+    listening = {
+        one.name: container(one.name)["environment"][f"CONDUCTOR_{one.name.upper()}_ADDRESS"]
+        for one in SERVICES
+    }
+    targets = {
+        name: f"dns:///{name}:{address.rpartition(':')[2]}" for name, address in listening.items()
+    }
+
+    for name in listening:
+        assert json.loads(container(name)["environment"]["CONDUCTOR_PEERS"]) == targets
 
 
 def test_only_the_edge_is_published_and_on_the_loopback_alone() -> None:
@@ -96,7 +111,7 @@ def test_only_the_edge_is_published_and_on_the_loopback_alone() -> None:
             assert port.startswith("127.0.0.1:"), name
 
 
-def test_only_execution_reaches_the_stores() -> None:
+def test_only_services_reach_the_stores() -> None:
     reach = {name for name in CONTAINERS if "stores" in container(name)["networks"]}
 
     assert EVERYTHING["networks"]["stores"]["internal"] is True
@@ -128,8 +143,9 @@ def test_each_image_is_pinned(name: str) -> None:
     assert re.match(r"\d+\.\d+\.\d+", tag)
 
 
-def test_a_process_that_stops_gets_the_time_it_takes() -> None:
-    told = container("execution")
+@pytest.mark.parametrize("service", SERVICES, ids=lambda one: one.name)
+def test_a_process_that_stops_gets_the_time_it_takes(service: Any) -> None:
+    told = container(service.name)
     drain = float(told["environment"]["CONDUCTOR_DRAIN_SECONDS"])
 
     # Open calls get seven seconds at most, and the hand-over of runs comes before.
@@ -142,12 +158,13 @@ def test_the_key_of_every_known_provider_is_handed_on() -> None:
     assert keys <= container("execution")["environment"].keys()
 
 
-def test_who_has_to_agree_is_told_the_same() -> None:
-    edge, execution = container("edge")["environment"], container("execution")["environment"]
-    shared = {name for name in edge.keys() & execution.keys() if name.startswith("CONDUCTOR_")}
+@pytest.mark.parametrize("service", SERVICES, ids=lambda one: one.name)
+def test_who_has_to_agree_is_told_the_same(service: Any) -> None:
+    edge, told = container("edge")["environment"], container(service.name)["environment"]
+    shared = {name for name in edge.keys() & told.keys() if name.startswith("CONDUCTOR_")}
 
     assert {"CONDUCTOR_AUTH", "CONDUCTOR_MESH_SECRET", "CONDUCTOR_JWT_AUDIENCE"} <= shared
-    assert {name for name in shared if edge[name] != execution[name]} == set()
+    assert {name for name in shared if edge[name] != told[name]} == set()
     assert edge["CONDUCTOR_AUTH"] == "on"
 
 
@@ -163,11 +180,13 @@ def test_redis_keeps_a_file_and_drops_nothing_by_itself() -> None:
 def test_mongodb_is_a_replica_set_that_makes_itself() -> None:
     told = container("mongodb")
     name = told["command"][told["command"].index("--replSet") + 1]
-    url = container("execution")["environment"]["CONDUCTOR_STORE_URL"]
 
     assert f'rs.initiate({{_id: "{name}"' in told["healthcheck"]["test"][-1]
-    assert url == f"mongodb://mongodb:27017/conductor?replicaSet={name}"
-    assert container("execution")["depends_on"]["mongodb"] == {"condition": "service_healthy"}
+    for service in SERVICES:
+        one = container(service.name)
+        url = one["environment"]["CONDUCTOR_STORE_URL"]
+        assert url == f"mongodb://mongodb:27017/conductor?replicaSet={name}"
+        assert one["depends_on"]["mongodb"] == {"condition": "service_healthy"}
 
 
 def test_the_layer_of_observability_sends_to_the_collector_it_brings() -> None:

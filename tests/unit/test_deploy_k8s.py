@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import kubernetes_validate
@@ -137,15 +138,30 @@ def test_what_selects_pods_selects_some(kind: str) -> None:
             assert port["targetPort"] in ports
 
 
-def test_nobody_reaches_a_service_but_the_edge() -> None:
+def test_nobody_reaches_a_service_but_the_edge_and_the_others() -> None:
     everybody = find(BUILT, "NetworkPolicy", "nobody")["spec"]
     assert everybody == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
-    edge = deployment("edge")["spec"]["selector"]
+    pods = {name: {"podSelector": deployment(name)["spec"]["selector"]} for name in DEPLOYMENTS}
     for service in SERVICES:
         spec = find(BUILT, "NetworkPolicy", service.name)["spec"]
-        assert spec["podSelector"] == deployment(service.name)["spec"]["selector"]
-        assert spec["ingress"] == [{"from": [{"podSelector": edge}], "ports": [{"port": "grpc"}]}]
+        others = [pods[one.name] for one in SERVICES if one != service]
+        assert spec["podSelector"] == pods[service.name]["podSelector"]
+        (ingress,) = spec["ingress"]
+        assert ingress == {"from": [pods["edge"], *others], "ports": [{"port": "grpc"}]}
+        assert {"to": others, "ports": [{"port": "grpc"}]} in spec["egress"]
+    edge = find(BUILT, "NetworkPolicy", "edge")["spec"]
+    reached = [pods[service.name] for service in SERVICES]
+    assert {"to": reached, "ports": [{"port": "grpc"}]} in edge["egress"]
+
+
+def test_services_find_one_another() -> None:
+    agreed = find(BUILT, "ConfigMap", "conductor")["data"]
+
+    assert json.loads(agreed["CONDUCTOR_PEERS"]) == {
+        one.name: f"dns:///{one.name}:{only_container(one.name)['ports'][0]['containerPort']}"
+        for one in SERVICES
+    }
 
 
 def test_a_process_that_stops_gets_the_time_it_takes() -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from services.content.settings import ContentSettings
 from services.execution.settings import ExecutionSettings
-from services.kit.settings import PREFIX, load
+from services.kit.settings import PREFIX, ServiceSettings, load
 from services.mesh.envoy import binary
 from services.mesh.settings import MeshSettings
 from services.mesh.table import SERVICES
@@ -40,7 +41,8 @@ SECRETS = {
 IMAGE = re.findall(
     r"(CONDUCTOR_\w+)=(\S+)", (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
 )
-SETTINGS: Mapping[str, type[ExecutionSettings | MeshSettings]] = {
+SETTINGS: Mapping[str, type[ServiceSettings | MeshSettings]] = {
+    "content": ContentSettings,
     "execution": ExecutionSettings,
     "edge": MeshSettings,
 }
@@ -100,7 +102,7 @@ def test_every_value_is_accepted(container: tuple[str, list[str]]) -> None:
 
     assert settings.auth == "on"
     assert settings.mesh_secret.get_secret_value() == SECRETS["CONDUCTOR_MESH_SECRET"]
-    if isinstance(settings, ExecutionSettings):
+    if isinstance(settings, ServiceSettings):
         assert settings.store_url.get_secret_value().startswith("mongodb://")
         assert settings.queue_url.get_secret_value().startswith("redis://")
 
@@ -134,11 +136,10 @@ def test_envoy_can_use_what_the_edge_renders(where: str, tmp_path: Path) -> None
     for secret in SECRETS.values():
         assert secret not in rendered
     config = json.loads(rendered)
-    (cluster,) = [
-        one for one in config["static_resources"]["clusters"] if one["name"] == "execution"
-    ]
-    # Every address that the name has is a process.
-    assert cluster["type"] == "STRICT_DNS"
+    clusters = {one["name"]: one for one in config["static_resources"]["clusters"]}
+    for service in SERVICES:
+        # Every address that the name has is a process.
+        assert clusters[service.name]["type"] == "STRICT_DNS"
     (listener,) = config["static_resources"]["listeners"]
     assert listener["address"]["socket_address"] == {"address": "0.0.0.0", "port_value": 8080}
     encrypted = "transport_socket" in listener["filter_chains"][0]

@@ -17,7 +17,10 @@ from services.mesh.table import SERVICES, Service
 from services.mesh.tokens import Tokens
 
 API = (Path(__file__).parents[2] / "gen" / "api.binpb").read_bytes()
-ENDPOINTS = {"execution": [("127.0.0.1", 9001), ("127.0.0.1", 9002)]}
+ENDPOINTS = {
+    "execution": [("127.0.0.1", 9001), ("127.0.0.1", 9002)],
+    "content": [("127.0.0.1", 9003)],
+}
 EDGE = Edge(http_host="127.0.0.1", http_port=8080, admin_port=9901)
 
 
@@ -27,10 +30,12 @@ def test_the_configuration_is_json() -> None:
     assert json.loads(json.dumps(config)) == config
 
 
-def test_every_service_with_a_route_is_transcoded() -> None:
-    hosted = {name for service in SERVICES for name in service.rpc_services}
+def test_every_service_of_the_protos_has_one_home_and_is_transcoded() -> None:
+    named = [name for service in SERVICES for name in service.rpc_services]
+    hosted = set(named)
 
-    assert {name for name, _, method in _methods() if _has_route(method)} <= hosted
+    assert len(named) == len(hosted)
+    assert {name for name, _, method in _methods()} == hosted
     assert set(_transcoder(render(API, SERVICES, ENDPOINTS, EDGE))["services"]) == hosted
 
 
@@ -44,10 +49,11 @@ def test_every_rpc_of_the_table_exists() -> None:
 def test_streams_and_long_calls_have_no_timeout_and_others_do() -> None:
     config = render(API, SERVICES, ENDPOINTS, EDGE)
     long = {name for service in SERVICES for name in service.long_rpcs}
+    homes = {name: service.name for service in SERVICES for name in service.rpc_services}
 
     for service, _, method in _methods():
         action = _route_of(config, f"/{service}/{method.name}")["route"]
-        assert action["cluster"] == "execution"
+        assert action["cluster"] == homes[service]
         endless = method.server_streaming or f"{service}/{method.name}" in long
         assert (action["timeout"] == "0s") is endless, method.name
         assert action["idle_timeout"] in ({"0s", "3600s"} if endless else {"60s"})
@@ -80,7 +86,7 @@ def test_only_what_changes_nothing_is_repeated_once_a_process_has_seen_it() -> N
 )
 def test_reflection_and_health_come_from_the_first_service(path: str) -> None:
     services = (*SERVICES, Service("second", ("conductor.gateway.v1.GatewayService",)))
-    endpoints = {**ENDPOINTS, "second": [("127.0.0.1", 9003)]}
+    endpoints = {**ENDPOINTS, "second": [("127.0.0.1", 9004)]}
 
     action = _route_of(render(API, services, endpoints, EDGE), path)["route"]
 
@@ -113,7 +119,8 @@ def test_every_process_of_a_service_is_an_endpoint() -> None:
 
 
 def test_a_host_name_is_looked_up() -> None:
-    config = render(API, SERVICES, {"execution": [("execution.local", 9001)]}, EDGE)
+    endpoints = {**ENDPOINTS, "execution": [("execution.local", 9001)]}
+    config = render(API, SERVICES, endpoints, EDGE)
 
     assert _cluster(config, "execution")["type"] == "STRICT_DNS"
 

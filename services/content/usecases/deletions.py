@@ -135,6 +135,13 @@ class Cascades(Generic[T]):
             elif version != place.version:
                 self._seen[key] = place.version, self._monotonic()
 
+    async def begin(self) -> None:
+        """Finish everything that was left, before anybody else is at work; else the sweep does."""
+        try:
+            await self.sweep(alone=True)
+        except DomainError as error:
+            _LOG.warning("deletions could not be finished yet: %s", error)
+
     async def serve(self) -> None:
         """Sweep every second until cancelled."""
         while True:
