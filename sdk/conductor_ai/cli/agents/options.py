@@ -28,7 +28,7 @@ Description = Annotated[Text, typer.Option(help="What it is for.")]
 Instructions = Annotated[Text, typer.Option(help="Its operating procedure.")]
 
 
-Group = Annotated[Text, typer.Option(help="The group it is shown in.")]
+Group = Annotated[Text, typer.Option("--group", help="The group it is shown in.")]
 
 
 Emoji = Annotated[Text, typer.Option(help="An emoji it is shown with.")]

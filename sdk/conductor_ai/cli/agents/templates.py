@@ -28,8 +28,6 @@ def templates(
         if as_json:
             for one in found:
                 print(json_line(one))
-        elif not any(one.templates for one in found):
-            tell(f"no templates of category {category}" if category else "no templates")
         else:
             rows.show(_TEMPLATE_COLUMNS, [cells for one in found for cells in _templates(one)])
         return Exit.SUCCEEDED
