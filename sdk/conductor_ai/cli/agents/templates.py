@@ -10,7 +10,7 @@ from conductor.content.v1.template_service_pb2 import InstallTemplatesResponse, 
 from conductor_ai.cli import rows
 from conductor_ai.cli.connection import Address, ApiKey, call
 from conductor_ai.cli.exits import Exit, refuse
-from conductor_ai.cli.output import AsJson, json_line, tell
+from conductor_ai.cli.output import AsJson, json_line
 from conductor_ai.cli.tables import Column
 from conductor_ai.client import Client
 
