@@ -21,7 +21,7 @@ from services.content.stores.deletions import (
     read_life,
 )
 from services.content.usecases.agents import AgentService, Resolver
-from services.content.usecases.deletions import Cascades, Purge
+from services.content.usecases.deletions import Cascades, Kin, Purge
 from services.content.usecases.templates import TemplateService
 from services.kit.errors import DomainError
 from services.kit.storage.ports import (
@@ -152,10 +152,16 @@ class Catalogue:
 
     Args:
         patience: for how many seconds others are left to their purges.
+        kin: how it reaches the personas that belong to agents, if otherwise.
     """
 
     def __init__(
-        self, store: Store | None = None, *, prefix: str = "", patience: float = 5.0
+        self,
+        store: Store | None = None,
+        *,
+        prefix: str = "",
+        patience: float = 5.0,
+        kin: Kin | None = None,
     ) -> None:
         self.store = store or MemoryStore(Memory(), COLLECTIONS)
         self.now = EPOCH
@@ -166,7 +172,7 @@ class Catalogue:
         self.personas = FakePersonas(self.store)
         self.agents = StoredAgents(self.store)
         self.cascades: Cascades[Agent] = Cascades(
-            self.agents, [self.personas], monotonic=lambda: self.seconds, patience=patience
+            self.agents, [kin or self.personas], monotonic=lambda: self.seconds, patience=patience
         )
         self.service = AgentService(
             self.agents, self.cascades, clock=self.clock, new_id=self.new_id

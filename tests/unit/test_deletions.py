@@ -19,7 +19,7 @@ from services.content.domain.agents import Asked, Definition
 from services.content.domain.deletions import Cascade, Life
 from services.content.domain.templates import Choice
 from services.content.stores.agents import AGENTS
-from services.kit.errors import DomainError
+from services.kit.errors import DomainError, Reason
 from services.kit.storage.ports import (
     Collection,
     Document,
@@ -30,7 +30,14 @@ from services.kit.storage.ports import (
     Write,
     store_unavailable,
 )
-from tests.fakes.catalogue import COLLECTIONS, ORG, PERSONAS, Catalogue, new_persona
+from tests.fakes.catalogue import (
+    COLLECTIONS,
+    ORG,
+    PERSONAS,
+    Catalogue,
+    FakePersonas,
+    new_persona,
+)
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import VirtualLoop
 
@@ -255,6 +262,167 @@ def _is_tidy(memory: Memory) -> None:
         agent_life = agents[id_].body.get("life", {})
         if persona.fields["life"] != "deleted" or life.get("inherited"):
             assert life.get("deletion") == agent_life.get("deletion")
+
+
+# Whoever comes late
+
+
+class Gate:
+    """Those that belong to a thing, one of whose calls waits in front of them until it may go on."""
+
+    def __init__(self, personas: FakePersonas, held: str) -> None:
+        self._personas = personas
+        self._held = held
+        self.reached = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def mark(self, org: str, parent_id: str, deletion: str, time: int) -> None:
+        await self._pass("mark")
+        await self._personas.mark(org, parent_id, deletion, time)
+
+    async def unmark(self, org: str, parent_id: str, deletion: str) -> None:
+        await self._pass("unmark")
+        await self._personas.unmark(org, parent_id, deletion)
+
+    async def purge(self, org: str, parent_id: str) -> None:
+        await self._pass("purge")
+        await self._personas.purge(org, parent_id)
+
+    async def _pass(self, call: str) -> None:
+        if call == self._held and not self.reached.is_set():
+            self.reached.set()
+            async with asyncio.timeout(5):
+                await self.open.wait()
+
+
+async def _held(memory: Memory, call: str, change: Change) -> tuple[Gate, asyncio.Task[object]]:
+    """Begin a change in a process that is frozen before a call to those that belong to the agent."""
+    store = MemoryStore(memory, COLLECTIONS)
+    gate = Gate(FakePersonas(store), call)
+    frozen = Catalogue(store, prefix="f", kin=gate)
+
+    async def go() -> object:
+        with suppress(DomainError):
+            await change(frozen)
+        return None
+
+    task = asyncio.create_task(go())
+    async with asyncio.timeout(5):
+        await gate.reached.wait()
+    return gate, task
+
+
+async def test_a_deletion_that_was_taken_back_meanwhile_marks_nothing() -> None:
+    memory = Memory()
+    other = Catalogue(MemoryStore(memory, COLLECTIONS))
+    await other.create()
+    gate, frozen = await _held(memory, "mark", _delete)
+
+    await _undelete(other)
+    gate.open.set()
+    await frozen
+
+    assert await _seen(memory, "writer", personas_first=True) == ("live", True)
+
+
+async def test_a_return_that_was_followed_by_another_deletion_brings_nothing_back() -> None:
+    memory = Memory()
+    other = Catalogue(MemoryStore(memory, COLLECTIONS))
+    await other.create()
+    await _delete(other)
+    gate, frozen = await _held(memory, "unmark", _undelete)
+
+    await other.state("writer")
+    other.now += 1
+    await _delete(other)
+    gate.open.set()
+    await frozen
+
+    assert await _seen(memory, "writer", personas_first=True) == ("deleted", False)
+    _is_tidy(memory)
+
+
+async def test_what_was_made_anew_under_an_id_is_not_deleted_with_its_forerunner() -> None:
+    memory = Memory()
+    other = Catalogue(MemoryStore(memory, COLLECTIONS))
+    await other.create()
+    gate, frozen = await _held(memory, "mark", _delete)
+
+    await _purge(other)
+    await other.create()
+    gate.open.set()
+    await frozen
+
+    assert await _seen(memory, "writer", personas_first=True) == ("live", True)
+    _is_tidy(memory)
+
+
+async def test_a_purge_belongs_to_who_began_it_until_nothing_happens_for_a_while() -> None:
+    memory = Memory()
+    other = Catalogue(MemoryStore(memory, COLLECTIONS))
+    await other.create()
+    _, frozen = await _held(memory, "purge", _purge)
+
+    await other.cascades.sweep()
+    other.seconds = 4.9
+    await other.cascades.sweep()
+    assert await other.agents.get(ORG, "writer") is not None
+    assert await other.state("writer") == "absent"
+    with pytest.raises(DomainError, match="just being made or purged"):
+        await other.create()
+
+    other.seconds = 5.1
+    await other.cascades.sweep()
+    frozen.cancel()
+    assert memory.documents == {}
+
+
+async def test_whoever_takes_a_purge_over_keeps_the_others_waiting_again() -> None:
+    memory = Memory()
+    store = MemoryStore(memory, COLLECTIONS)
+    watching = Catalogue(store, prefix="w")
+    await watching.create()
+    _, dead = await _held(memory, "purge", _purge)
+    gate = Gate(FakePersonas(store), "purge")
+    successor = Catalogue(store, prefix="t", kin=gate)
+    for catalogue in (watching, successor):
+        await catalogue.cascades.sweep()
+        catalogue.seconds = 6
+
+    taking_over = asyncio.create_task(successor.cascades.sweep())
+    async with asyncio.timeout(5):
+        await gate.reached.wait()
+    await watching.cascades.sweep()
+    assert await watching.agents.get(ORG, "writer") is not None
+
+    gate.open.set()
+    await taking_over
+    dead.cancel()
+    assert memory.documents == {}
+
+
+async def test_an_installation_that_was_held_for_dead_says_so_and_leaves_nothing() -> None:
+    memory = Memory()
+    other = Catalogue(MemoryStore(memory, COLLECTIONS))
+    store = MemoryStore(memory, COLLECTIONS)
+    gate = Gate(FakePersonas(store), "mark")
+    slow = Catalogue(store, prefix="f", kin=gate)
+    installing = asyncio.create_task(_install(slow))
+    async with asyncio.timeout(5):
+        await gate.reached.wait()
+
+    with pytest.raises(DomainError, match="just being made") as raised:
+        await _install(other)
+    assert raised.value.reason == Reason.REASON_CONFLICT
+    await other.cascades.sweep()
+    other.seconds = 6
+    await other.cascades.sweep()
+    gate.open.set()
+
+    with pytest.raises(DomainError, match="removed while") as raised:
+        await installing
+    assert raised.value.reason == Reason.REASON_CONFLICT
+    assert memory.documents == {}
 
 
 # Every order

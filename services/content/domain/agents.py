@@ -46,6 +46,7 @@ _TOOLS = {"tools": 64, "mcp_servers": 32}
 _FALLBACKS = 8
 _NAME = 100
 _ALIKE = 0.6
+_COMPARED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,31 +325,40 @@ def slugs(name: str, chance: str) -> Iterator[str]:
 def suggestions(agent_id: str, known: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Find the ids that may have been meant by one that nobody has, the most alike first.
 
+    First come those that are the same but for their case, then those of which one holds the other, then
+    those that differ in a few letters.
+
     Args:
         known: the ids and name keys of the agents there are.
     """
     wanted = folded(agent_id)
-    if not wanted:
-        return ()
-    ranked = []
+    ranked: list[tuple[float, str]] = []
+    others: list[tuple[float, str, str]] = []
+    matcher = SequenceMatcher(autojunk=False)
+    matcher.set_seq2(wanted)
     for id_, name in known:
-        alike = max(_alike(wanted, folded(id_)), _alike(wanted, name))
-        if alike >= _ALIKE:
-            ranked.append((-alike, id_))
-    return tuple(id_ for _, id_ in sorted(ranked)[:MAX_SUGGESTIONS])
+        for text in (folded(id_), name):
+            if held := _held(wanted, text):
+                ranked.append((-held, id_))
+                continue
+            matcher.set_seq1(text)
+            if matcher.real_quick_ratio() >= _ALIKE and (quick := matcher.quick_ratio()) >= _ALIKE:
+                others.append((-quick, id_, text))
+    # How alike two texts are takes long to find out, so only the likeliest are compared.
+    for _, id_, text in sorted(others)[:_COMPARED]:
+        matcher.set_seq1(text)
+        if (ratio := matcher.ratio()) >= _ALIKE:
+            ranked.append((-ratio, id_))
+    found = dict.fromkeys(id_ for _, id_ in sorted(ranked))
+    return tuple(found)[:MAX_SUGGESTIONS]
 
 
-def _alike(wanted: str, known: str) -> float:
-    """Say how alike two texts are: 2 when they are the same, 1 and more when one holds the other."""
+def _held(wanted: str, known: str) -> float:
+    """Return 2 when texts are the same, 1 and more when one holds the other, else 0."""
     if wanted == known:
         return 2.0
     shorter, longer = sorted((wanted, known), key=len)
-    if len(shorter) > 2 and shorter in longer:
-        return 1.0 + len(shorter) / len(longer)
-    matcher = SequenceMatcher(None, wanted, known, autojunk=False)
-    if matcher.real_quick_ratio() < _ALIKE or matcher.quick_ratio() < _ALIKE:
-        return 0.0
-    return matcher.ratio()
+    return 1.0 + len(shorter) / len(longer) if len(shorter) > 2 and shorter in longer else 0.0
 
 
 # Errors

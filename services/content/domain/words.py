@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from itertools import pairwise
 
 LONGEST = 24
 """How many characters of a word count."""
@@ -35,11 +36,7 @@ def query_terms(query: str, tags: Iterable[str]) -> tuple[str, ...]:
     """
     words = sorted(set(_words(query)))
     # What begins with a word comes right after it.
-    longest = [
-        word
-        for word, following in zip(words, [*words[1:], ""], strict=True)
-        if not following.startswith(word)
-    ]
+    longest = [word for word, then in pairwise([*words, ""]) if not then.startswith(word)]
     return (*longest, *sorted(set(map(_tag, tags))))
 
 
