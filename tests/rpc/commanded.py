@@ -60,9 +60,11 @@ class Commands:
         """Run a command that has to succeed and prints one object of JSON."""
         return json.loads(self.done(*arguments, "--json"))
 
-    def shown(self, *arguments: str) -> str:
+    def shown(self, *arguments: str, typed: bytes = b"") -> str:
         """Run a command at a terminal, as a program, and answer what it shows."""
-        return asyncio.run(Terminal(self.address).show(*arguments)).out
+        screen = ("stdin", "stdout", "stderr")
+        outcome = Terminal(self.address).show(*arguments, screen=screen, typed=typed)
+        return asyncio.run(outcome).out
 
     def edits(self, script: Path, *steps: str) -> None:
         """Let the editor do one of some lines of shell each time it is opened, to `$1`."""
