@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from conductor_ai.cli import app
 from tests.rpc.process import inherited
 from tests.rpc.terminal import Outcome, Terminal
 
 _STOP_SECONDS = 15.0
+_CONDUCTOR = get_command(app)
 
 
 class Commands:
@@ -44,7 +46,7 @@ class Commands:
             for name, pipe in zip(("stdin", "stdout", "stderr"), pipes, strict=True):
                 patch.setattr(sys, name, pipe)
             try:
-                app(args=[*arguments], prog_name="conductor")
+                _CONDUCTOR.main([*arguments], "conductor")
             except SystemExit as ended:
                 status = int(ended.code or 0)
         out, err = (end.getvalue().decode() for end in ends[1:])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.rpc.commanded import Commands, content_process
-from tests.rpc.terminal import COLOUR, COMMAND, unstyled
+from tests.rpc.terminal import COMMAND
 
 TEXT = "# Poet\n\nYou write verse.\n\nShort lines.\n"
 
@@ -205,18 +205,6 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(
 
     assert (outcome.status, outcome.out) == (2, "")
     assert told in outcome.err
-
-
-def test_a_terminal_gets_a_diff_in_colours_that_no_text_commands(
-    conductor: Commands, agent: str
-) -> None:
-    texts(conductor, agent, "a\n--- x\n[red]b\n", "a\n[red]c\u009b31m\n")
-
-    shown = conductor.shown("personas", "compare", agent, "1", "2")
-
-    assert f"{COLOUR}31m---- x" in shown
-    assert f"{COLOUR}32m+[red]c31m" in shown
-    assert "1 line added, 2 removed" in unstyled(shown)
 
 
 def test_every_list_is_an_object_a_line_for_programs(conductor: Commands, agent: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.rpc.commanded import Commands, content_process
-from tests.rpc.terminal import COMMAND
+from tests.rpc.terminal import COLOUR, COMMAND, unstyled
 
 TEXT = "# Act one\n\nA sea.\n\nA ship.\n"
 
@@ -151,6 +151,19 @@ def test_versions_are_listed_shown_compared_and_restored(conductor: Commands) ->
     assert conductor.done("screenplays", "export", id_, "--version", "2") == "two\n"
     stale = conductor.run("screenplays", "restore", id_, "2", "--etag", "1")
     assert (stale.status, "ETAG_MISMATCH" in stale.err) == (1, True)
+
+
+def test_a_terminal_gets_a_diff_in_colours_that_no_text_commands(conductor: Commands) -> None:
+    id_ = made(conductor, "Colours", text="a\n--- x\n[red]b\n")
+    conductor.done(
+        *("screenplays", "update", id_, "--content", "-"), stdin="a\n[red]c\x9b31m\n".encode()
+    )
+
+    shown = conductor.shown("screenplays", "compare", id_, "1", "2")
+
+    assert f"{COLOUR}31m---- x" in shown
+    assert f"{COLOUR}32m+[red]c31m" in shown
+    assert "1 line added, 2 removed" in unstyled(shown)
 
 
 def test_an_edit_is_merged_with_what_others_saved(conductor: Commands, tmp_path: Path) -> None:

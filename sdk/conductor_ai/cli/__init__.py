@@ -9,26 +9,15 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
-from typer.main import get_command
+from typer.main import get_command, get_group
 
-from conductor_ai.cli import (
-    agents,
-    audit,
-    backup,
-    executions,
-    keys,
-    migrate,
-    models,
-    personas,
-    run,
-    screenplays,
-    validate,
-)
+from conductor_ai.cli import run, validate
 from conductor_ai.cli.exits import Exit
 from conductor_ai.cli.output import tell
 
@@ -36,15 +25,31 @@ __all__ = ["app", "main"]
 
 _COMMANDS = "conductor_ai.commands"
 _DISTRIBUTION = "conductor-mesh"
+_GROUPS = frozenset(
+    {
+        "agents",
+        "audit",
+        "backup",
+        "executions",
+        "keys",
+        "migrate",
+        "models",
+        "personas",
+        "screenplays",
+    }
+)
+"""The groups of commands, each a module of its name."""
 
 
 class _Commands(TyperGroup):
-    """The commands here, and those that installed packages add; a package is loaded when used."""
+    """The commands here, and those that installed packages add; each is loaded when used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_added()})
+        return sorted({*super().list_commands(ctx), *_GROUPS, *_added()})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in _GROUPS:
+            return get_group(import_module(f"conductor_ai.cli.{cmd_name}").group)
         own = super().get_command(ctx, cmd_name)
         if own is not None or cmd_name not in _added():
             return own
@@ -66,15 +71,6 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command()(validate.validate)
-app.add_typer(executions.group)
-app.add_typer(agents.group)
-app.add_typer(personas.group)
-app.add_typer(screenplays.group)
-app.add_typer(backup.group)
-app.add_typer(migrate.group)
-app.add_typer(keys.group)
-app.add_typer(models.group)
-app.add_typer(audit.group)
 
 
 def _print_version(wanted: bool) -> None:
