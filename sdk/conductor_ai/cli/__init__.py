@@ -57,6 +57,12 @@ class _Commands(TyperGroup):
         one.command(name=cmd_name)(_added()[cmd_name].load())
         return get_command(one)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.list_commands(ctx):
+            # What may have been meant is looked for among what is loaded.
+            self.commands.update({name: self.get_command(ctx, name) for name in _GROUPS})
+        return super().resolve_command(ctx, args)
+
 
 def _added() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=_COMMANDS)}
