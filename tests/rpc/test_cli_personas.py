@@ -173,6 +173,23 @@ def test_two_edits_of_one_line_meet_in_the_editor(
     )
 
 
+def test_two_first_edits_meet_in_the_editor(
+    conductor: Commands, agent: str, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("theirs\n")
+    conductor.edits(
+        tmp_path / "editor",
+        f'{COMMAND} personas set {agent} {theirs} > {tmp_path}/out; echo mine > "$1"',
+        """sed -i -e '/^[<=>]\\{7\\}/d' "$1" """,
+    )
+
+    outcome = conductor.run("personas", "edit", agent)
+
+    assert outcome.status == 0
+    assert conductor.done("personas", "get", agent) == "mine\ntheirs\n"
+
+
 def test_a_text_that_is_refused_is_kept(conductor: Commands, agent: str, tmp_path: Path) -> None:
     conductor.edits(tmp_path / "editor", "printf 'a\\001b' > \"$1\"")
 

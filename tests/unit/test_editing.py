@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from conductor_ai.cli.editing import Draft, Subject, Unreadable, edit
+from conductor_ai.cli.editing import Draft, Subject, UnreadableError, edit
 from conductor_ai.cli.exits import Exit
 from conductor_ai.errors import ConductorError
 
@@ -37,7 +37,7 @@ class Shelf:
         if self.failure is not None:
             raise self.failure
         if self.refused and self.refused in text:
-            raise Unreadable(f"line 1: {self.refused!r} is no word")
+            raise UnreadableError(f"line 1: {self.refused!r} is no word")
         if etag != str(self.revision) and not over:
             raise ConductorError(grpc.StatusCode.ABORTED, "ETAG_MISMATCH", "it was changed")
         self.text, self.revision = text, self.revision + 1
@@ -198,6 +198,17 @@ async def test_force_saves_over_what_others_saved(editor: Callable[..., Path]) -
     assert await edit(shelf.subject(), force=True) is Exit.SUCCEEDED
 
     assert shelf.text == BASE.replace("two", "mine")
+
+
+async def test_ctrl_c_while_the_editor_is_open_is_the_editors_alone(
+    editor: Callable[..., Path],
+) -> None:
+    shelf = Shelf()
+    editor('kill -INT $PPID; sed -i s/two/2/ "$1"')
+
+    assert await edit(shelf.subject(), force=False) is Exit.SUCCEEDED
+
+    assert shelf.text == BASE.replace("two", "2")
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,12 @@ class Draft:
     etag: str
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """A text that cannot be saved as it is; the sentence says where and why."""
+
+
+class OutdatedError(Exception):
+    """Somebody else saved since the text was fetched."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class _Session:
                     tell(f"{self._subject.name} is as it was")
                     return True
                 outcome = await self._save(text)
-            except Unreadable as problem:
+            except UnreadableError as problem:
                 tell(f"error: {problem}")
                 outcome = _Outcome.REFUSED
             if outcome is _Outcome.SAVED:
@@ -118,7 +122,7 @@ class _Session:
     def _read(self) -> str:
         text = self._file.read()
         if left := first_marker(text, self._markers):
-            raise Unreadable(f"line {left} is a marker of the conflict, so nothing was saved")
+            raise UnreadableError(f"line {left} is a marker of the conflict, so nothing was saved")
         return text
 
     async def _save(self, text: str) -> _Outcome:
@@ -126,6 +130,8 @@ class _Session:
         while True:
             try:
                 await self._subject.save(text, self._base.etag, self._force)
+            except OutdatedError:
+                pass
             except ConductorError as error:
                 if error.code is grpc.StatusCode.INVALID_ARGUMENT and can_ask():
                     complain(error)
@@ -172,21 +178,21 @@ class _File:
         """Read the file.
 
         Raises:
-            Unreadable: it is gone, or no text.
+            UnreadableError: it is gone, or no text.
         """
         try:
             text = self._path.read_bytes().decode()
         except UnicodeDecodeError:
-            raise Unreadable("the text is not UTF-8") from None
+            raise UnreadableError("the text is not UTF-8") from None
         except OSError as error:
-            raise Unreadable(f"the file cannot be read: {error}") from None
+            raise UnreadableError(f"the file cannot be read: {error}") from None
         return text if self._is_terminated else text.removesuffix("\n")
 
     def edit(self) -> None:
         """Open the editor and wait until it ends.
 
         Raises:
-            Unreadable: there is no editor, or it ended as if something were wrong.
+            UnreadableError: there is no editor, or it ended as if something were wrong.
         """
         wish = os.environ.get("VISUAL") or os.environ.get("EDITOR") or _FALLBACK
         try:
@@ -195,11 +201,11 @@ class _File:
             with handling(lambda *_: None):
                 ended = subprocess.run(command, check=False)  # noqa: S603  # chosen by who runs this
         except (OSError, ValueError) as error:
-            raise Unreadable(
+            raise UnreadableError(
                 f"the editor {wish!r} cannot be started ({error}); name another in EDITOR"
             ) from None
         if ended.returncode:
-            raise Unreadable(
+            raise UnreadableError(
                 f"the editor {wish!r} ended with {ended.returncode}, so nothing was saved"
             )
 
@@ -214,5 +220,5 @@ class _File:
     def _is_untouched(self) -> bool:
         try:
             return self.read() == self._first
-        except Unreadable:
+        except UnreadableError:
             return False

@@ -190,7 +190,7 @@ def edit(
             try:
                 wanted = definitions.read(text)
             except definitions.DefinitionError as error:
-                raise editing.Unreadable(str(error)) from None
+                raise editing.UnreadableError(str(error)) from None
             fields = definitions.changed(base, wanted)
             if not fields:
                 tell(f"{agent_id} is as it was")

@@ -17,6 +17,7 @@ from conductor_ai.cli.personas.shown import PERSONAS, persona_facts, report, sav
 from conductor_ai.client import Client, ConductorError
 
 _MISSING = "PERSONA_NOT_FOUND"
+_TAKEN = "PERSONA_ALREADY_EXISTS"
 
 
 def list_personas(
@@ -150,13 +151,21 @@ def edit(
                 return editing.Draft("", "")
             return editing.Draft(persona.content, persona.etag)
 
+        async def first(text: str) -> Persona:
+            try:
+                return await client.personas.create(agent_id, text, reason=reason)
+            except ConductorError as error:
+                if error.reason != _TAKEN:
+                    raise
+                raise editing.OutdatedError from None
+
         async def save(text: str, etag: str, over: bool) -> None:
             if etag:
                 persona = await client.personas.update(
                     agent_id, text, etag=etag, force=over, reason=reason
                 )
             else:
-                persona = await client.personas.create(agent_id, text, reason=reason)
+                persona = await first(text)
             tell(saved(persona))
 
         subject = editing.Subject(

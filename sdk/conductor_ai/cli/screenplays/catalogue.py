@@ -16,7 +16,7 @@ from conductor_ai.cli import facts, listing, rows
 from conductor_ai.cli.asking import confirm
 from conductor_ai.cli.connection import Address, ApiKey, call, call_each
 from conductor_ai.cli.exits import Exit
-from conductor_ai.cli.output import AsJson, json_line
+from conductor_ai.cli.output import AsJson, harmless, json_line
 from conductor_ai.cli.screenplays.options import Etag, Id, Ids
 from conductor_ai.cli.tables import Column
 from conductor_ai.client import Client
@@ -117,7 +117,7 @@ def rename(
             print(json_line(renamed))
         else:
             kept = f", kept in {renamed.file_path}" if renamed.file_path else ""
-            print(f"{screenplay_id} is called {renamed.name}{kept}")
+            print(harmless(f"{screenplay_id} is called {renamed.name}{kept}"))
         return Exit.SUCCEEDED
 
     call(address, api_key, change)
@@ -137,7 +137,8 @@ def set_directory(
     async def change(client: Client) -> Exit:
         changed = await client.screenplays.set_working_directory(screenplay_id, directory)
         where = changed.working_directory or "nowhere in particular"
-        print(json_line(changed) if as_json else f"runs work in {where} on {screenplay_id}")
+        told = harmless(f"runs work in {where} on {screenplay_id}")
+        print(json_line(changed) if as_json else told)
         return Exit.SUCCEEDED
 
     call(address, api_key, change)
@@ -186,7 +187,7 @@ def undelete(
     async def one(client: Client, screenplay_id: str) -> None:
         back = await client.screenplays.undelete(screenplay_id, drop_taken_paths=drop_taken_paths)
         kept = f", kept in {back.file_path}" if back.file_path else ""
-        print(json_line(back) if as_json else f"{screenplay_id} is back{kept}")
+        print(json_line(back) if as_json else harmless(f"{screenplay_id} is back{kept}"))
 
     call_each(ids, one, address, api_key)
 

@@ -37,7 +37,7 @@ def create(
     address: Address = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Make a screenplay, and print its id. What is wrong with its text is told, and stored."""
+    """Make a screenplay. A text with mistakes is stored, and what is wrong with it is told."""
     said = _said(content, description, tag, working_directory, file_path, export_path)
     said.name = name
 

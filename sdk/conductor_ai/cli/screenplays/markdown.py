@@ -18,7 +18,7 @@ from conductor.content.v1.screenplay_service_pb2 import (
 from conductor_ai.cli import files, findings, rows
 from conductor_ai.cli.connection import Address, ApiKey, call, call_each
 from conductor_ai.cli.exits import Exit, refuse
-from conductor_ai.cli.output import AsJson, json_line, tell, write_bytes, write_text
+from conductor_ai.cli.output import AsJson, harmless, json_line, tell, write_bytes, write_text
 from conductor_ai.cli.screenplays.options import Id
 from conductor_ai.cli.screenplays.versions import NEWEST
 from conductor_ai.cli.tables import Column
@@ -96,7 +96,7 @@ def import_files(
 
     async def one(client: Client, file: str) -> None:
         taken = await client.screenplays.take_in(requests[file])
-        told = f"{taken.id} is {taken.import_path}, version {taken.version}"
+        told = harmless(f"{taken.id} is {taken.import_path}, version {taken.version}")
         print(json_line(taken) if as_json else told)
         findings.tell_all(taken.findings, file)
 
