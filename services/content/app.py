@@ -9,16 +9,20 @@ from functools import partial
 from typing import TypeVar
 
 from conductor.content.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
+from conductor.content.v1.persona_service_pb2_grpc import add_PersonaServiceServicer_to_server
 from conductor.content.v1.template_service_pb2_grpc import add_TemplateServiceServicer_to_server
 from services.content.adapters.templates import read_templates
 from services.content.handlers.agents import AgentHandlers
+from services.content.handlers.personas import PersonaHandlers
 from services.content.handlers.templates import TemplateHandlers
 from services.content.ports.deletions import Mortal
 from services.content.settings import ContentSettings
 from services.content.stores import COLLECTIONS, LOGS
 from services.content.stores.agents import StoredAgents
+from services.content.stores.personas import StoredPersonas, StoredVersions
 from services.content.usecases.agents import AgentService, Resolver
 from services.content.usecases.deletions import Cascades, Purge
+from services.content.usecases.personas import PersonaKin, PersonaService, VersionKin
 from services.content.usecases.templates import TemplateService
 from services.kit import ids
 from services.kit.frame import Work, hosted, open_frame
@@ -36,13 +40,17 @@ async def compose(
     """Build the service; what it opens is closed by the stack."""
     templates = read_templates()
     frame = await open_frame(settings, COLLECTIONS, LOGS, stack, telemetry)
-    personas = _NoPersonas()
-
-    stored = StoredAgents(frame.store)
-    cascades = Cascades(stored, (), monotonic=time.monotonic)
+    stored, lives = StoredAgents(frame.store), StoredPersonas(frame.store)
+    versions = StoredVersions(frame.store)
+    cascades = Cascades(stored, [PersonaKin(lives, versions)], monotonic=time.monotonic)
+    ends = Cascades(lives, [VersionKin(lives, versions)], monotonic=time.monotonic)
     agents = AgentService(stored, cascades, clock=ids.now, new_id=_new_deletion)
+    personas = PersonaService(
+        lives, versions, agents, ends, cascades.settle, clock=ids.now, new_id=_new_deletion
+    )
     if settings.content_processes == 1:
         await cascades.begin()
+        await ends.begin()
     resolver = Resolver(agents, personas)
     installer = TemplateService(
         templates, stored, cascades, personas, clock=ids.now, new_id=_new_deletion
@@ -52,8 +60,9 @@ async def compose(
             add_AgentServiceServicer_to_server,
             AgentHandlers(agents, resolver, settings.content_retention_days),
         ),
+        hosted(add_PersonaServiceServicer_to_server, PersonaHandlers(personas)),
         hosted(add_TemplateServiceServicer_to_server, TemplateHandlers(installer)),
-        background=[*_sweeps(settings, cascades)],
+        background=[*_sweeps(settings, cascades), *_sweeps(settings, ends)],
     )
 
 
@@ -62,16 +71,6 @@ def _sweeps(settings: ContentSettings, cascades: Cascades[T]) -> Iterator[Work]:
     yield cascades.serve
     if days := settings.content_retention_days:
         yield Purge(cascades, keep_days=days, clock=ids.now).serve
-
-
-class _NoPersonas:
-    """No agent has a persona."""
-
-    async def resolve(self, _org: str, _agent_id: str, _reference: str) -> None:
-        return None
-
-    async def plant(self, *_: object) -> None:
-        pass
 
 
 def run() -> None:

@@ -22,7 +22,7 @@ from services.kit.storage.ports import Store as DocumentStore
 
 _LOG = logging.getLogger(__name__)
 _IDS = ("id", "execution_id", "job_id", "key_id")
-"""The fields that name what was made or changed, the surest first."""
+"""The fields that name what was made or changed, the surest first; else the first of a message may."""
 _CLIENT = "x-envoy-external-address"
 """The edge says here where a call came from, and believes nobody else who does."""
 _SWEEP_SECONDS = 3600.0
@@ -266,4 +266,8 @@ def _resource_id(served: Call, request: Message, response: Message | bytes | Non
 
 @lru_cache(1024)
 def _id_field(descriptor: Descriptor) -> str:
-    return next((name for name in _IDS if name in descriptor.fields_by_name), "")
+    known = next((name for name in _IDS if name in descriptor.fields_by_name), "")
+    first = descriptor.fields_by_number.get(1)
+    if known or first is None:
+        return known
+    return first.name if first.name.endswith("_id") else ""

@@ -52,12 +52,12 @@ class AuditHandlers(AuditServiceServicer):
             token = paging.encode_token((last.create_time.ToMicroseconds(), last.id), page.filters)
         return pb.ListAuditRecordsResponse(audit_records=records, next_page_token=token)
 
-    async def _own(self, where: AuditFilter, page: Page) -> Part:
+    async def _own(self, where: AuditFilter, page: Page[int]) -> Part:
         found = await self._records.list(where, page.after, page.size + 1)
         shown = fitting(map(_to_proto, found[: page.size]))
         return shown, len(found) > len(shown)
 
-    async def _elsewhere(self, request: pb.ListAuditRecordsRequest, page: Page) -> list[Part]:
+    async def _elsewhere(self, request: pb.ListAuditRecordsRequest, page: Page[int]) -> list[Part]:
         """Ask the others for the same page; one that does not answer fails the whole list.
 
         A token says where the page before ended and for which filters it was made, so it is theirs as

@@ -60,6 +60,7 @@ class Pair:
                 return sum(
                     "failed_active_health_check" in host["health_status"]
                     for cluster in clusters["cluster_statuses"]
+                    if cluster["name"] == "execution"
                     for host in cluster.get("host_statuses", ())
                 )
 

@@ -145,11 +145,14 @@ async def test_a_run_gets_the_persona_and_it_is_noted() -> None:
     catalogue = Catalogue()
     await catalogue.create()
 
+    await catalogue.personas.set_alias(ORG, "writer", "canary", "1")
+
     resolved = await catalogue.resolver.resolve(ORG, "writer", "canary")
 
     assert resolved.version is not None
     assert (resolved.version.content, resolved.alias) == ("# writer", "canary")
-    assert catalogue.personas.used == ["writer"]
+    _, version = await catalogue.personas.version(ORG, "writer", "1")
+    assert version.used
 
 
 async def test_what_was_deleted_long_enough_ago_goes_for_good() -> None:
@@ -169,7 +172,7 @@ async def test_what_was_deleted_long_enough_ago_goes_for_good() -> None:
         "deleted",
         "live",
     ]
-    assert await catalogue.personas.get(ORG, "old") is None
+    assert await catalogue.lives.get(ORG, "old") is None
     assert await catalogue.purge.sweep() == 0
 
 
@@ -189,7 +192,7 @@ async def test_what_comes_back_was_deleted_anew_and_is_kept_as_long_again() -> N
 async def test_a_persona_that_was_deleted_by_itself_stays_so_when_its_agent_comes_back() -> None:
     catalogue = Catalogue()
     await catalogue.create()
-    await catalogue.personas.delete(ORG, "writer", "del_0", 1)
+    await catalogue.personas.delete(ORG, "writer", "", purge=False)
     await catalogue.service.delete(ORG, "writer", "", purge=False)
     await catalogue.service.undelete(ORG, "writer")
 

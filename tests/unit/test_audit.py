@@ -6,8 +6,10 @@ import asyncio
 import logging
 
 import pytest
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
+from conductor.content.v1.agent_service_pb2 import DeleteAgentRequest
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2 import (
     CancelExecutionRequest,
@@ -105,8 +107,10 @@ async def test_the_resource_is_that_of_the_answer_or_else_of_the_request(
     said = made_by()
     said.resource_id = "exec_4"
     assert (await kept(audit, said, request, response)).resource_id == "exec_4"
-    nothing = StartExecutionRequest(input="a")
+    nothing = StartExecutionRequest(input="a", agent_id="writer")
     assert (await kept(audit, made_by(), nothing)).resource_id == ""
+    deleted = DeleteAgentRequest(agent_id="writer")
+    assert (await kept(audit, made_by(), deleted, Empty())).resource_id == "writer"
 
 
 async def test_no_header_or_id_brings_a_secret_in_or_makes_a_record_large() -> None:

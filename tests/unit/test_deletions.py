@@ -15,29 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.content.domain import deletions
-from services.content.domain.agents import Asked, Definition
 from services.content.domain.deletions import Cascade, Life
 from services.content.domain.templates import Choice
 from services.content.stores.agents import AGENTS
+from services.content.stores.personas import PERSONAS, VERSIONS
+from services.content.usecases.personas import PersonaKin
 from services.kit.errors import DomainError, Reason
 from services.kit.storage.ports import (
     Collection,
     Document,
-    DuplicateError,
     Entry,
-    Insert,
     Query,
     Write,
     store_unavailable,
 )
-from tests.fakes.catalogue import (
-    COLLECTIONS,
-    ORG,
-    PERSONAS,
-    Catalogue,
-    FakePersonas,
-    new_persona,
-)
+from tests.fakes.catalogue import COLLECTIONS, ORG, Catalogue
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import VirtualLoop
 
@@ -148,7 +140,8 @@ class Cut:
         return await self._store.query(query)
 
     async def version(self, collection: Collection, org: str, id_: str) -> int | None:
-        raise NotImplementedError
+        self._check()
+        return await self._store.version(collection, org, id_)
 
     async def read(
         self, log: str, org: str, stream: str, after: int, *, limit: int, max_bytes: int
@@ -213,7 +206,9 @@ async def _seen(memory: Memory, agent_id: str, *, personas_first: bool) -> tuple
     if personas_first:
         has_persona = await fresh.has_persona(agent_id)
         return await fresh.state(agent_id), has_persona
-    return await fresh.state(agent_id), agent_id in await fresh.personas.live(ORG)
+    state = await fresh.state(agent_id)
+    shown = await fresh.lives.list(ORG, None, 100, deleted=False)
+    return state, agent_id in {persona.agent_id for persona in shown}
 
 
 @each_semantics
@@ -245,7 +240,7 @@ async def test_a_change_that_is_cut_anywhere_is_seen_whole_or_not_at_all(
             # Whoever asks for the agent first sees its persona follow it.
             assert await _seen(memory, agent_id, personas_first=False) == seen
         after = Catalogue(MemoryStore(memory, COLLECTIONS), prefix="y")
-        await after.cascades.sweep(alone=True)
+        await after.sweep(alone=True)
         assert await _seen(memory, agent_id, personas_first=False) == seen
         _is_tidy(memory)
     assert writes >= 3
@@ -253,15 +248,21 @@ async def test_a_change_that_is_cut_anywhere_is_seen_whole_or_not_at_all(
 
 def _is_tidy(memory: Memory) -> None:
     """Nothing is left to be done, and every persona is where its agent is."""
-    agents = {key[2]: one for key, one in memory.documents.items() if key[0] == AGENTS.name}
-    personas = {key[2]: one for key, one in memory.documents.items() if key[0] == PERSONAS.name}
-    for agent in agents.values():
-        assert agent.fields["cascade"] == ""
+    agents = _documents(memory, AGENTS)
+    personas = _documents(memory, PERSONAS)
+    for thing in (*agents.values(), *personas.values()):
+        assert thing.fields["cascade"] == ""
     for id_, persona in personas.items():
-        life = persona.body["life"]
+        life = persona.body.get("life", {})
         agent_life = agents[id_].body.get("life", {})
         if persona.fields["life"] != "deleted" or life.get("inherited"):
             assert life.get("deletion") == agent_life.get("deletion")
+    for version in _documents(memory, VERSIONS).values():
+        assert version.fields["agent_id"] in personas
+
+
+def _documents(memory: Memory, collection: Collection) -> dict[str, Document]:
+    return {key[2]: one for key, one in memory.documents.items() if key[0] == collection.name}
 
 
 # Whoever comes late
@@ -270,7 +271,7 @@ def _is_tidy(memory: Memory) -> None:
 class Gate:
     """Those that belong to a thing, one of whose calls waits in front of them until it may go on."""
 
-    def __init__(self, personas: FakePersonas, held: str) -> None:
+    def __init__(self, personas: PersonaKin, held: str) -> None:
         self._personas = personas
         self._held = held
         self.reached = asyncio.Event()
@@ -298,7 +299,7 @@ class Gate:
 async def _held(memory: Memory, call: str, change: Change) -> tuple[Gate, asyncio.Task[object]]:
     """Begin a change in a process that is frozen before a call to those that belong to the agent."""
     store = MemoryStore(memory, COLLECTIONS)
-    gate = Gate(FakePersonas(store), call)
+    gate = Gate(Catalogue(store).kin, call)
     frozen = Catalogue(store, prefix="f", kin=gate)
 
     async def go() -> object:
@@ -383,7 +384,7 @@ async def test_whoever_takes_a_purge_over_keeps_the_others_waiting_again() -> No
     watching = Catalogue(store, prefix="w")
     await watching.create()
     _, dead = await _held(memory, "purge", _purge)
-    gate = Gate(FakePersonas(store), "purge")
+    gate = Gate(Catalogue(store).kin, "purge")
     successor = Catalogue(store, prefix="t", kin=gate)
     for catalogue in (watching, successor):
         await catalogue.cascades.sweep()
@@ -405,7 +406,7 @@ async def test_an_installation_that_was_held_for_dead_says_so_and_leaves_nothing
     memory = Memory()
     other = Catalogue(MemoryStore(memory, COLLECTIONS))
     store = MemoryStore(memory, COLLECTIONS)
-    gate = Gate(FakePersonas(store), "mark")
+    gate = Gate(Catalogue(store).kin, "mark")
     slow = Catalogue(store, prefix="f", kin=gate)
     installing = asyncio.create_task(_install(slow))
     async with asyncio.timeout(5):
@@ -447,6 +448,10 @@ class Line(Cut):
         await self._pass()
         return found
 
+    async def version(self, collection: Collection, org: str, id_: str) -> int | None:
+        await self._pass()
+        return await super().version(collection, org, id_)
+
     async def query(self, query: Query) -> list[Document]:
         await self._pass()
         found = await super().query(query)
@@ -460,11 +465,7 @@ class Line(Cut):
 
 
 async def _create(catalogue: Catalogue) -> None:
-    await catalogue.service.create(ORG, Asked(Definition("Writer"), "writer"))
-    # As whoever gives an agent its persona: it looks whether there is the agent.
-    await catalogue.service.live(ORG, "writer")
-    with suppress(DuplicateError):
-        await catalogue.store.write(Insert(PERSONAS, new_persona("writer")))
+    await catalogue.create()
 
 
 async def _read(catalogue: Catalogue) -> None:
@@ -499,7 +500,7 @@ async def _serve(catalogue: Catalogue) -> None:
     while True:
         catalogue.seconds = asyncio.get_running_loop().time()
         with suppress(DomainError):
-            await catalogue.cascades.sweep()
+            await catalogue.sweep()
         await asyncio.sleep(1)
 
 
