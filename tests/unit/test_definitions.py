@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from conductor.content.v1.agent_pb2 import Agent, AgentModel
 from conductor_ai.cli.definitions import FIELDS, DefinitionError, changed, copied, read, write
@@ -31,6 +33,14 @@ def test_every_field_of_an_agent_comes_back() -> None:
 
     assert changed(WHOLE, again) == []
     assert {field for field in FIELDS if getattr(WHOLE, field)} == {*FIELDS}
+
+
+@settings(max_examples=150)
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_any_text_comes_back_as_it_was(text: str) -> None:
+    agent = Agent(name=text, instructions=f"{text}\n{text}", tags=[text], definition_version=text)
+
+    assert changed(agent, read(write(agent))) == []
 
 
 def test_a_definition_shows_every_key_there_is_and_no_line_is_broken() -> None:
@@ -71,6 +81,7 @@ def test_keys_that_are_left_out_are_empty() -> None:
         ("name: !!python/object:os.system x", "line 1"),
         ("a: &a [*a]", "no definition has this key"),
         ("name: \x00", "no YAML"),
+        ("name: a\nmodel: b\nname: c", "line 3, column 1: the key name is there twice"),
     ],
 )
 def test_what_no_agent_has_is_named_with_its_place(text: str, told: str) -> None:

@@ -14,7 +14,7 @@ from conductor_ai.cli.directories import DirectoryError, pack, unpack
 
 AGENT = "agents/writer/definition.yaml"
 PERSONA = "agents/writer/persona.md"
-PLAY = "screenplays/acts/één.md"
+PLAY = "screenplays/acts/één 👨\u200d👩\u200d👧.md"
 
 
 def archive(*entries: tuple[str | zipfile.ZipInfo, bytes]) -> io.BytesIO:
@@ -108,6 +108,7 @@ def link(name: str) -> zipfile.ZipInfo:
         *("screenplays/./out.md", "screenplays/C:/out.md", "screenplays/..\\out.md"),
         *("screenplays/a\nb.md", "screenplays/out.exe", "agents/writer/.bashrc", ".bashrc"),
         *("agents/wri/ter/persona.md", "agents/../persona.md", "agents/a.b/persona.md"),
+        *("agents/writer/PERSONA.md", "screenplays/a\u2028b.md", "Agents/writer/persona.md"),
     ],
 )
 def test_an_odd_path_in_an_archive_keeps_all_of_it_out(tmp_path: Path, name: str) -> None:
@@ -132,6 +133,19 @@ def test_a_damaged_archive_is_a_sentence(tmp_path: Path) -> None:
     for broken in (b"", whole[:-10], whole[:60] + b"\xff\xff" + whole[62:]):
         with pytest.raises(DirectoryError, match="damaged"):
             unpacked(io.BytesIO(broken), tmp_path)
+
+
+def test_no_byte_of_an_archive_makes_more_than_a_sentence(tmp_path: Path) -> None:
+    whole = archive((PERSONA, b"fine" * 10)).getvalue()
+
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 0x5A
+        try:
+            report = unpacked(io.BytesIO(flipped), tmp_path / "here", dry_run=True)
+        except DirectoryError:
+            continue
+        assert counts(report) in {(0, 0, 0, 0), (1, 0, 0, 0)}
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:

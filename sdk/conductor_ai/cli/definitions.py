@@ -65,7 +65,9 @@ def write(agent: Agent) -> str:
             return super().increase_indent(flow, indentless=False)
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-        style = "|" if "\n" in value else None if value else '"'
+        # As a block only where that says every character of it.
+        is_plain = all(one == "\n" or one.isprintable() for one in value)
+        style = ("|" if "\n" in value else None) if value and is_plain else '"'
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     def quoted(dumper: yaml.SafeDumper, value: _Quoted) -> yaml.Node:
@@ -91,8 +93,21 @@ def read(text: str) -> Agent:
     """
     import yaml  # noqa: PLC0415  # see above
 
+    class Loader(yaml.SafeLoader):
+        """Reads no key twice: what one of them says would be lost."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+            names = [key.value for key, _ in node.value]
+            for place, name in enumerate(names):
+                if name in names[:place]:
+                    where = node.value[place][0].start_mark
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {name} is there twice", problem_mark=where
+                    )
+            return super().construct_mapping(node, deep)
+
     try:
-        said = yaml.safe_load(text)
+        said = yaml.load(text, Loader)  # noqa: S506  # it is a safe one
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,10 +32,23 @@ _FIRST_DAY: Final = (1980, 1, 1, 0, 0, 0)
 _PASSED_OVER: Final = frozenset({".git", ".hg", ".svn", ".DS_Store", "Thumbs.db"})
 _OURS: Final = re.compile(
     r"agents/[A-Za-z0-9_-]{1,64}/(?:definition\.yaml|persona\.md)|"
-    r"screenplays/.+\.(?:md|markdown|txt|yaml)",
-    re.IGNORECASE | re.DOTALL,
+    r"screenplays/.+\.(?i:md|markdown|txt|yaml)",
+    re.DOTALL,
 )
 _UNFIT: Final = frozenset('<>:"|?*\\')
+
+_CONTROLS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+# What zipfile raises where an archive is not what it says.
+_DAMAGES: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 Watcher: TypeAlias = Callable[[ArchiveProgress], None]
 
@@ -88,7 +103,7 @@ def unpack(
                         phase=ArchiveProgress.PHASE_APPLY, done=number, total=len(entries)
                     )
                 )
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except _DAMAGES as error:
         raise DirectoryError(f"the archive is damaged: {error}") from None
     return report
 
@@ -164,7 +179,7 @@ def _is_ours(name: str) -> bool:
     """Whether a path names content, and nothing outside of its directory on any system."""
     return (
         _OURS.fullmatch(name) is not None
-        and name.isprintable()
+        and not any(unicodedata.category(character) in _CONTROLS for character in name)
         and _UNFIT.isdisjoint(name)
         and not {"", ".", ".."} & {*name.split("/")}
     )
