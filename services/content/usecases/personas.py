@@ -78,7 +78,7 @@ class PersonaService:
             made = await self._history.add(org, agent_id, earlier, draft)
             if made is not None and made.life.live:
                 await self._check_kept(org, agent_id)
-                return made
+                return await self._with_content(made)
         raise personas.contended(agent_id)
 
     async def get(self, org: str, agent_id: str) -> Persona:
