@@ -40,7 +40,7 @@ def filled(conductor: Commands) -> Commands:
     for text in ("# First\n", PERSONA):
         conductor.done("personas", "set", "poet", "-", stdin=text.encode())
     conductor.done(
-        *("screenplays", "create", "Störm", "--file-path", "acts/störm.md", "--content", "-"),
+        *("screenplays", "create", "Störm", "--file-path", "acts/Störm.md", "--content", "-"),
         stdin=PLAY.encode(),
     )
     return conductor
@@ -73,7 +73,8 @@ def test_a_backup_is_a_whole_file_that_brings_back_what_was_changed(
     kept = filled.run("backup", "restore", "all.zip")
     assert (kept.status, "1 kept" in kept.err, "--force" in kept.err) == (0, True, True)
     would = filled.run("backup", "restore", "all.zip", "--force", "--dry-run")
-    assert would.err.startswith("dry run: 0 created, 1 overwritten")
+    assert would.err.startswith("dry run: ")
+    assert ", 1 overwritten, 0 kept" in would.err
     assert "Changed" in filled.done("agents", "get", "poet")
     report = json.loads(filled.done("backup", "restore", "all.zip", "--force", "--json"))
     assert report["overwritten"] == 1
@@ -104,7 +105,7 @@ def test_a_directory_there_and_back_changes_nothing(filled: Commands, tmp_path: 
     filled.done("migrate", "export", "there")
     first = files_in(tmp_path / "there")
     assert first["agents/poet/persona.md"] == PERSONA.encode()
-    assert first["screenplays/acts/störm.md"] == PLAY.encode()
+    assert first["screenplays/acts/Störm.md"] == PLAY.encode()
 
     again = filled.run("migrate", "import", "there")
     assert (again.status, "there is nothing to do" in again.err) == (0, True)
@@ -125,13 +126,17 @@ def test_a_directory_that_holds_nothing_or_odd_things_is_told(
 ) -> None:
     assert "neither agents/ nor" in filled.run("migrate", "import", ".").err
     (tmp_path / "agents/odd").mkdir(parents=True)
+    (tmp_path / "agents/odd/definition.yaml").write_text("name: Odd\nplaybook: old\n")
     (tmp_path / "agents/odd/history.log").write_text("old")
     (tmp_path / "agents/odd/persona.md").symlink_to("/etc/passwd")
 
     told = filled.run("migrate", "import", ".", "--dry-run")
 
-    assert "agents/odd/history.log" in told.out
-    assert "agents/odd/persona.md" in told.out
+    (tables, found) = told.out.split("\n\n")
+    assert "created  agent  odd  Odd" in tables
+    assert sorted(line.split()[1] for line in found.splitlines()[1:]) == [
+        *("agents/odd/definition.yaml", "agents/odd/history.log", "agents/odd/persona.md"),
+    ]
 
 
 def test_a_person_is_asked_after_the_dry_run(filled: Commands, tmp_path: Path) -> None:
