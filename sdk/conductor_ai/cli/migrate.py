@@ -85,14 +85,13 @@ def import_directory(
 
         async def take(client: Client) -> Exit:
             would = await _send(client, archive, dry_run=True, force=force)
-            if dry_run:
-                would.findings.extend(odd)
+            would.findings.extend(odd)
+            if dry_run or not (would.created or would.overwritten):
                 reports.show(would, as_json=as_json)
+                if not dry_run:
+                    tell("there is nothing to do")
                 return Exit.SUCCEEDED
             tell(f"dry run: {reports.summary(would)}")
-            if not (would.created or would.overwritten):
-                tell("there is nothing to do")
-                return Exit.SUCCEEDED
             if can_ask() and not yes and not agreed("Do it?"):
                 tell("nothing was written")
                 return Exit.FAILED
