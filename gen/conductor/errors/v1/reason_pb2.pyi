@@ -165,6 +165,27 @@ class _ReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTyp
     """
     REASON_ARCHIVE_TOO_LARGE: _Reason.ValueType  # 62
     """The archive is larger than the settings allow, or would be once it is unpacked."""
+    REASON_CONVERSATION_NOT_FOUND: _Reason.ValueType  # 70
+    """No conversation of the organisation has this id."""
+    REASON_MESSAGE_NOT_FOUND: _Reason.ValueType  # 71
+    """The conversation has no message of this id."""
+    REASON_INSTANCE_NOT_FOUND: _Reason.ValueType  # 72
+    """No agent instance of the organisation has this id."""
+    REASON_INSTANCE_ALREADY_EXISTS: _Reason.ValueType  # 73
+    """An instance of the organisation has this id, deleted or not. Choose another, or take that one back."""
+    REASON_CONVERSATION_BUSY: _Reason.ValueType  # 74
+    """A run answers in the conversation, and the message would not wait; or as many wait as may.
+
+    The metadata `execution_id` names the run. Wait for it, cancel it, or ask to queue or interrupt.
+    """
+    REASON_AGENT_NOT_ALLOWED: _Reason.ValueType  # 75
+    """The conversation names the agents that may take part, and this one is not among them."""
+    REASON_TURN_NOT_FOUND: _Reason.ValueType  # 76
+    """The conversation has no turn of this run."""
+    REASON_TURN_WITHDRAWN: _Reason.ValueType  # 77
+    """The turn was taken back before its run began."""
+    REASON_PORTFOLIO_SESSION_NOT_FOUND: _Reason.ValueType  # 78
+    """No session of the portfolio chat has this id; sessions end. Begin a new one."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """A machine-readable cause of an error. Add values; never renumber or reuse one."""
@@ -305,6 +326,27 @@ Example: `agents/writer.json: its SHA-256 is not the one the manifest says`.
 """
 REASON_ARCHIVE_TOO_LARGE: Reason.ValueType  # 62
 """The archive is larger than the settings allow, or would be once it is unpacked."""
+REASON_CONVERSATION_NOT_FOUND: Reason.ValueType  # 70
+"""No conversation of the organisation has this id."""
+REASON_MESSAGE_NOT_FOUND: Reason.ValueType  # 71
+"""The conversation has no message of this id."""
+REASON_INSTANCE_NOT_FOUND: Reason.ValueType  # 72
+"""No agent instance of the organisation has this id."""
+REASON_INSTANCE_ALREADY_EXISTS: Reason.ValueType  # 73
+"""An instance of the organisation has this id, deleted or not. Choose another, or take that one back."""
+REASON_CONVERSATION_BUSY: Reason.ValueType  # 74
+"""A run answers in the conversation, and the message would not wait; or as many wait as may.
+
+The metadata `execution_id` names the run. Wait for it, cancel it, or ask to queue or interrupt.
+"""
+REASON_AGENT_NOT_ALLOWED: Reason.ValueType  # 75
+"""The conversation names the agents that may take part, and this one is not among them."""
+REASON_TURN_NOT_FOUND: Reason.ValueType  # 76
+"""The conversation has no turn of this run."""
+REASON_TURN_WITHDRAWN: Reason.ValueType  # 77
+"""The turn was taken back before its run began."""
+REASON_PORTFOLIO_SESSION_NOT_FOUND: Reason.ValueType  # 78
+"""No session of the portfolio chat has this id; sessions end. Begin a new one."""
 
 CODE_FIELD_NUMBER: builtins.int
 code: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.EnumValueOptions, code_pb2.Code.ValueType]

@@ -43,6 +43,8 @@ class ExecutionEvent(message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     JOB_QUEUED_FIELD_NUMBER: builtins.int
     ON_LLM_FAILED_FIELD_NUMBER: builtins.int
+    TURN_QUEUED_FIELD_NUMBER: builtins.int
+    CONTEXT_READ_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The execution it belongs to."""
     sequence: builtins.int
@@ -91,6 +93,14 @@ class ExecutionEvent(message.Message):
     def on_llm_failed(self) -> LlmFailed:
         """A model call failed. Another call follows unless the run ends."""
 
+    @builtins.property
+    def turn_queued(self) -> TurnQueued:
+        """The run waits for others that answer in its conversation."""
+
+    @builtins.property
+    def context_read(self) -> ContextRead:
+        """What the run is told besides its input was put together."""
+
     def __init__(
         self,
         *,
@@ -107,12 +117,14 @@ class ExecutionEvent(message.Message):
         error: Error | None = ...,
         job_queued: JobQueued | None = ...,
         on_llm_failed: LlmFailed | None = ...,
+        turn_queued: TurnQueued | None = ...,
+        context_read: ContextRead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "error", b"error", "job_queued", b"job_queued", "job_resumed", b"job_resumed", "job_started", b"job_started", "on_llm_end", b"on_llm_end", "on_llm_failed", b"on_llm_failed", "on_llm_new_token", b"on_llm_new_token", "on_llm_start", b"on_llm_start", "payload", b"payload", "result", b"result", "status_update", b"status_update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["context_read", b"context_read", "create_time", b"create_time", "error", b"error", "job_queued", b"job_queued", "job_resumed", b"job_resumed", "job_started", b"job_started", "on_llm_end", b"on_llm_end", "on_llm_failed", b"on_llm_failed", "on_llm_new_token", b"on_llm_new_token", "on_llm_start", b"on_llm_start", "payload", b"payload", "result", b"result", "status_update", b"status_update", "turn_queued", b"turn_queued"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "error", b"error", "execution_id", b"execution_id", "job_queued", b"job_queued", "job_resumed", b"job_resumed", "job_started", b"job_started", "on_llm_end", b"on_llm_end", "on_llm_failed", b"on_llm_failed", "on_llm_new_token", b"on_llm_new_token", "on_llm_start", b"on_llm_start", "payload", b"payload", "result", b"result", "sequence", b"sequence", "status_update", b"status_update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["context_read", b"context_read", "create_time", b"create_time", "error", b"error", "execution_id", b"execution_id", "job_queued", b"job_queued", "job_resumed", b"job_resumed", "job_started", b"job_started", "on_llm_end", b"on_llm_end", "on_llm_failed", b"on_llm_failed", "on_llm_new_token", b"on_llm_new_token", "on_llm_start", b"on_llm_start", "payload", b"payload", "result", b"result", "sequence", b"sequence", "status_update", b"status_update", "turn_queued", b"turn_queued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["job_started", "status_update", "job_resumed", "on_llm_start", "on_llm_new_token", "on_llm_end", "result", "error", "job_queued", "on_llm_failed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["job_started", "status_update", "job_resumed", "on_llm_start", "on_llm_new_token", "on_llm_end", "result", "error", "job_queued", "on_llm_failed", "turn_queued", "context_read"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -432,5 +444,61 @@ class Error(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["error", b"error", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class TurnQueued(message.Message):
+    """The run waits for others that answer in its conversation."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: builtins.int
+    PLACE_FIELD_NUMBER: builtins.int
+    message: builtins.str
+    """One sentence for people."""
+    place: builtins.int
+    """How many runs answer before it."""
+    def __init__(
+        self,
+        *,
+        message: builtins.str = ...,
+        place: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["message", b"message", "place", b"place"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ContextRead(message.Message):
+    """What the run is told besides its input was put together."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: builtins.int
+    HISTORY_COUNT_FIELD_NUMBER: builtins.int
+    OMITTED_COUNT_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    message: builtins.str
+    """One sentence for people."""
+    history_count: builtins.int
+    """How many messages of the conversation it is told."""
+    omitted_count: builtins.int
+    """How many more there were that do not fit what the model takes, the oldest."""
+    bytes: builtins.int
+    """How many bytes of UTF-8 it is told in all, without its input."""
+    def __init__(
+        self,
+        *,
+        message: builtins.str = ...,
+        history_count: builtins.int = ...,
+        omitted_count: builtins.int = ...,
+        bytes: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["bytes", b"bytes", "history_count", b"history_count", "message", b"message", "omitted_count", b"omitted_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

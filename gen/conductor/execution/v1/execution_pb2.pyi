@@ -23,6 +23,37 @@ else:
 
 DESCRIPTOR: descriptor.FileDescriptor
 
+class _ContextMode:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ContextModeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ContextMode.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    CONTEXT_MODE_UNSPECIFIED: _ContextMode.ValueType  # 0
+    """CONTEXT_MODE_CONTEXTUAL with a conversation or an instance, else CONTEXT_MODE_STATELESS."""
+    CONTEXT_MODE_STATELESS: _ContextMode.ValueType  # 1
+    """The persona and instructions of the agent alone."""
+    CONTEXT_MODE_CONTEXTUAL: _ContextMode.ValueType  # 2
+    """Besides these: the screenplay, the context of the conversation, and what was said before, the newest
+    that fits what the model takes.
+    """
+    CONTEXT_MODE_INTERACTIVE: _ContextMode.ValueType  # 3
+    """As contextual, in a conversation that is talked to as long as a session goes on."""
+
+class ContextMode(_ContextMode, metaclass=_ContextModeEnumTypeWrapper):
+    """What a run is told besides its input."""
+
+CONTEXT_MODE_UNSPECIFIED: ContextMode.ValueType  # 0
+"""CONTEXT_MODE_CONTEXTUAL with a conversation or an instance, else CONTEXT_MODE_STATELESS."""
+CONTEXT_MODE_STATELESS: ContextMode.ValueType  # 1
+"""The persona and instructions of the agent alone."""
+CONTEXT_MODE_CONTEXTUAL: ContextMode.ValueType  # 2
+"""Besides these: the screenplay, the context of the conversation, and what was said before, the newest
+that fits what the model takes.
+"""
+CONTEXT_MODE_INTERACTIVE: ContextMode.ValueType  # 3
+"""As contextual, in a conversation that is talked to as long as a session goes on."""
+
 @typing.final
 class Execution(message.Message):
     """One run of one agent.
@@ -123,6 +154,10 @@ class Execution(message.Message):
     SERVED_BY_FIELD_NUMBER: builtins.int
     FINISH_REASON_FIELD_NUMBER: builtins.int
     AGENT_FIELD_NUMBER: builtins.int
+    CONTEXT_MODE_FIELD_NUMBER: builtins.int
+    SCREENPLAY_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_ID_FIELD_NUMBER: builtins.int
+    ANSWER_ID_FIELD_NUMBER: builtins.int
     id: builtins.str
     """The id: `exec_` and a UUIDv7, so ids sort by creation."""
     state: Execution.State.ValueType
@@ -160,6 +195,14 @@ class Execution(message.Message):
     """The most the run may cost in US dollars; absent when nothing limits it."""
     finish_reason: builtins.str
     """Why the newest finished model call ended; see LlmEnd. Empty before."""
+    context_mode: ContextMode.ValueType
+    """What it was told besides its input."""
+    screenplay_id: builtins.str
+    """The screenplay it works on, if any."""
+    message_id: builtins.str
+    """The message of its conversation that it answers, if any."""
+    answer_id: builtins.str
+    """The message of its conversation that is its answer, if any."""
     @builtins.property
     def error(self) -> ExecutionError:
         """Why the run ended, once the state is FAILED or CANCELLED."""
@@ -235,10 +278,14 @@ class Execution(message.Message):
         served_by: model_pb2.ModelChoice | None = ...,
         finish_reason: builtins.str = ...,
         agent: AgentSnapshot | None = ...,
+        context_mode: ContextMode.ValueType = ...,
+        screenplay_id: builtins.str = ...,
+        message_id: builtins.str = ...,
+        answer_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "_queue_position", b"_queue_position", "agent", b"agent", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "max_cost_usd", b"max_cost_usd", "queue_position", b"queue_position", "served_by", b"served_by", "start_time", b"start_time", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "_queue_position", b"_queue_position", "agent", b"agent", "agent_id", b"agent_id", "ai_provider", b"ai_provider", "conversation_id", b"conversation_id", "create_time", b"create_time", "cwd", b"cwd", "end_time", b"end_time", "error", b"error", "fallbacks", b"fallbacks", "finish_reason", b"finish_reason", "id", b"id", "input", b"input", "input_preview", b"input_preview", "instance_id", b"instance_id", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "metadata", b"metadata", "model", b"model", "priority", b"priority", "queue_position", b"queue_position", "request_id", b"request_id", "result", b"result", "served_by", b"served_by", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "_queue_position", b"_queue_position", "agent", b"agent", "agent_id", b"agent_id", "ai_provider", b"ai_provider", "answer_id", b"answer_id", "context_mode", b"context_mode", "conversation_id", b"conversation_id", "create_time", b"create_time", "cwd", b"cwd", "end_time", b"end_time", "error", b"error", "fallbacks", b"fallbacks", "finish_reason", b"finish_reason", "id", b"id", "input", b"input", "input_preview", b"input_preview", "instance_id", b"instance_id", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "message_id", b"message_id", "metadata", b"metadata", "model", b"model", "priority", b"priority", "queue_position", b"queue_position", "request_id", b"request_id", "result", b"result", "screenplay_id", b"screenplay_id", "served_by", b"served_by", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_cost_usd: _TypeAlias = typing.Literal["max_cost_usd"]  # noqa: Y015
     _WhichOneofArgType__max_cost_usd: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd"]  # noqa: Y015

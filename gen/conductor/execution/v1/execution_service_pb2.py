@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from conductor.auth.v1 import access_pb2 as conductor_dot_auth_dot_v1_dot_access__pb2
+from conductor.conversations.v1 import busy_policy_pb2 as conductor_dot_conversations_dot_v1_dot_busy__policy__pb2
 from conductor.execution.v1 import event_pb2 as conductor_dot_execution_dot_v1_dot_event__pb2
 from conductor.execution.v1 import execution_pb2 as conductor_dot_execution_dot_v1_dot_execution__pb2
 from conductor.execution.v1 import model_pb2 as conductor_dot_execution_dot_v1_dot_model__pb2
@@ -35,7 +36,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.conductor/execution/v1/execution_service.proto\x12\x16\x63onductor.execution.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63onductor/auth/v1/access.proto\x1a\"conductor/execution/v1/event.proto\x1a&conductor/execution/v1/execution.proto\x1a\"conductor/execution/v1/model.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x05\n\x15StartExecutionRequest\x12\x1e\n\x05input\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01(\x80\x80@\x12.\n\x08\x61gent_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x1c\n\x0b\x61i_provider\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x05model\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\x03\x63wd\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x66\n\x08metadata\x18\x06 \x03(\x0b\x32;.conductor.execution.v1.StartExecutionRequest.MetadataEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x08\x12\x1c\n\nrequest_id\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12>\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x04\x08\x80\xa3\x05\x32\x04\x10\xc0\x84=\x12 \n\x0f\x63onversation_id\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1c\n\x0binstance_id\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x19\n\x08priority\x18\x0b \x01(\rB\x07\xbaH\x04*\x02\x18\x05\x12\x19\n\x11max_output_tokens\x18\x0c \x01(\r\x12\x34\n\x0cmax_cost_usd\x18\r \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x00\x88\x01\x01\x12@\n\tfallbacks\x18\x0e \x03(\x0b\x32#.conductor.execution.v1.ModelChoiceB\x08\xbaH\x05\x92\x01\x02\x10\x08\x12I\n\x0fpersona_version\x18\x0f \x01(\tB0\xbaH-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,31})?$\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_max_cost_usd\":\n\x13GetExecutionRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"\xdc\x02\n\x15ListExecutionsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12@\n\x05state\x18\x03 \x01(\x0e\x32\'.conductor.execution.v1.Execution.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x19\n\x08\x61gent_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12 \n\x0f\x63onversation_id\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1c\n\x0binstance_id\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x34\n\x10\x63reate_time_from\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12\x63reate_time_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"h\n\x16ListExecutionsResponse\x12\x35\n\nexecutions\x18\x01 \x03(\x0b\x32!.conductor.execution.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x16\x43\x61ncelExecutionRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"=\n\x16\x44\x65leteExecutionRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"T\n\x15WatchExecutionRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\r\"\x94\x01\n\x16WatchExecutionResponse\x12\x37\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.conductor.execution.v1.ExecutionEventH\x00\x12\x36\n\theartbeat\x18\x02 \x01(\x0b\x32!.conductor.execution.v1.HeartbeatH\x00\x42\t\n\x07\x63ontent\"5\n\tHeartbeat\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x13\n\x11ListModelsRequest\"[\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.conductor.execution.v1.Model\x12\x16\n\x0eopen_providers\x18\x02 \x03(\t2\xf7\n\n\x10\x45xecutionService\x12\x84\x01\n\x0eStartExecution\x12-.conductor.execution.v1.StartExecutionRequest\x1a!.conductor.execution.v1.Execution\" \xb2\xbb\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x14\"\x0f/api/executions:\x01*\x12w\n\x0cRunExecution\x12-.conductor.execution.v1.StartExecutionRequest\x1a..conductor.execution.v1.WatchExecutionResponse\"\x06\xb2\xbb\x18\x02\x08\x02\x30\x01\x12~\n\x0fRunExecutionSse\x12-.conductor.execution.v1.StartExecutionRequest\x1a\x14.google.api.HttpBody\"$\xb2\xbb\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x18\"\x13/api/executions:run:\x01*0\x01\x12\x8f\x01\n\x0cGetExecution\x12+.conductor.execution.v1.GetExecutionRequest\x1a!.conductor.execution.v1.Execution\"/\x90\x02\x01\xb2\xbb\x18\x02\x08\x01\x82\xd3\xe4\x93\x02 \x12\x1e/api/executions/{execution_id}\x12\x91\x01\n\x0eListExecutions\x12-.conductor.execution.v1.ListExecutionsRequest\x1a..conductor.execution.v1.ListExecutionsResponse\" \x90\x02\x01\xb2\xbb\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/executions\x12\x9c\x01\n\x0f\x43\x61ncelExecution\x12..conductor.execution.v1.CancelExecutionRequest\x1a!.conductor.execution.v1.Execution\"6\xb2\xbb\x18\x02\x08\x02\x82\xd3\xe4\x93\x02*\"%/api/executions/{execution_id}:cancel:\x01*\x12\x87\x01\n\x0f\x44\x65leteExecution\x12..conductor.execution.v1.DeleteExecutionRequest\x1a\x16.google.protobuf.Empty\",\xb2\xbb\x18\x02\x08\x02\x82\xd3\xe4\x93\x02 *\x1e/api/executions/{execution_id}\x12|\n\x0eWatchExecution\x12-.conductor.execution.v1.WatchExecutionRequest\x1a..conductor.execution.v1.WatchExecutionResponse\"\t\x90\x02\x01\xb2\xbb\x18\x02\x08\x01\x30\x01\x12\x91\x01\n\x11WatchExecutionSse\x12-.conductor.execution.v1.WatchExecutionRequest\x1a\x14.google.api.HttpBody\"5\x90\x02\x01\xb2\xbb\x18\x02\x08\x01\x82\xd3\xe4\x93\x02&\x12$/api/executions/{execution_id}:watch0\x01\x12\x81\x01\n\nListModels\x12).conductor.execution.v1.ListModelsRequest\x1a*.conductor.execution.v1.ListModelsResponse\"\x1c\x90\x02\x01\xb2\xbb\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/api/modelsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.conductor/execution/v1/execution_service.proto\x12\x16\x63onductor.execution.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63onductor/auth/v1/access.proto\x1a,conductor/conversations/v1/busy_policy.proto\x1a\"conductor/execution/v1/event.proto\x1a&conductor/execution/v1/execution.proto\x1a\"conductor/execution/v1/model.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x07\n\x15StartExecutionRequest\x12\x1e\n\x05input\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01(\x80\x80@\x12.\n\x08\x61gent_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x1c\n\x0b\x61i_provider\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x05model\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x15\n\x03\x63wd\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x66\n\x08metadata\x18\x06 \x03(\x0b\x32;.conductor.execution.v1.StartExecutionRequest.MetadataEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x08\x12\x1c\n\nrequest_id\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12>\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x04\x08\x80\xa3\x05\x32\x04\x10\xc0\x84=\x12 \n\x0f\x63onversation_id\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1c\n\x0binstance_id\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x19\n\x08priority\x18\x0b \x01(\rB\x07\xbaH\x04*\x02\x18\x05\x12\x19\n\x11max_output_tokens\x18\x0c \x01(\r\x12\x34\n\x0cmax_cost_usd\x18\r \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x00\x88\x01\x01\x12@\n\tfallbacks\x18\x0e \x03(\x0b\x32#.conductor.execution.v1.ModelChoiceB\x08\xbaH\x05\x92\x01\x02\x10\x08\x12I\n\x0fpersona_version\x18\x0f \x01(\tB0\xbaH-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,31})?$\x12\x43\n\x0c\x63ontext_mode\x18\x10 \x01(\x0e\x32#.conductor.execution.v1.ContextModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1e\n\rscreenplay_id\x18\x11 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x45\n\x0b\x62usy_policy\x18\x12 \x01(\x0e\x32&.conductor.conversations.v1.BusyPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x19\n\x08reply_to\x18\x13 \x01(\tB\x07\xbaH\x04r\x02\x18@\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_max_cost_usd\":\n\x13GetExecutionRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"\xdc\x02\n\x15ListExecutionsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12@\n\x05state\x18\x03 \x01(\x0e\x32\'.conductor.execution.v1.Execution.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x19\n\x08\x61gent_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12 \n\x0f\x63onversation_id\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1c\n\x0binstance_id\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x34\n\x10\x63reate_time_from\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12\x63reate_time_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"h\n\x16ListExecutionsResponse\x12\x35\n\nexecutions\x18\x01 \x03(\x0b\x32!.conductor.execution.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x16\x43\x61ncelExecutionRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"=\n\x16\x44\x65leteExecutionRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"T\n\x15WatchExecutionRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\r\"\x94\x01\n\x16WatchExecutionResponse\x12\x37\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.conductor.execution.v1.ExecutionEventH\x00\x12\x36\n\theartbeat\x18\x02 \x01(\x0b\x32!.conductor.execution.v1.HeartbeatH\x00\x42\t\n\x07\x63ontent\"5\n\tHeartbeat\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x13\n\x11ListModelsRequest\"[\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.conductor.execution.v1.Model\x12\x16\n\x0eopen_providers\x18\x02 \x03(\t\"\xbf\x01\n\x0f\x43onverseRequest\x12\x37\n\x04open\x18\x01 \x01(\x0b\x32\'.conductor.execution.v1.ConverseOpeningH\x00\x12\x1e\n\x07message\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80@H\x00\x12\x41\n\tinterrupt\x18\x03 \x01(\x0b\x32,.conductor.execution.v1.ConverseInterruptionH\x00\x42\x10\n\x07\x63ontent\x12\x05\xbaH\x02\x08\x01\"Z\n\x0f\x43onverseOpening\x12G\n\x08template\x18\x01 \x01(\x0b\x32-.conductor.execution.v1.StartExecutionRequestB\x06\xbaH\x03\xd8\x01\x03\"\x16\n\x14\x43onverseInterruption\"\xb9\x02\n\x10\x43onverseResponse\x12\x38\n\x06opened\x18\x01 \x01(\x0b\x32&.conductor.execution.v1.ConverseOpenedH\x00\x12\x34\n\x07started\x18\x02 \x01(\x0b\x32!.conductor.execution.v1.ExecutionH\x00\x12\x37\n\x05\x65vent\x18\x03 \x01(\x0b\x32&.conductor.execution.v1.ExecutionEventH\x00\x12\x39\n\x07refused\x18\x04 \x01(\x0b\x32&.conductor.execution.v1.ExecutionErrorH\x00\x12\x36\n\theartbeat\x18\x05 \x01(\x0b\x32!.conductor.execution.v1.HeartbeatH\x00\x42\t\n\x07\x63ontent\")\n\x0e\x43onverseOpened\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t2\xe2\x0b\n\x10\x45xecutionService\x12\x84\x01\n\x0eStartExecution\x12-.conductor.execution.v1.StartExecutionRequest\x1a!.conductor.execution.v1.Execution\" \xb2\xbb\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x14\"\x0f/api/executions:\x01*\x12w\n\x0cRunExecution\x12-.conductor.execution.v1.StartExecutionRequest\x1a..conductor.execution.v1.WatchExecutionResponse\"\x06\xb2\xbb\x18\x02\x08\x02\x30\x01\x12~\n\x0fRunExecutionSse\x12-.conductor.execution.v1.StartExecutionRequest\x1a\x14.google.api.HttpBody\"$\xb2\xbb\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x18\"\x13/api/executions:run:\x01*0\x01\x12i\n\x08\x43onverse\x12\'.conductor.execution.v1.ConverseRequest\x1a(.conductor.execution.v1.ConverseResponse\"\x06\xb2\xbb\x18\x02\x08\x02(\x01\x30\x01\x12\x8f\x01\n\x0cGetExecution\x12+.conductor.execution.v1.GetExecutionRequest\x1a!.conductor.execution.v1.Execution\"/\x90\x02\x01\xb2\xbb\x18\x02\x08\x01\x82\xd3\xe4\x93\x02 \x12\x1e/api/executions/{execution_id}\x12\x91\x01\n\x0eListExecutions\x12-.conductor.execution.v1.ListExecutionsRequest\x1a..conductor.execution.v1.ListExecutionsResponse\" \x90\x02\x01\xb2\xbb\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/executions\x12\x9c\x01\n\x0f\x43\x61ncelExecution\x12..conductor.execution.v1.CancelExecutionRequest\x1a!.conductor.execution.v1.Execution\"6\xb2\xbb\x18\x02\x08\x02\x82\xd3\xe4\x93\x02*\"%/api/executions/{execution_id}:cancel:\x01*\x12\x87\x01\n\x0f\x44\x65leteExecution\x12..conductor.execution.v1.DeleteExecutionRequest\x1a\x16.google.protobuf.Empty\",\xb2\xbb\x18\x02\x08\x02\x82\xd3\xe4\x93\x02 *\x1e/api/executions/{execution_id}\x12|\n\x0eWatchExecution\x12-.conductor.execution.v1.WatchExecutionRequest\x1a..conductor.execution.v1.WatchExecutionResponse\"\t\x90\x02\x01\xb2\xbb\x18\x02\x08\x01\x30\x01\x12\x91\x01\n\x11WatchExecutionSse\x12-.conductor.execution.v1.WatchExecutionRequest\x1a\x14.google.api.HttpBody\"5\x90\x02\x01\xb2\xbb\x18\x02\x08\x01\x82\xd3\xe4\x93\x02&\x12$/api/executions/{execution_id}:watch0\x01\x12\x81\x01\n\nListModels\x12).conductor.execution.v1.ListModelsRequest\x1a*.conductor.execution.v1.ListModelsResponse\"\x1c\x90\x02\x01\xb2\xbb\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/api/modelsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -72,6 +73,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STARTEXECUTIONREQUEST'].fields_by_name['fallbacks']._serialized_options = b'\272H\005\222\001\002\020\010'
   _globals['_STARTEXECUTIONREQUEST'].fields_by_name['persona_version']._loaded_options = None
   _globals['_STARTEXECUTIONREQUEST'].fields_by_name['persona_version']._serialized_options = b'\272H-r+2)^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,31})?$'
+  _globals['_STARTEXECUTIONREQUEST'].fields_by_name['context_mode']._loaded_options = None
+  _globals['_STARTEXECUTIONREQUEST'].fields_by_name['context_mode']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_STARTEXECUTIONREQUEST'].fields_by_name['screenplay_id']._loaded_options = None
+  _globals['_STARTEXECUTIONREQUEST'].fields_by_name['screenplay_id']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_STARTEXECUTIONREQUEST'].fields_by_name['busy_policy']._loaded_options = None
+  _globals['_STARTEXECUTIONREQUEST'].fields_by_name['busy_policy']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_STARTEXECUTIONREQUEST'].fields_by_name['reply_to']._loaded_options = None
+  _globals['_STARTEXECUTIONREQUEST'].fields_by_name['reply_to']._serialized_options = b'\272H\004r\002\030@'
   _globals['_GETEXECUTIONREQUEST'].fields_by_name['execution_id']._loaded_options = None
   _globals['_GETEXECUTIONREQUEST'].fields_by_name['execution_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_LISTEXECUTIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -92,12 +101,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEEXECUTIONREQUEST'].fields_by_name['execution_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_WATCHEXECUTIONREQUEST'].fields_by_name['execution_id']._loaded_options = None
   _globals['_WATCHEXECUTIONREQUEST'].fields_by_name['execution_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_CONVERSEREQUEST'].oneofs_by_name['content']._loaded_options = None
+  _globals['_CONVERSEREQUEST'].oneofs_by_name['content']._serialized_options = b'\272H\002\010\001'
+  _globals['_CONVERSEREQUEST'].fields_by_name['message']._loaded_options = None
+  _globals['_CONVERSEREQUEST'].fields_by_name['message']._serialized_options = b'\272H\010r\006\020\001(\200\200@'
+  _globals['_CONVERSEOPENING'].fields_by_name['template']._loaded_options = None
+  _globals['_CONVERSEOPENING'].fields_by_name['template']._serialized_options = b'\272H\003\330\001\003'
   _globals['_EXECUTIONSERVICE'].methods_by_name['StartExecution']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['StartExecution']._serialized_options = b'\262\273\030\002\010\002\202\323\344\223\002\024\"\017/api/executions:\001*'
   _globals['_EXECUTIONSERVICE'].methods_by_name['RunExecution']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['RunExecution']._serialized_options = b'\262\273\030\002\010\002'
   _globals['_EXECUTIONSERVICE'].methods_by_name['RunExecutionSse']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['RunExecutionSse']._serialized_options = b'\262\273\030\002\010\002\202\323\344\223\002\030\"\023/api/executions:run:\001*'
+  _globals['_EXECUTIONSERVICE'].methods_by_name['Converse']._loaded_options = None
+  _globals['_EXECUTIONSERVICE'].methods_by_name['Converse']._serialized_options = b'\262\273\030\002\010\002'
   _globals['_EXECUTIONSERVICE'].methods_by_name['GetExecution']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['GetExecution']._serialized_options = b'\220\002\001\262\273\030\002\010\001\202\323\344\223\002 \022\036/api/executions/{execution_id}'
   _globals['_EXECUTIONSERVICE'].methods_by_name['ListExecutions']._loaded_options = None
@@ -112,30 +129,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONSERVICE'].methods_by_name['WatchExecutionSse']._serialized_options = b'\220\002\001\262\273\030\002\010\001\202\323\344\223\002&\022$/api/executions/{execution_id}:watch'
   _globals['_EXECUTIONSERVICE'].methods_by_name['ListModels']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['ListModels']._serialized_options = b'\220\002\001\262\273\030\002\010\001\202\323\344\223\002\r\022\013/api/models'
-  _globals['_STARTEXECUTIONREQUEST']._serialized_start=432
-  _globals['_STARTEXECUTIONREQUEST']._serialized_end=1190
-  _globals['_STARTEXECUTIONREQUEST_METADATAENTRY']._serialized_start=1126
-  _globals['_STARTEXECUTIONREQUEST_METADATAENTRY']._serialized_end=1173
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=1192
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=1250
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=1253
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=1601
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=1603
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=1707
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=1709
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=1770
-  _globals['_DELETEEXECUTIONREQUEST']._serialized_start=1772
-  _globals['_DELETEEXECUTIONREQUEST']._serialized_end=1833
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=1835
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=1919
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=1922
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=2070
-  _globals['_HEARTBEAT']._serialized_start=2072
-  _globals['_HEARTBEAT']._serialized_end=2125
-  _globals['_LISTMODELSREQUEST']._serialized_start=2127
-  _globals['_LISTMODELSREQUEST']._serialized_end=2146
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2148
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2239
-  _globals['_EXECUTIONSERVICE']._serialized_start=2242
-  _globals['_EXECUTIONSERVICE']._serialized_end=3641
+  _globals['_STARTEXECUTIONREQUEST']._serialized_start=478
+  _globals['_STARTEXECUTIONREQUEST']._serialized_end=1435
+  _globals['_STARTEXECUTIONREQUEST_METADATAENTRY']._serialized_start=1371
+  _globals['_STARTEXECUTIONREQUEST_METADATAENTRY']._serialized_end=1418
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=1437
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=1495
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=1498
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=1846
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=1848
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=1952
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=1954
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=2015
+  _globals['_DELETEEXECUTIONREQUEST']._serialized_start=2017
+  _globals['_DELETEEXECUTIONREQUEST']._serialized_end=2078
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=2080
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=2164
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=2167
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=2315
+  _globals['_HEARTBEAT']._serialized_start=2317
+  _globals['_HEARTBEAT']._serialized_end=2370
+  _globals['_LISTMODELSREQUEST']._serialized_start=2372
+  _globals['_LISTMODELSREQUEST']._serialized_end=2391
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2393
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2484
+  _globals['_CONVERSEREQUEST']._serialized_start=2487
+  _globals['_CONVERSEREQUEST']._serialized_end=2678
+  _globals['_CONVERSEOPENING']._serialized_start=2680
+  _globals['_CONVERSEOPENING']._serialized_end=2770
+  _globals['_CONVERSEINTERRUPTION']._serialized_start=2772
+  _globals['_CONVERSEINTERRUPTION']._serialized_end=2794
+  _globals['_CONVERSERESPONSE']._serialized_start=2797
+  _globals['_CONVERSERESPONSE']._serialized_end=3110
+  _globals['_CONVERSEOPENED']._serialized_start=3112
+  _globals['_CONVERSEOPENED']._serialized_end=3153
+  _globals['_EXECUTIONSERVICE']._serialized_start=3156
+  _globals['_EXECUTIONSERVICE']._serialized_end=4662
 # @@protoc_insertion_point(module_scope)

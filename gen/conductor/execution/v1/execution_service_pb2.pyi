@@ -4,6 +4,7 @@ isort:skip_file
 Runs agents durably and streams what happens."""
 
 from collections import abc as abc
+from conductor.conversations.v1 import busy_policy_pb2 as busy_policy_pb2
 from conductor.execution.v1 import event_pb2 as event_pb2
 from conductor.execution.v1 import execution_pb2 as execution_pb2
 from conductor.execution.v1 import model_pb2 as model_pb2
@@ -64,6 +65,10 @@ class StartExecutionRequest(message.Message):
     MAX_COST_USD_FIELD_NUMBER: builtins.int
     FALLBACKS_FIELD_NUMBER: builtins.int
     PERSONA_VERSION_FIELD_NUMBER: builtins.int
+    CONTEXT_MODE_FIELD_NUMBER: builtins.int
+    SCREENPLAY_ID_FIELD_NUMBER: builtins.int
+    BUSY_POLICY_FIELD_NUMBER: builtins.int
+    REPLY_TO_FIELD_NUMBER: builtins.int
     input: builtins.str
     """The text for the agent: 1 byte to 1 MiB, not only white space."""
     agent_id: builtins.str
@@ -75,7 +80,7 @@ class StartExecutionRequest(message.Message):
     model: builtins.str
     """The model. Default: the agent's, else that of the settings, else the first of the provider."""
     cwd: builtins.str
-    """The working directory handed to tools."""
+    """The working directory handed to tools. Default: that of the instance, else of the screenplay."""
     request_id: builtins.str
     """The idempotency key: any text of up to 128 characters.
 
@@ -83,9 +88,13 @@ class StartExecutionRequest(message.Message):
     REQUEST_ID_REUSED. Kept as long as the execution.
     """
     conversation_id: builtins.str
-    """The conversation to run in. Refused until conversations exist."""
+    """The conversation to answer in: the input becomes a message of it, and the answer another one.
+    Refused with CONVERSATION_NOT_FOUND.
+    """
     instance_id: builtins.str
-    """The agent instance to run as. Refused until instances exist."""
+    """The agent instance to run as; it says the agent, and the conversation when it is placed in one and
+    none is given. Refused with INSTANCE_NOT_FOUND.
+    """
     priority: builtins.int
     """How urgent it is among the waiting runs of the organisation: 1 (most) to 5. Default: 3."""
     max_output_tokens: builtins.int
@@ -103,6 +112,16 @@ class StartExecutionRequest(message.Message):
     """The version of the agent's persona: a number, `latest`, `first` or an alias. Default: `production`
     where there is such an alias, else `latest`. Refused with PERSONA_VERSION_NOT_FOUND.
     """
+    context_mode: execution_pb2.ContextMode.ValueType
+    """What the run is told besides its input."""
+    screenplay_id: builtins.str
+    """The screenplay to work on. Default: that of the instance, else of the conversation. Refused with
+    SCREENPLAY_NOT_FOUND.
+    """
+    busy_policy: busy_policy_pb2.BusyPolicy.ValueType
+    """What happens while another run answers in the conversation. Default: it waits."""
+    reply_to: builtins.str
+    """The message of the conversation that the input replies to; empty for none."""
     @builtins.property
     def metadata(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Free labels: at most 64, keys of 1 to 64 and values of up to 1,024 characters."""
@@ -139,10 +158,14 @@ class StartExecutionRequest(message.Message):
         max_cost_usd: builtins.float | None = ...,
         fallbacks: abc.Iterable[model_pb2.ModelChoice] | None = ...,
         persona_version: builtins.str = ...,
+        context_mode: execution_pb2.ContextMode.ValueType = ...,
+        screenplay_id: builtins.str = ...,
+        busy_policy: busy_policy_pb2.BusyPolicy.ValueType = ...,
+        reply_to: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "max_cost_usd", b"max_cost_usd", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "agent_id", b"agent_id", "ai_provider", b"ai_provider", "conversation_id", b"conversation_id", "cwd", b"cwd", "fallbacks", b"fallbacks", "input", b"input", "instance_id", b"instance_id", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "metadata", b"metadata", "model", b"model", "persona_version", b"persona_version", "priority", b"priority", "request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "agent_id", b"agent_id", "ai_provider", b"ai_provider", "busy_policy", b"busy_policy", "context_mode", b"context_mode", "conversation_id", b"conversation_id", "cwd", b"cwd", "fallbacks", b"fallbacks", "input", b"input", "instance_id", b"instance_id", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "metadata", b"metadata", "model", b"model", "persona_version", b"persona_version", "priority", b"priority", "reply_to", b"reply_to", "request_id", b"request_id", "screenplay_id", b"screenplay_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_cost_usd: _TypeAlias = typing.Literal["max_cost_usd"]  # noqa: Y015
     _WhichOneofArgType__max_cost_usd: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd"]  # noqa: Y015
@@ -402,5 +425,146 @@ class ListModelsResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["models", b"models", "open_providers", b"open_providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ConverseRequest(message.Message):
+    """One thing said in a session."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    OPEN_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    INTERRUPT_FIELD_NUMBER: builtins.int
+    message: builtins.str
+    """A message for the agent, which starts a run: 1 byte to 1 MiB, not only white space."""
+    @builtins.property
+    def open(self) -> ConverseOpening:
+        """Opens the session; the first request, and no other."""
+
+    @builtins.property
+    def interrupt(self) -> ConverseInterruption:
+        """Cancels the runs that answer in the conversation."""
+
+    def __init__(
+        self,
+        *,
+        open: ConverseOpening | None = ...,
+        message: builtins.str = ...,
+        interrupt: ConverseInterruption | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["content", b"content", "interrupt", b"interrupt", "message", b"message", "open", b"open"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["content", b"content", "interrupt", b"interrupt", "message", b"message", "open", b"open"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = typing.Literal["open", "message", "interrupt"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+@typing.final
+class ConverseOpening(message.Message):
+    """How a session begins."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TEMPLATE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def template(self) -> StartExecutionRequest:
+        """What every run of the session is started with: without an input, and `conversation_id` empty for a new
+        conversation.
+        """
+
+    def __init__(
+        self,
+        *,
+        template: StartExecutionRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["template", b"template"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["template", b"template"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ConverseInterruption(message.Message):
+    """Asks to cancel what runs."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ConverseResponse(message.Message):
+    """One thing that happens in a session."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    OPENED_FIELD_NUMBER: builtins.int
+    STARTED_FIELD_NUMBER: builtins.int
+    EVENT_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
+    HEARTBEAT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def opened(self) -> ConverseOpened:
+        """The session is open. The first response."""
+
+    @builtins.property
+    def started(self) -> execution_pb2.Execution:
+        """A message was taken in, and this run answers it."""
+
+    @builtins.property
+    def event(self) -> event_pb2.ExecutionEvent:
+        """An event of such a run."""
+
+    @builtins.property
+    def refused(self) -> execution_pb2.ExecutionError:
+        """A message was refused; the session goes on."""
+
+    @builtins.property
+    def heartbeat(self) -> Heartbeat:
+        """A sign of life after 15 s without anything else."""
+
+    def __init__(
+        self,
+        *,
+        opened: ConverseOpened | None = ...,
+        started: execution_pb2.Execution | None = ...,
+        event: event_pb2.ExecutionEvent | None = ...,
+        refused: execution_pb2.ExecutionError | None = ...,
+        heartbeat: Heartbeat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["content", b"content", "event", b"event", "heartbeat", b"heartbeat", "opened", b"opened", "refused", b"refused", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["content", b"content", "event", b"event", "heartbeat", b"heartbeat", "opened", b"opened", "refused", b"refused", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = typing.Literal["opened", "started", "event", "refused", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+@typing.final
+class ConverseOpened(message.Message):
+    """A session that is open."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: builtins.int
+    conversation_id: builtins.str
+    """The conversation."""
+    def __init__(
+        self,
+        *,
+        conversation_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["conversation_id", b"conversation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

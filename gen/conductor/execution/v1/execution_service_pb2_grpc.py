@@ -53,6 +53,11 @@ class ExecutionServiceStub:
                 request_serializer=conductor_dot_execution_dot_v1_dot_execution__service__pb2.StartExecutionRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.Converse = channel.stream_stream(
+                '/conductor.execution.v1.ExecutionService/Converse',
+                request_serializer=conductor_dot_execution_dot_v1_dot_execution__service__pb2.ConverseRequest.SerializeToString,
+                response_deserializer=conductor_dot_execution_dot_v1_dot_execution__service__pb2.ConverseResponse.FromString,
+                _registered_method=True)
         self.GetExecution = channel.unary_unary(
                 '/conductor.execution.v1.ExecutionService/GetExecution',
                 request_serializer=conductor_dot_execution_dot_v1_dot_execution__service__pb2.GetExecutionRequest.SerializeToString,
@@ -122,6 +127,16 @@ class ExecutionServiceServicer:
         RunExecution for browsers: each event is one frame, `id:` its sequence and `data:` the
         ExecutionEvent as JSON; the last frame is `event: end_of_stream`.
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Converse(self, request_iterator, context):
+        """Talks to an agent: messages go in, and the events of the runs that answer them come out.
+
+        The first request opens the session, in the conversation it names or in a new one. A caller who goes
+        away leaves runs going; whoever opens a session in the same conversation goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,6 +225,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.RunExecutionSse,
                     request_deserializer=conductor_dot_execution_dot_v1_dot_execution__service__pb2.StartExecutionRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'Converse': grpc.stream_stream_rpc_method_handler(
+                    servicer.Converse,
+                    request_deserializer=conductor_dot_execution_dot_v1_dot_execution__service__pb2.ConverseRequest.FromString,
+                    response_serializer=conductor_dot_execution_dot_v1_dot_execution__service__pb2.ConverseResponse.SerializeToString,
             ),
             'GetExecution': grpc.unary_unary_rpc_method_handler(
                     servicer.GetExecution,
@@ -329,6 +349,33 @@ class ExecutionService:
             '/conductor.execution.v1.ExecutionService/RunExecutionSse',
             conductor_dot_execution_dot_v1_dot_execution__service__pb2.StartExecutionRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Converse(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/conductor.execution.v1.ExecutionService/Converse',
+            conductor_dot_execution_dot_v1_dot_execution__service__pb2.ConverseRequest.SerializeToString,
+            conductor_dot_execution_dot_v1_dot_execution__service__pb2.ConverseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,12 @@ class ExecutionServiceStub:
     ExecutionEvent as JSON; the last frame is `event: end_of_stream`.
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     """
+    Converse: aio.StreamStreamMultiCallable[execution_service_pb2.ConverseRequest, execution_service_pb2.ConverseResponse]
+    """Talks to an agent: messages go in, and the events of the runs that answer them come out.
+
+    The first request opens the session, in the conversation it names or in a new one. A caller who goes
+    away leaves runs going; whoever opens a session in the same conversation goes on.
+    """
     GetExecution: aio.UnaryUnaryMultiCallable[execution_service_pb2.GetExecutionRequest, execution_pb2.Execution]
     """Gets an execution.
 
@@ -118,6 +124,18 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         RunExecution for browsers: each event is one frame, `id:` its sequence and `data:` the
         ExecutionEvent as JSON; the last frame is `event: end_of_stream`.
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
+        """
+
+    @abc_1.abstractmethod
+    def Converse(
+        self,
+        request_iterator: abc.AsyncIterator[execution_service_pb2.ConverseRequest],
+        context: aio.ServicerContext[abc.AsyncIterator[execution_service_pb2.ConverseRequest], abc.AsyncIterator[execution_service_pb2.ConverseResponse]],
+    ) -> abc.AsyncIterator[execution_service_pb2.ConverseResponse]:
+        """Talks to an agent: messages go in, and the events of the runs that answer them come out.
+
+        The first request opens the session, in the conversation it names or in a new one. A caller who goes
+        away leaves runs going; whoever opens a session in the same conversation goes on.
         """
 
     @abc_1.abstractmethod

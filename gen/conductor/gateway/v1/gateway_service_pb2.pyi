@@ -182,13 +182,13 @@ class ExecuteRequest(message.Message):
     request_id: builtins.str
     """The idempotency key, as in StartExecutionRequest."""
     context_mode: builtins.str
-    """`stateless`; others are refused until conversations exist."""
+    """`stateless`, `contextual` (also `stateful`) or `interactive`, as in StartExecutionRequest."""
     instance_id: builtins.str
-    """The agent instance to run as. Refused until instances exist."""
+    """The agent instance to run as, as in StartExecutionRequest."""
     conversation_id: builtins.str
-    """The conversation to run in. Refused until conversations exist."""
+    """The conversation to answer in, as in StartExecutionRequest."""
     screenplay_id: builtins.str
-    """The screenplay to run with. Refused until screenplays exist."""
+    """The screenplay to work on, as in StartExecutionRequest."""
     priority: builtins.int
     """How urgent it is among what waits, as in StartExecutionRequest."""
     max_output_tokens: builtins.int
@@ -240,6 +240,158 @@ class ExecuteRequest(message.Message):
     _WhichOneofReturnType__max_cost_usd: _TypeAlias = typing.Literal["max_cost_usd"]  # noqa: Y015
     _WhichOneofArgType__max_cost_usd: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_usd) -> _WhichOneofReturnType__max_cost_usd | None: ...
+
+@typing.final
+class ExecuteAgentRequest(message.Message):
+    """Work for an agent in a conversation."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: builtins.int
+    INPUT_TEXT_FIELD_NUMBER: builtins.int
+    INSTANCE_ID_FIELD_NUMBER: builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: builtins.int
+    CONTEXT_MODE_FIELD_NUMBER: builtins.int
+    CWD_FIELD_NUMBER: builtins.int
+    SCREENPLAY_ID_FIELD_NUMBER: builtins.int
+    DOCUMENT_ID_FIELD_NUMBER: builtins.int
+    AI_PROVIDER_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    TIMEOUT_FIELD_NUMBER: builtins.int
+    SAVE_TO_CONVERSATION_FIELD_NUMBER: builtins.int
+    agent_id: builtins.str
+    """The agent to run."""
+    input_text: builtins.str
+    """The text for the agent: 1 byte to 1 MiB, not only white space."""
+    instance_id: builtins.str
+    """The agent instance to run as, as in StartExecutionRequest."""
+    conversation_id: builtins.str
+    """The conversation to answer in, as in StartExecutionRequest."""
+    context_mode: builtins.str
+    """`stateless`, `contextual` (also `stateful`) or `interactive`, as in StartExecutionRequest."""
+    cwd: builtins.str
+    """The working directory, as in StartExecutionRequest."""
+    screenplay_id: builtins.str
+    """The screenplay to work on, as in StartExecutionRequest."""
+    document_id: builtins.str
+    """The same, as older clients name it."""
+    ai_provider: builtins.str
+    """The provider of the model, in lower case."""
+    model: builtins.str
+    """The model."""
+    request_id: builtins.str
+    """The idempotency key, as in StartExecutionRequest."""
+    save_to_conversation: builtins.bool
+    """Whether message and answer are kept in the conversation. Default: true; false needs no conversation
+    and is refused with one.
+    """
+    @builtins.property
+    def timeout(self) -> duration_pb2.Duration:
+        """How long the run may take, as in StartExecutionRequest."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: builtins.str = ...,
+        input_text: builtins.str = ...,
+        instance_id: builtins.str = ...,
+        conversation_id: builtins.str = ...,
+        context_mode: builtins.str = ...,
+        cwd: builtins.str = ...,
+        screenplay_id: builtins.str = ...,
+        document_id: builtins.str = ...,
+        ai_provider: builtins.str = ...,
+        model: builtins.str = ...,
+        request_id: builtins.str = ...,
+        timeout: duration_pb2.Duration | None = ...,
+        save_to_conversation: builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_save_to_conversation", b"_save_to_conversation", "save_to_conversation", b"save_to_conversation", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_save_to_conversation", b"_save_to_conversation", "agent_id", b"agent_id", "ai_provider", b"ai_provider", "context_mode", b"context_mode", "conversation_id", b"conversation_id", "cwd", b"cwd", "document_id", b"document_id", "input_text", b"input_text", "instance_id", b"instance_id", "model", b"model", "request_id", b"request_id", "save_to_conversation", b"save_to_conversation", "screenplay_id", b"screenplay_id", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__save_to_conversation: _TypeAlias = typing.Literal["save_to_conversation"]  # noqa: Y015
+    _WhichOneofArgType__save_to_conversation: _TypeAlias = typing.Literal["_save_to_conversation", b"_save_to_conversation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__save_to_conversation) -> _WhichOneofReturnType__save_to_conversation | None: ...
+
+@typing.final
+class ExecuteAgentResponse(message.Message):
+    """How a run went."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class Outcome(message.Message):
+        """What came out."""
+
+        DESCRIPTOR: descriptor.Descriptor
+
+        RESULT_FIELD_NUMBER: builtins.int
+        EXIT_CODE_FIELD_NUMBER: builtins.int
+        STATUS_FIELD_NUMBER: builtins.int
+        ERROR_REASON_FIELD_NUMBER: builtins.int
+        result: builtins.str
+        """The answer; for a run that failed one sentence about it."""
+        exit_code: builtins.int
+        """0, or 1 for a run that failed."""
+        status: builtins.str
+        """`completed` or `error`."""
+        error_reason: builtins.str
+        """The reason of a run that failed."""
+        def __init__(
+            self,
+            *,
+            result: builtins.str = ...,
+            exit_code: builtins.int = ...,
+            status: builtins.str = ...,
+            error_reason: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["error_reason", b"error_reason", "exit_code", b"exit_code", "result", b"result", "status", b"status"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STATUS_FIELD_NUMBER: builtins.int
+    RESULT_FIELD_NUMBER: builtins.int
+    INSTANCE_ID_FIELD_NUMBER: builtins.int
+    CONTEXT_MODE_FIELD_NUMBER: builtins.int
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    TASK_ID_FIELD_NUMBER: builtins.int
+    DURATION_MS_FIELD_NUMBER: builtins.int
+    status: builtins.str
+    """`success` or `error`."""
+    instance_id: builtins.str
+    """The instance that ran; empty for none."""
+    context_mode: builtins.str
+    """What the run was told besides its input: `stateless`, `contextual` or `interactive`."""
+    execution_id: builtins.str
+    """The execution."""
+    task_id: builtins.str
+    """The same, as older clients name it."""
+    duration_ms: builtins.float
+    """How long it took, in milliseconds."""
+    @builtins.property
+    def result(self) -> ExecuteAgentResponse.Outcome:
+        """What came out."""
+
+    def __init__(
+        self,
+        *,
+        status: builtins.str = ...,
+        result: ExecuteAgentResponse.Outcome | None = ...,
+        instance_id: builtins.str = ...,
+        context_mode: builtins.str = ...,
+        execution_id: builtins.str = ...,
+        task_id: builtins.str = ...,
+        duration_ms: builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["context_mode", b"context_mode", "duration_ms", b"duration_ms", "execution_id", b"execution_id", "instance_id", b"instance_id", "result", b"result", "status", b"status", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class TextEntry(message.Message):

@@ -46,6 +46,11 @@ class GatewayServiceStub:
                 request_serializer=conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteRequest.SerializeToString,
                 response_deserializer=conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteResponse.FromString,
                 _registered_method=True)
+        self.ExecuteAgent = channel.unary_unary(
+                '/conductor.gateway.v1.GatewayService/ExecuteAgent',
+                request_serializer=conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteAgentRequest.SerializeToString,
+                response_deserializer=conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteAgentResponse.FromString,
+                _registered_method=True)
         self.StreamExecute = channel.unary_unary(
                 '/conductor.gateway.v1.GatewayService/StreamExecute',
                 request_serializer=conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteRequest.SerializeToString,
@@ -76,6 +81,16 @@ class GatewayServiceServicer:
 
         A run that fails is an error whose code is that of its reason and whose ResourceInfo names the
         execution. A caller who goes away leaves the run going.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExecuteAgent(self, request, context):
+        """Runs an agent and answers when it is done, with how it went.
+
+        A run that fails is answered with `status` `error`, not with an error. A caller who goes away leaves
+        the run going.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +128,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.Execute,
                     request_deserializer=conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteRequest.FromString,
                     response_serializer=conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteResponse.SerializeToString,
+            ),
+            'ExecuteAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExecuteAgent,
+                    request_deserializer=conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteAgentRequest.FromString,
+                    response_serializer=conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteAgentResponse.SerializeToString,
             ),
             'StreamExecute': grpc.unary_unary_rpc_method_handler(
                     servicer.StreamExecute,
@@ -180,6 +200,33 @@ class GatewayService:
             '/conductor.gateway.v1.GatewayService/Execute',
             conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteRequest.SerializeToString,
             conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExecuteAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conductor.gateway.v1.GatewayService/ExecuteAgent',
+            conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteAgentRequest.SerializeToString,
+            conductor_dot_gateway_dot_v1_dot_gateway__service__pb2.ExecuteAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

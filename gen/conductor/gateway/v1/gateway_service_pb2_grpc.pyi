@@ -28,6 +28,12 @@ class GatewayServiceStub:
     A run that fails is an error whose code is that of its reason and whose ResourceInfo names the
     execution. A caller who goes away leaves the run going.
     """
+    ExecuteAgent: aio.UnaryUnaryMultiCallable[gateway_service_pb2.ExecuteAgentRequest, gateway_service_pb2.ExecuteAgentResponse]
+    """Runs an agent and answers when it is done, with how it went.
+
+    A run that fails is answered with `status` `error`, not with an error. A caller who goes away leaves
+    the run going.
+    """
     StreamExecute: aio.UnaryUnaryMultiCallable[gateway_service_pb2.ExecuteRequest, gateway_service_pb2.StreamExecuteResponse]
     """Starts an agent and answers where its events are streamed.
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
@@ -65,6 +71,18 @@ class GatewayServiceServicer(metaclass=abc_1.ABCMeta):
 
         A run that fails is an error whose code is that of its reason and whose ResourceInfo names the
         execution. A caller who goes away leaves the run going.
+        """
+
+    @abc_1.abstractmethod
+    def ExecuteAgent(
+        self,
+        request: gateway_service_pb2.ExecuteAgentRequest,
+        context: aio.ServicerContext[gateway_service_pb2.ExecuteAgentRequest, abc.Awaitable[gateway_service_pb2.ExecuteAgentResponse]],
+    ) -> abc.Awaitable[gateway_service_pb2.ExecuteAgentResponse]:
+        """Runs an agent and answers when it is done, with how it went.
+
+        A run that fails is answered with `status` `error`, not with an error. A caller who goes away leaves
+        the run going.
         """
 
     @abc_1.abstractmethod
