@@ -53,7 +53,9 @@ def chosen(categories: Sequence[Category], choice: Choice) -> Sequence[Template]
         if template_id not in every:
             named = [(one.id, name_key(one.definition.name)) for one in every.values()]
             meant = suggestions(template_id, named)
-            hint = f". Did you mean {' or '.join(meant)}?" if meant else "; ListTemplates names all."
+            hint = (
+                f". Did you mean {' or '.join(meant)}?" if meant else "; ListTemplates names all."
+            )
             raise _not_found("template", template_id, hint, meant)
     return [
         template
