@@ -249,7 +249,7 @@ class Interceptor:
             broken = [_violation(violation.proto) for violation in violations]
             raise DomainError(
                 Reason.REASON_INVALID_REQUEST,
-                "; ".join(f"{one.field}: {one.description}" for one in broken),
+                "; ".join(_sentence(one) for one in broken),
                 violations=broken,
             )
 
@@ -344,6 +344,13 @@ def _violation(violation: Any) -> Violation:
         if subscript is not None:
             path += f"[{orjson.dumps(subscript.value).decode()}]"
     return Violation(path, violation.message or violation.rule_id)
+
+
+def _sentence(violation: Violation) -> str:
+    """Write what is wrong with a field, or without one with the request as a whole."""
+    if not violation.field:
+        return f"the request {violation.description}"
+    return f"{violation.field}: {violation.description}"
 
 
 def _as_domain_error(served: call.Call, error: Exception) -> DomainError:

@@ -478,3 +478,11 @@ async def test_what_names_no_templates_installs_nothing(
 ) -> None:
     assert (await refusal(installed(content, **fields))).kind == kind
     assert await listed(content) == ["default"]
+
+
+async def test_a_request_that_is_wrong_as_a_whole_is_told_so_in_a_sentence(
+    content: Content,
+) -> None:
+    refused = await refusal(installed(content))
+
+    assert refused.message == "the request needs exactly one of template_ids, category and all"

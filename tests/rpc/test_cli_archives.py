@@ -159,3 +159,13 @@ def test_the_mesh_is_validated_in_tables(filled: Commands) -> None:
     assert "agents/bare" in outcome.out
     assert outcome.err.startswith("0 errors, ")
     assert filled.told("validate")["is_valid"] is True
+
+
+def test_a_narrow_terminal_cuts_nothing_of_what_is_to_be_done(
+    filled: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.columns = 60
+
+    shown = unstyled(filled.shown("validate"))
+
+    assert "fix: Set CONDUCTOR_AUTH=on before others than you can reach the mesh." in shown
