@@ -90,8 +90,8 @@ class Text:
 
     @property
     def id(self) -> str:
-        """What no other text has."""
-        return f"{self.screenplay_id}.{self.revision}"
+        """What no other text of the organisation has."""
+        return text_id(self.screenplay_id, self.revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +316,11 @@ def text_of(screenplay: Screenplay) -> Text:
         author=screenplay.text_author,
         create_time=screenplay.text_time,
     )
+
+
+def text_id(screenplay_id: str, revision: int) -> str:
+    """Make the id of a text, such that text has the order of revisions."""
+    return f"{screenplay_id}.{revision:010d}"
 
 
 def undeleted(screenplay: Screenplay, without: Iterable[str], now: int) -> Screenplay:
