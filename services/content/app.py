@@ -86,7 +86,10 @@ async def compose(
             add_AgentServiceServicer_to_server,
             AgentHandlers(agents, resolver, settings.content_retention_days),
         ),
-        hosted(add_PersonaServiceServicer_to_server, PersonaHandlers(personas)),
+        hosted(
+            add_PersonaServiceServicer_to_server,
+            PersonaHandlers(personas, settings.content_retention_days),
+        ),
         hosted(
             add_ScreenplayServiceServicer_to_server,
             ScreenplayHandlers(screenplays, settings.content_retention_days),

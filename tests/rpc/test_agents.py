@@ -240,6 +240,12 @@ async def test_a_mask_names_nothing_but_what_can_be_changed(content: Content, pa
     assert refused.fields == ["update_mask"]
 
 
+async def test_an_update_names_its_agent(content: Content) -> None:
+    refused = await refusal(update(content, name="x", force=True))
+
+    assert (refused.reason, refused.fields) == ("INVALID_REQUEST", ["agent"])
+
+
 async def test_an_update_shows_the_etag_it_started_from_or_is_forced(content: Content) -> None:
     made = await create(content)
     new = await update(content, id=made.id, name="Second", etag=made.etag)

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.rpc.commanded import Commands, content_process
+from tests.rpc.commanded import Commands
 from tests.rpc.terminal import unstyled
 
 PERSONA = "# Poet\n\nYou write verse.\n"
 PLAY = "# Störm\r\n\r\nA sea.\n"
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with content_process(tmp_path_factory.mktemp("content")) as address:
-        yield address
-
-
-@pytest.fixture
-def conductor(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
-    monkeypatch.chdir(tmp_path)
-    return Commands(address, monkeypatch)
 
 
 @pytest.fixture

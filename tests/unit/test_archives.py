@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import itertools
-import zipfile
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -22,24 +20,11 @@ from services.content.stores import COLLECTIONS
 from services.content.stores.archives import IMPORTS, STAGED
 from services.content.usecases.imports import Asked
 from services.kit.errors import DomainError, Reason
-from tests.fakes.archivist import ORG, Archivist, archivist, pieces
+from tests.fakes.archivist import ORG, Archivist, archivist, files, pieces, zipped
 from tests.fakes.cuts import Cut
 from tests.fakes.memory import Memory, MemoryStore
 
 each_semantics = pytest.mark.parametrize("keeps_prefix", [False, True], ids=["atomic", "prefix"])
-
-
-def files(raw: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def zipped(content: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, raw in content.items():
-            archive.writestr(path, raw)
-    return buffer.getvalue()
 
 
 def manifested(content: dict[str, bytes]) -> dict[str, bytes]:

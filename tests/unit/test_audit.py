@@ -9,7 +9,8 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
-from conductor.content.v1.agent_service_pb2 import DeleteAgentRequest
+from conductor.content.v1.agent_pb2 import Agent
+from conductor.content.v1.agent_service_pb2 import DeleteAgentRequest, UpdateAgentRequest
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2 import (
     CancelExecutionRequest,
@@ -109,6 +110,8 @@ async def test_the_resource_is_that_of_the_answer_or_else_of_the_request(
     assert (await kept(audit, said, request, response)).resource_id == "exec_4"
     nothing = StartExecutionRequest(input="a", agent_id="writer")
     assert (await kept(audit, made_by(), nothing)).resource_id == ""
+    refused = UpdateAgentRequest(agent=Agent(id="writer"))
+    assert (await kept(audit, made_by(), refused)).resource_id == "writer"
     deleted = DeleteAgentRequest(agent_id="writer")
     assert (await kept(audit, made_by(), deleted, Empty())).resource_id == "writer"
 

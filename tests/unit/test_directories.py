@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import zipfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,22 +22,9 @@ from services.content.domain.directories import definition_row
 from services.content.domain.imports import Action, ImportReport
 from services.content.stores import COLLECTIONS
 from services.kit.errors import DomainError, Reason
-from tests.fakes.archivist import ORG, Archivist, archivist
+from tests.fakes.archivist import ORG, Archivist, archivist, files, zipped
 from tests.fakes.cuts import Cut
 from tests.fakes.memory import Memory, MemoryStore
-
-
-def files(raw: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def zipped(content: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, raw in content.items():
-            archive.writestr(path, raw)
-    return buffer.getvalue()
 
 
 async def exported(house: Archivist) -> dict[str, bytes]:

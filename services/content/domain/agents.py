@@ -10,11 +10,12 @@ from difflib import SequenceMatcher
 from enum import StrEnum
 from typing import Any
 
+from services.content.domain import labels
 from services.content.domain.deletions import Life
 from services.content.domain.personas import PersonaVersion
 from services.content.domain.requests import digest
 from services.content.domain.words import folded
-from services.kit.errors import DomainError, Reason, Resource, Violation
+from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
 
 DEFAULT_ID = "default"
 """The agent of every organisation that cannot be deleted."""
@@ -205,8 +206,8 @@ def checked(definition: Definition, at: str = "agent.") -> Definition:
     tidy = replace(
         definition,
         name=definition.name.strip(),
-        tags=_labels(definition.tags),
-        capabilities=_labels(definition.capabilities),
+        tags=labels.trimmed(definition.tags),
+        capabilities=labels.trimmed(definition.capabilities),
         tools=tuple(dict.fromkeys(definition.tools)),
         mcp_servers=tuple(dict.fromkeys(definition.mcp_servers)),
     )
@@ -226,17 +227,10 @@ def check_id(agent_id: str, at: str = "agent.id") -> None:
     Raises:
         DomainError: INVALID_REQUEST.
     """
-    description = ""
     if not _ID.fullmatch(agent_id):
-        description = "must have 1 to 64 letters, digits, - and _"
-    elif agent_id in TAKEN_BY_ROUTES:
-        description = f"must not be {agent_id}, which routes have taken; choose another"
-    if description:
-        raise DomainError(
-            Reason.REASON_INVALID_REQUEST,
-            f"{at}: {description}",
-            violations=[Violation(at, description)],
-        )
+        raise invalid(at, "must have 1 to 64 letters, digits, - and _")
+    if agent_id in TAKEN_BY_ROUTES:
+        raise invalid(at, f"must not be {agent_id}, which routes have taken; choose another")
 
 
 def _broken(definition: Definition) -> Iterator[tuple[str, str]]:
@@ -296,15 +290,6 @@ def _broken_list(name: str, values: Sequence[object], most: int) -> Iterator[tup
 
 def _has_controls(text: str, allowed: str = "") -> bool:
     return any(unicodedata.category(one) == "Cc" and one not in allowed for one in text)
-
-
-def _labels(labels: Iterable[str]) -> tuple[str, ...]:
-    """Trim labels; blank ones go, and of those alike but for their case all but the first."""
-    found: dict[str, str] = {}
-    for label in labels:
-        if trimmed := label.strip():
-            found.setdefault(trimmed.casefold(), trimmed)
-    return tuple(found.values())
 
 
 # Ids

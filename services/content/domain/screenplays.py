@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from services.content.domain import deletions, paths
+from services.content.domain import deletions, labels, paths
 from services.content.domain.deletions import Life
 from services.content.domain.findings import Finding
 from services.content.domain.requests import digest
@@ -90,8 +90,8 @@ class Text:
 
     @property
     def id(self) -> str:
-        """What no other text has."""
-        return f"{self.screenplay_id}.{self.revision}"
+        """What no other text of the organisation has."""
+        return text_id(self.screenplay_id, self.revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,17 +197,14 @@ def normal_name(name: str, at: str) -> str:
 
 
 def _tags(tags: Iterable[str], at: str) -> tuple[str, ...]:
-    """Trim tags; blank ones go, and of those alike but for their case all but the first."""
-    found: dict[str, str] = {}
-    for number, tag in enumerate(tags):
-        trimmed = tag.strip()
-        if len(trimmed) > _TAG:
+    given = tuple(tags)
+    for number, tag in enumerate(given):
+        if len(tag.strip()) > _TAG:
             raise invalid(f"{at}[{number}]", f"must have at most {_TAG} characters")
-        if trimmed:
-            found.setdefault(trimmed.casefold(), trimmed)
+    found = labels.trimmed(given)
     if len(found) > _TAGS:
         raise invalid(at, f"must be at most {_TAGS}")
-    return tuple(found.values())
+    return found
 
 
 def content_hash(content: str) -> str:
@@ -316,6 +313,11 @@ def text_of(screenplay: Screenplay) -> Text:
         author=screenplay.text_author,
         create_time=screenplay.text_time,
     )
+
+
+def text_id(screenplay_id: str, revision: int) -> str:
+    """Make the id of a text, such that text has the order of revisions."""
+    return f"{screenplay_id}.{revision:010d}"
 
 
 def undeleted(screenplay: Screenplay, without: Iterable[str], now: int) -> Screenplay:

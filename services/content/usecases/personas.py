@@ -82,13 +82,14 @@ class PersonaService:
                 return await self._with_content(made)
         raise personas.contended(agent_id)
 
-    async def get(self, org: str, agent_id: str) -> Persona:
+    async def get(self, org: str, agent_id: str, *, include_deleted: bool = False) -> Persona:
         """Read a persona with its newest text.
 
         Raises:
             DomainError: AGENT_NOT_FOUND, PERSONA_NOT_FOUND.
         """
-        return await self._with_content(await self._existing(org, agent_id))
+        persona = await self._existing(org, agent_id, include_deleted=include_deleted)
+        return await self._with_content(persona)
 
     async def list(
         self, org: str, after: tuple[int, str] | None, limit: int, *, deleted: bool
@@ -219,12 +220,15 @@ class PersonaService:
     ) -> tuple[Persona, PersonaVersion, PersonaVersion, Comparison]:
         """Compare two versions.
 
+        Args:
+            after: empty for the newest.
+
         Raises:
             DomainError: AGENT_NOT_FOUND, PERSONA_NOT_FOUND, PERSONA_VERSION_NOT_FOUND.
         """
         persona = await self._existing(org, agent_id)
         first, _ = await self._version(persona, before)
-        second, _ = await self._version(persona, after)
+        second, _ = await self._version(persona, after or personas.LATEST)
         comparison = await asyncio.to_thread(
             compare,
             first.content,
