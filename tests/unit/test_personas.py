@@ -334,6 +334,17 @@ def _documents(memory: Memory, collection: Collection) -> list[Document]:
     return [one for (name, _, _), one in memory.documents.items() if name == collection.name]
 
 
+async def test_a_change_that_was_not_answered_is_made_once_however_often_it_is_asked_for() -> None:
+    house = Desk(MemoryStore(Memory(), COLLECTIONS))
+    await house.write("one")
+
+    once = await house.update("two", "1")
+    again = await house.update("two", "1")
+
+    assert again == once
+    assert await house.numbers() == [1, 2]
+
+
 async def test_a_writer_who_died_between_is_found_by_whoever_comes_next() -> None:
     memory = Memory()
     house = Desk(MemoryStore(memory, COLLECTIONS))
