@@ -111,6 +111,17 @@ def test_whoever_shows_the_etag_of_now_or_forces_may_change() -> None:
     assert without.violations[0].field == "etag"
 
 
+async def test_a_change_that_was_not_answered_is_made_once_however_often_it_is_asked_for() -> None:
+    catalogue = Catalogue()
+    made = await catalogue.create()
+
+    async def ask() -> agents.Agent:
+        changes = {"description": "New."}
+        return await catalogue.service.update(ORG, made.id, changes, made.etag, force=False)
+
+    assert await ask() == await ask()
+
+
 # What an organisation has
 
 

@@ -123,6 +123,22 @@ async def test_a_change_makes_a_revision_and_what_changes_nothing_makes_none(sta
     assert same == changed
 
 
+async def test_a_change_that_was_not_answered_is_made_once_however_often_it_is_asked_for(
+    stage: Stage,
+) -> None:
+    made = await stage.create("A", content="one", file_path="a.md")
+    once = (await stage.update(made.id, made.etag, content="two")).screenplay
+    again = (await stage.update(made.id, made.etag, content="two")).screenplay
+    renamed = [
+        await stage.service.rename(ORG, made.id, "B", once.etag, "ann", move_files=True)
+        for _ in range(2)
+    ]
+
+    assert again == once
+    assert renamed[0].screenplay == renamed[1].screenplay
+    assert renamed[0].screenplay.revision == 3
+
+
 async def test_of_two_who_edit_one_meets_the_conflict(stage: Stage) -> None:
     made = await stage.create(content="one")
     await stage.update(made.id, made.etag, content="two")

@@ -118,9 +118,10 @@ class ZippedPacking:
         assert isinstance(mark, _Mark)
         self._pending, self._waiting = [], 0
         self._weight, self._counts = mark.weight, Counter(mark.counts)
-        await threaded(self._files.cut, mark.files)
-        self._rows.truncate(mark.rows)
-        self._rows.seek(mark.rows)
+        with _room():
+            await threaded(self._files.cut, mark.files)
+            self._rows.truncate(mark.rows)
+            self._rows.seek(mark.rows)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Close it, and read it."""
@@ -129,14 +130,19 @@ class ZippedPacking:
             with _room():
                 await threaded(self._first.add, MANIFEST, self._manifested())
         pieces = zips.joined([self._first, self._files])
-        while piece := await threaded(next, pieces, b""):
+        while piece := await self._next(pieces):
             yield piece
 
     def close(self) -> None:
         """Let go of the temporary files."""
         self._files.close()
         self._first.close()
-        self._rows.close()
+        zips.let_go(self._rows)
+
+    async def _next(self, pieces: Iterator[bytes]) -> bytes:
+        # Even to read them may write what was kept back of them.
+        with _room():
+            return await threaded(next, pieces, b"")
 
     def _flush(self) -> None:
         pending, self._pending, self._waiting = self._pending, [], 0

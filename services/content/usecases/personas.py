@@ -406,9 +406,17 @@ class PersonaService:
     ) -> Persona:
         for _ in range(_TRIES):
             persona = await self._existing(org, agent_id)
-            etags.check(etag, persona.etag, force=force, required=required, what=persona.resource)
             draft = await drafted(persona)
-            if personas.same(persona, draft):
+            is_new = not personas.same(persona, draft)
+            etags.check(
+                etag,
+                persona.etag,
+                force=force,
+                required=required,
+                what=persona.resource,
+                changes=is_new,
+            )
+            if not is_new:
                 return replace(persona, content=draft.content)
             changed = await self._history.add(org, agent_id, persona, draft)
             if changed is not None:

@@ -65,6 +65,26 @@ class Compared:
     comparison: Comparison
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """An etag that a caller shows, as `etags.check` has it."""
+
+    etag: str
+    force: bool = False
+    required: bool = False
+
+    def check(self, stored: Screenplay, *, changes: bool) -> None:
+        """Hold it against the one of a screenplay."""
+        etags.check(
+            self.etag,
+            stored.etag,
+            force=self.force,
+            required=self.required,
+            what=stored.resource,
+            changes=changes,
+        )
+
+
 class ScreenplayService:
     """The screenplays.
 
@@ -165,11 +185,11 @@ class ScreenplayService:
         """
         values = screenplays.tidy(values)
 
-        async def change(stored: Screenplay) -> Mapping[str, Any]:
-            etags.check(etag, stored.etag, force=force, required=True, what=stored.resource)
+        async def change(_: Screenplay) -> Mapping[str, Any]:
             return values
 
-        return await self._change(org, screenplay_id, change, author, "screenplay.")
+        shown = _Shown(etag, force=force, required=True)
+        return await self._change(org, screenplay_id, change, shown, author, "screenplay.")
 
     async def rename(
         self,
@@ -194,10 +214,9 @@ class ScreenplayService:
         name = screenplays.normal_name(name, "new_name")
 
         async def change(stored: Screenplay) -> Mapping[str, Any]:
-            etags.check(etag, stored.etag, force=False, required=False, what=stored.resource)
             return screenplays.renamed(stored, name, move_files=move_files)
 
-        return await self._change(org, screenplay_id, change, author, "new_name")
+        return await self._change(org, screenplay_id, change, _Shown(etag), author, "new_name")
 
     async def set_working_directory(
         self, org: str, screenplay_id: str, directory: str
@@ -289,10 +308,9 @@ class ScreenplayService:
         """
 
         async def change(stored: Screenplay) -> Mapping[str, Any]:
-            etags.check(etag, stored.etag, force=False, required=False, what=stored.resource)
             return {"content": (await self._text(stored, revision)).content}
 
-        return await self._change(org, screenplay_id, change, author, "")
+        return await self._change(org, screenplay_id, change, _Shown(etag), author, "")
 
     async def take_in(self, org: str, asked: Asked, author: str, *, overwrite: bool) -> Checked:
         """Make a screenplay of a file, or change the one that was imported from the same path.
@@ -408,6 +426,7 @@ class ScreenplayService:
         org: str,
         screenplay_id: str,
         change: Callable[[Screenplay], Awaitable[Mapping[str, Any]]],
+        shown: _Shown,
         author: str,
         at: str,
     ) -> Checked:
@@ -415,12 +434,14 @@ class ScreenplayService:
 
         Args:
             change: says what changes, or raises.
+            shown: the etag of the caller.
             at: what stands before the names of paths in errors; whole, when it is a field.
         """
         for _ in range(_TRIES):
             stored = await self.get(org, screenplay_id)
             values = await change(stored)
             changed = screenplays.changed(stored, values, self._clock(), author)
+            shown.check(stored, changes=changed is not None)
             if changed is None:
                 return Checked(stored)
             try:
