@@ -261,7 +261,20 @@ def _resource_id(served: Call, request: Message, response: Message | bytes | Non
             field = _id_field(message.DESCRIPTOR)
             if field and (found := getattr(message, field)):
                 return str(found)
+            # Who updates a thing names it within the thing, and is not answered when that fails.
+            noun = _noun_field(message.DESCRIPTOR) if message is request else ""
+            if noun and (found := getattr(message, noun).id):
+                return str(found)
     return ""
+
+
+@lru_cache(1024)
+def _noun_field(descriptor: Descriptor) -> str:
+    """Name the first field of a request where it is a thing that has an id."""
+    first = descriptor.fields_by_number.get(1)
+    kind = None if first is None or first.is_repeated else first.message_type
+    named = None if kind is None else kind.fields_by_name.get("id")
+    return first.name if first and named and named.type == named.TYPE_STRING else ""
 
 
 @lru_cache(1024)
