@@ -174,6 +174,12 @@ def tidy(values: Mapping[str, Any], at: str = "screenplay.") -> dict[str, Any]:
     for name in _UPDATABLE_PATHS:
         if name in tidied:
             tidied[name] = paths.normal(tidied[name], f"{at}{name}")
+    if paths.has_controls_in_prose(tidied.get("description", "")):
+        raise invalid(
+            f"{at}description", "must not hold control characters but tabs and line breaks"
+        )
+    if paths.has_controls(tidied.get("working_directory", "")):
+        raise invalid(f"{at}working_directory", "must not hold control characters")
     return tidied
 
 
@@ -203,6 +209,8 @@ def _tags(tags: Iterable[str], at: str) -> tuple[str, ...]:
         trimmed = tag.strip()
         if len(trimmed) > _TAG:
             raise invalid(f"{at}[{number}]", f"must have at most {_TAG} characters")
+        if paths.has_controls(trimmed):
+            raise invalid(f"{at}[{number}]", "must not hold control characters")
         if trimmed:
             found.setdefault(trimmed.casefold(), trimmed)
     if len(found) > _TAGS:
