@@ -230,8 +230,9 @@ class Interceptor:
                 refused = _as_domain_error(served, error)
                 code, reason = code_of(refused.reason).name, reason_name(refused.reason)
             finally:
-                # Of a caller who asked nothing there is nothing to record.
-                asked = None if begun or auditor is None else read.first
+                # Of a caller who asked nothing there is nothing to record. What began and then failed
+                # has a second record, so that the first does not tell of a success.
+                asked = None if auditor is None or (begun and code == "OK") else read.first
                 if asked is not None and auditor is not None and _leaves_a_record(served, reason):
                     await auditor.record(served, asked, None, code, reason)
                 told.end(served, code, reason, began)

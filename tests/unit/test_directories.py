@@ -149,6 +149,37 @@ async def test_screenplays_without_a_file_are_named_by_their_names_each_by_its_o
     assert kept.file_path == "f.md"
 
 
+async def test_names_that_file_systems_do_not_take_are_not_given_to_files(tmp_path: Path) -> None:
+    house = archivist(tmp_path)
+    await house.screenplay("play_1", "x", name="山" * 200)
+    await house.screenplay("play_2", "x", name="x", file_path=f"{'山' * 84}.md")
+    await house.screenplay("play_3", "x", name="x", file_path=f"{'山' * 82}.md")
+    raw = await house.export(Layout.DIRECTORY)
+    other = archivist(tmp_path)
+
+    await other.take_in(raw, Layout.DIRECTORY)
+
+    texts = {path for path in files(raw) if path.endswith(".md")}
+    assert texts == {
+        "screenplays/play_1.md",
+        "screenplays/x.md",
+        f"screenplays/{'山' * 82}.md",
+    }
+    assert await other.export(Layout.DIRECTORY) == raw
+
+
+async def test_names_alone_cannot_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.content.adapters.archives.MOST_NAME_BYTES", 100)
+    content = {f"screenplays/{'n' * 40}{number}.png": b"" for number in range(2)}
+
+    with pytest.raises(DomainError, match="names have more than 100 bytes") as refused:
+        await taken_in(archivist(tmp_path), content)
+
+    assert refused.value.reason == Reason.REASON_ARCHIVE_TOO_LARGE
+
+
 async def test_the_built_in_agent_is_there_once_it_is_somebodys(tmp_path: Path) -> None:
     house = archivist(tmp_path)
     await house.agents.add(built_in(ORG))

@@ -64,6 +64,8 @@ def test_a_path_is_kept_in_one_form(given: str, kept: str) -> None:
         ("a?.md", "none of"),
         ("a\u037e.md\x00.md", "control characters"),
         ("a\n.md", "control characters"),
+        ("a\u2028b.md", "control characters"),
+        ("a\u202edm.exe.md", "control characters"),
         ("a", "ends in"),
         ("a.exe", "ends in"),
         ("/", "ends in"),
@@ -94,6 +96,32 @@ async def test_a_name_that_no_file_could_have_is_refused(stage: Stage, name: str
         await stage.create(name)
     assert refused.value.reason == Reason.REASON_INVALID_REQUEST
     assert refused.value.violations[0].field == "screenplay.name"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "photo\u202egpj"),
+        ("name", "a\u2029b"),
+        ("description", "\x1b[2J"),
+        ("description", "a\x00"),
+        ("tags[1]", ["x", "\x9b31m"]),
+        ("working_directory", "/w\n/x"),
+    ],
+)
+async def test_controls_in_what_is_shown_in_lists_are_refused(
+    stage: Stage, field: str, value: Any
+) -> None:
+    with pytest.raises(DomainError, match="control characters") as refused:
+        await stage.create(**{field.removesuffix("[1]"): value})
+    assert refused.value.violations[0].field == f"screenplay.{field}"
+
+
+async def test_no_way_to_set_a_working_directory_takes_controls(stage: Stage) -> None:
+    play = await stage.create(description="Tabs\tand\r\nlines are fine.")
+
+    with pytest.raises(DomainError, match="control characters"):
+        await stage.service.set_working_directory(ORG, play.id, "/w\x1b[2J")
 
 
 async def test_names_and_tags_are_trimmed_and_texts_are_not(stage: Stage) -> None:

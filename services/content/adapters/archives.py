@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 MOST_FILES = 200_000
 """How many files a directory may have: their names are kept in memory."""
+MOST_NAME_BYTES = 32 * 1024 * 1024
+"""How many bytes the names of these may have together."""
 _LARGEST = max(LARGEST_TEXT, LARGEST_RECORD)
 _BATCH = 100
 _BATCH_BYTES = 256 * 1024
@@ -240,13 +242,16 @@ class ReceivedZip:
         self._flush()
         reader = zips.Reader(self._file)
         found: dict[str, zips.Packed] = {}
-        weight = 0
+        weight = names = 0
         for file in reader.files():
             if file.path in found:
                 raise ArchiveError(shown(file.path), "it is in the archive twice")
             if len(found) >= MOST_FILES:
                 raise TooLargeError("", f"it has more than {MOST_FILES} files")
             check_path(file.path)
+            names += len(file.path.encode())
+            if names > MOST_NAME_BYTES:
+                raise TooLargeError("", f"its names have more than {MOST_NAME_BYTES} bytes")
             if is_read(file.path):
                 weight = self._weighed(weight, file)
             found[file.path] = file

@@ -385,7 +385,7 @@ def sidecar_row(screenplay: Screenplay, path: str) -> dict[str, Any]:
 def placed(known: Iterable[Screenplay]) -> list[tuple[str, str]]:
     """Give each screenplay a path of its own, which it keeps as long as names and paths stay.
 
-    Those with a file path are there; the others are named by their name.
+    Those with a file path that file systems take are there; the others are named by their name.
 
     Args:
         known: without their texts.
@@ -399,7 +399,8 @@ def placed(known: Iterable[Screenplay]) -> list[tuple[str, str]]:
     others: list[Screenplay] = []
     for one in screenplays_:
         # A file and a folder of one name cannot lie side by side.
-        if one.file_path and one.file_path.casefold() not in folders:
+        is_free = one.file_path.casefold() not in folders
+        if one.file_path and is_free and paths.fits_files(one.file_path):
             taken[one.file_path] = one.file_path, one.id
         else:
             others.append(one)
@@ -422,7 +423,7 @@ def _free_path(screenplay: Screenplay, names: set[str], numbers: dict[str, int])
             path = paths.normal(path, "name")
         except DomainError:
             path = ""
-        if not path or "/" in path:
+        if not path or "/" in path or not paths.fits_files(path):
             return f"{screenplay.id}.md"
         if path.casefold() not in names:
             return path

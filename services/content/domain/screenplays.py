@@ -174,6 +174,12 @@ def tidy(values: Mapping[str, Any], at: str = "screenplay.") -> dict[str, Any]:
     for name in _UPDATABLE_PATHS:
         if name in tidied:
             tidied[name] = paths.normal(tidied[name], f"{at}{name}")
+    if paths.has_controls_in_prose(tidied.get("description", "")):
+        raise invalid(
+            f"{at}description", "must not hold control characters but tabs and line breaks"
+        )
+    if paths.has_controls(tidied.get("working_directory", "")):
+        raise invalid(f"{at}working_directory", "must not hold control characters")
     return tidied
 
 
@@ -201,6 +207,8 @@ def _tags(tags: Iterable[str], at: str) -> tuple[str, ...]:
     for number, tag in enumerate(given):
         if len(tag.strip()) > _TAG:
             raise invalid(f"{at}[{number}]", f"must have at most {_TAG} characters")
+        if paths.has_controls(tag.strip()):
+            raise invalid(f"{at}[{number}]", "must not hold control characters")
     found = labels.trimmed(given)
     if len(found) > _TAGS:
         raise invalid(at, f"must be at most {_TAGS}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from services.content.domain.screenplays import (
 )
 from services.content.ports import FencedError, TakenError
 from services.content.ports.screenplays import Screenplays, Texts
+from services.content.ports.work import Workbench
 from services.content.usecases.deletions import Cascades
 from services.kit.errors import DomainError, Reason
 
@@ -92,6 +92,7 @@ class ScreenplayService:
         clock: microseconds since the epoch.
         new_id: makes ids of screenplays.
         new_deletion_id: makes ids of deletions.
+        workbench: where long texts are looked at.
     """
 
     def __init__(
@@ -103,11 +104,13 @@ class ScreenplayService:
         clock: Callable[[], int],
         new_id: Callable[[], str],
         new_deletion_id: Callable[[], str],
+        workbench: Workbench,
     ) -> None:
         self._screenplays = stored
         self._texts = texts
         self._cascades = cascades
         self._clock = clock
+        self._workbench = workbench
         self._new_id = new_id
         self._new_deletion_id = new_deletion_id
 
@@ -224,8 +227,9 @@ class ScreenplayService:
         """Set where runs that work on a screenplay work; no new revision.
 
         Raises:
-            DomainError: SCREENPLAY_NOT_FOUND, CONFLICT.
+            DomainError: INVALID_REQUEST, SCREENPLAY_NOT_FOUND, CONFLICT.
         """
+        screenplays.tidy({"working_directory": directory}, "")
         return await self._note(
             org, screenplay_id, lambda stored: replace(stored, working_directory=directory)
         )
@@ -350,7 +354,7 @@ class ScreenplayService:
         """Check a text."""
         if len(content) <= _BRIEF:
             return markdown.check(content)
-        return await asyncio.to_thread(markdown.check, content)
+        return await self._workbench.do(markdown.check, content)
 
     async def duplicates(self, org: str, path: str, content: str, exclude_id: str) -> Duplicates:
         """Find who has a path, and who has an equal text.
@@ -412,7 +416,7 @@ class ScreenplayService:
         stored = await self.get(org, screenplay_id)
         first = await self._text(stored, before)
         second = await self._text(stored, stored.revision if after is None else after)
-        comparison = await asyncio.to_thread(
+        comparison = await self._workbench.do(
             comparisons.compare,
             first.content,
             second.content,
