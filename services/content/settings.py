@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from services.kit.settings import ListeningAddress, Processes, ServiceSettings
 
 
@@ -14,3 +16,6 @@ class ContentSettings(ServiceSettings):
 
     content_address: ListeningAddress = "127.0.0.1:0"
     content_processes: Processes = 1
+
+    content_retention_days: float = Field(default=30.0, ge=0, le=36_500)
+    """How long what was deleted can be taken back; then it goes for good. 0 keeps everything."""

@@ -4,11 +4,13 @@ A thing is deleted by one change of its own document: it gets the id of the dele
 what belongs to it is still to be marked. That note is the outbox row: who dies after the change has
 left it behind, and whoever finds it goes on. Each of those below takes the mark of a deletion once;
 one that was deleted before by itself keeps its own, so it does not come back with the others.
+
+The ids of deletions have the order they were made in, so a mark that comes late is known by its id.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -33,8 +35,10 @@ class Life:
     delete_time: int | None = None
     """Microseconds since the epoch."""
     last_deletion: str = ""
-    """The newest deletion it ever took the mark of. It takes none twice: whoever is late with one
-    that was taken back marks nothing."""
+    """The newest deletion that it handed on to what belongs to it, or took the mark of. It takes no
+    older one: whoever is late with one that was taken back marks nothing."""
+    inherited: bool = False
+    """Whether it went with what it belongs to. It comes back and goes for good with that alone."""
     cascade: Cascade = Cascade.NONE
 
     @property
@@ -46,3 +50,88 @@ class Life:
     def purging(self) -> bool:
         """Whether it is about to go for good, and cannot come back."""
         return self.cascade is Cascade.PURGE
+
+
+def deleted(life: Life, deletion: str, now: int, cascade: Cascade = Cascade.MARK) -> Life:
+    """Delete a thing; one that is deleted stays as it is.
+
+    Args:
+        deletion: the id of a new deletion.
+        now: microseconds since the epoch.
+        cascade: `MARK`, or `NONE` for a thing that nothing belongs to.
+    """
+    if not life.live:
+        return life
+    if cascade is Cascade.NONE:
+        return replace(life, deletion=deletion, delete_time=now)
+    if deletion <= life.last_deletion:
+        # The clock that made the id is behind. A longer id comes after the one it begins with.
+        deletion = f"{life.last_deletion}+"
+    return Life(deletion, now, deletion, cascade=cascade)
+
+
+def undeleted(life: Life) -> Life:
+    """Take a deleted thing back, with what went with it.
+
+    One that lives, goes for good or went with another stays as it is.
+    """
+    if life.live or life.purging or life.inherited:
+        return life
+    handed_on = life.deletion == life.last_deletion
+    cascade = Cascade.UNMARK if handed_on else Cascade.NONE
+    return Life(last_deletion=life.last_deletion, cascade=cascade)
+
+
+def marked(life: Life, deletion: str, time: int) -> Life | None:
+    """Delete a thing with the one it belongs to.
+
+    Args:
+        deletion: that of the other one.
+        time: when the other one was deleted, in microseconds since the epoch.
+
+    Returns:
+        None when nothing is to change: it was deleted before by itself, or it took the mark of this
+        deletion or of a newer one.
+    """
+    if deletion <= life.last_deletion or not (life.live or life.inherited):
+        return None
+    return replace(
+        life, deletion=deletion, delete_time=time, last_deletion=deletion, inherited=True
+    )
+
+
+def unmarked(life: Life, deletion: str) -> Life | None:
+    """Take a thing back with the one it went with; None when it did not go with that deletion."""
+    if not life.inherited or life.deletion != deletion:
+        return None
+    return replace(life, deletion="", delete_time=None, inherited=False)
+
+
+def purging(life: Life) -> Life:
+    """Let a deleted thing go for good.
+
+    Raises:
+        ValueError: it is not deleted.
+    """
+    if life.live:
+        raise ValueError("what lives is deleted first")
+    return replace(life, cascade=Cascade.PURGE)
+
+
+def staged(deletion: str, now: int) -> Life:
+    """Begin a life that counts for nothing until `begun`: it goes for good when nobody comes back.
+
+    For what is made of several documents, this one first. What belongs to it takes the mark of the
+    deletion once it is there.
+    """
+    return Life(deletion, now, deletion, cascade=Cascade.PURGE)
+
+
+def begun(life: Life) -> Life:
+    """Let what was staged live, and what belongs to it."""
+    return Life(last_deletion=life.deletion, cascade=Cascade.UNMARK)
+
+
+def done(life: Life) -> Life:
+    """Note that what belongs to a thing has followed it."""
+    return replace(life, cascade=Cascade.NONE)

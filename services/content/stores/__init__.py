@@ -1,6 +1,8 @@
-"""What the content service keeps, as documents."""
+"""What the content service keeps, as documents; one module for each noun."""
 
+from services.content.stores.agents import AGENTS
+from services.content.stores.personas import PERSONAS, VERSIONS
 from services.kit.audit import AUDIT
 
-COLLECTIONS = (AUDIT,)
+COLLECTIONS = (AGENTS, PERSONAS, VERSIONS, AUDIT)
 LOGS: tuple[str, ...] = ()

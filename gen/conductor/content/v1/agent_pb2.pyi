@@ -59,7 +59,9 @@ class Agent(message.Message):
     description: builtins.str
     """What it is for, in a sentence or a few: up to 500 characters."""
     instructions: builtins.str
-    """The operating procedure, added to the persona in what models are told: up to 10,000 characters."""
+    """The operating procedure, added to the persona in what models are told: up to 10,000 characters.
+    Absent in lists.
+    """
     group: builtins.str
     """The group it is shown in: up to 64 characters."""
     emoji: builtins.str
@@ -104,11 +106,11 @@ class Agent(message.Message):
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """When it was made."""
+        """When it was made; absent for the built-in one, which was always there."""
 
     @builtins.property
     def update_time(self) -> timestamp_pb2.Timestamp:
-        """When its definition last changed."""
+        """When its definition last changed; absent for the built-in one until it does."""
 
     @builtins.property
     def delete_time(self) -> timestamp_pb2.Timestamp:

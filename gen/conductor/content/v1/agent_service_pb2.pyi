@@ -160,7 +160,7 @@ class ListAgentsResponse(message.Message):
     """The token of the next page; empty on the last."""
     @builtins.property
     def agents(self) -> containers.RepeatedCompositeFieldContainer[agent_pb2.Agent]:
-        """The agents."""
+        """The agents, without their instructions."""
 
     def __init__(
         self,

@@ -90,7 +90,8 @@ class AgentServiceServicer:
     def GetAgent(self, request, context):
         """Gets an agent.
 
-        Fails with AGENT_NOT_FOUND, which names those that may have been meant.
+        Fails with AGENT_NOT_FOUND, which names those that may have been meant, in the metadata
+        `suggestions`, too: at most three ids, parted by commas.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,8 @@ class AgentServiceStub:
     GetAgent: aio.UnaryUnaryMultiCallable[agent_service_pb2.GetAgentRequest, agent_pb2.Agent]
     """Gets an agent.
 
-    Fails with AGENT_NOT_FOUND, which names those that may have been meant.
+    Fails with AGENT_NOT_FOUND, which names those that may have been meant, in the metadata
+    `suggestions`, too: at most three ids, parted by commas.
     """
     ListAgents: aio.UnaryUnaryMultiCallable[agent_service_pb2.ListAgentsRequest, agent_service_pb2.ListAgentsResponse]
     """Lists agents, or finds them by words of their id, name, description, tags and capabilities.
@@ -77,7 +78,8 @@ class AgentServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[agent_pb2.Agent]:
         """Gets an agent.
 
-        Fails with AGENT_NOT_FOUND, which names those that may have been meant.
+        Fails with AGENT_NOT_FOUND, which names those that may have been meant, in the metadata
+        `suggestions`, too: at most three ids, parted by commas.
         """
 
     @abc_1.abstractmethod

@@ -53,6 +53,8 @@ class TemplateServiceServicer:
 
     def ListTemplates(self, request, context):
         """Lists every template, by category.
+
+        Fails with TEMPLATE_NOT_FOUND when there is no such category.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,7 +63,9 @@ class TemplateServiceServicer:
     def InstallTemplates(self, request, context):
         """Makes agents of templates; an agent that exists, or was deleted, is left as it is.
 
-        Fails with TEMPLATE_NOT_FOUND, before anything is installed.
+        An agent is seen once it has its persona. Fails with TEMPLATE_NOT_FOUND, before anything is
+        installed, and with CONFLICT while somebody else makes or purges one of the agents; the same call
+        may be made again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,11 +17,16 @@ class TemplateServiceStub:
 
     def __init__(self, channel: aio.Channel) -> None: ...
     ListTemplates: aio.UnaryUnaryMultiCallable[template_service_pb2.ListTemplatesRequest, template_service_pb2.ListTemplatesResponse]
-    """Lists every template, by category."""
+    """Lists every template, by category.
+
+    Fails with TEMPLATE_NOT_FOUND when there is no such category.
+    """
     InstallTemplates: aio.UnaryUnaryMultiCallable[template_service_pb2.InstallTemplatesRequest, template_service_pb2.InstallTemplatesResponse]
     """Makes agents of templates; an agent that exists, or was deleted, is left as it is.
 
-    Fails with TEMPLATE_NOT_FOUND, before anything is installed.
+    An agent is seen once it has its persona. Fails with TEMPLATE_NOT_FOUND, before anything is
+    installed, and with CONFLICT while somebody else makes or purges one of the agents; the same call
+    may be made again.
     """
 
 class TemplateServiceServicer(metaclass=abc_1.ABCMeta):
@@ -33,7 +38,10 @@ class TemplateServiceServicer(metaclass=abc_1.ABCMeta):
         request: template_service_pb2.ListTemplatesRequest,
         context: aio.ServicerContext[template_service_pb2.ListTemplatesRequest, abc.Awaitable[template_service_pb2.ListTemplatesResponse]],
     ) -> abc.Awaitable[template_service_pb2.ListTemplatesResponse]:
-        """Lists every template, by category."""
+        """Lists every template, by category.
+
+        Fails with TEMPLATE_NOT_FOUND when there is no such category.
+        """
 
     @abc_1.abstractmethod
     def InstallTemplates(
@@ -43,7 +51,9 @@ class TemplateServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[template_service_pb2.InstallTemplatesResponse]:
         """Makes agents of templates; an agent that exists, or was deleted, is left as it is.
 
-        Fails with TEMPLATE_NOT_FOUND, before anything is installed.
+        An agent is seen once it has its persona. Fails with TEMPLATE_NOT_FOUND, before anything is
+        installed, and with CONFLICT while somebody else makes or purges one of the agents; the same call
+        may be made again.
         """
 
 def add_TemplateServiceServicer_to_server(servicer: TemplateServiceServicer, server: aio.Server) -> None: ...

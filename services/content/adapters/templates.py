@@ -1,0 +1,147 @@
+"""The templates in the folder `templates`: a folder for each category, and in it one for each agent.
+
+`categories.yaml` names the categories in their order. An agent has a `definition.yaml` and a
+`persona.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from services.content.domain.agents import Definition, check_id, checked
+from services.content.domain.templates import Category, Template
+from services.kit.errors import DomainError
+from services.kit.settings import SettingsError
+
+FOLDER = Path(__file__).parents[1] / "templates"
+_TEXTS = {
+    "name": "name",
+    "version": "definition_version",
+    "description": "description",
+    "author": "author",
+    "group": "group",
+    "emoji": "emoji",
+    "color": "color",
+    "instructions": "instructions",
+    "ai_provider": "ai_provider",
+    "model": "model",
+}
+"""The keys of a definition that hold text, and the fields they are read into."""
+_LISTS = ("tags", "capabilities", "tools", "mcp_servers")
+_NEEDED = ("schema_version", "name", "version", "description", "author")
+_SCHEMA = 1
+_PERSONA_CHARACTERS = 50_000
+
+
+class BrokenTemplateError(SettingsError):
+    """A file of the templates is not what it should be; the message names it and says why."""
+
+
+def read_templates(folder: Path = FOLDER) -> tuple[Category, ...]:
+    """Read and check every template, by category.
+
+    Raises:
+        BrokenTemplateError: also for folders that no category or template accounts for.
+    """
+    file = folder / "categories.yaml"
+    rows = _mapping(file).get("categories")
+    if not isinstance(rows, list) or not rows:
+        raise _broken(file, "needs a list `categories`")
+    categories = tuple(_category(file, folder, row) for row in rows)
+    names = [one.id for one in categories]
+    names += [template.id for one in categories for template in one.templates]
+    for name in names:
+        if names.count(name) > 1:
+            raise _broken(folder, f"has {name} twice")
+    for found in _folders(folder):
+        if found.name not in names:
+            raise _broken(file, f"does not name the folder {found.name}")
+    return categories
+
+
+def _category(file: Path, folder: Path, row: object) -> Category:
+    match row:
+        case {"id": str() as id_, "name": str() as name, "description": str() as description}:
+            pass
+        case _:
+            raise _broken(file, "needs `id`, `name` and `description` of each category")
+    if not (folder / id_).is_dir():
+        raise _broken(file, f"names {id_}, which is no folder")
+    return Category(
+        id_, name, description, tuple(_template(id_, path) for path in _folders(folder / id_))
+    )
+
+
+def _template(category: str, folder: Path) -> Template:
+    file = folder / "definition.yaml"
+    definition = _definition(file)
+    try:
+        check_id(folder.name, "id")
+        checked_definition = checked(definition, at="")
+    except DomainError as error:
+        raise _broken(file, error.message) from None
+    if definition.group != category:
+        raise _broken(file, f"has the group `{definition.group}` and not that of its folder")
+    persona_file = folder / "persona.md"
+    persona = _text(persona_file)
+    if not persona.strip() or len(persona) > _PERSONA_CHARACTERS:
+        raise _broken(persona_file, f"must have 1 to {_PERSONA_CHARACTERS} characters")
+    return Template(folder.name, category, checked_definition, persona)
+
+
+def _definition(file: Path) -> Definition:
+    row = _mapping(file)
+    if missing := [key for key in _NEEDED if not row.get(key)]:
+        raise _broken(file, f"lacks {', '.join(missing)}")
+    if row["schema_version"] != _SCHEMA:
+        raise _broken(file, f"has schema_version {row['schema_version']}; {_SCHEMA} is known")
+    if unknown := row.keys() - {"schema_version", *_TEXTS, *_LISTS}:
+        raise _broken(file, f"has the unknown keys {', '.join(sorted(map(str, unknown)))}")
+    values: dict[str, Any] = {}
+    for key, field in _TEXTS.items():
+        values[field] = row.get(key, "")
+        if not isinstance(values[field], str):
+            raise _broken(file, f"{key} must be text; put it in quotes")
+    for key in _LISTS:
+        items = row.get(key, [])
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise _broken(file, f"{key} must be a list of texts")
+        values[key] = tuple(items)
+    return Definition(**values)
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """Yield the folders in a folder, but for those that tools make."""
+    return (
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.name.startswith((".", "__"))
+    )
+
+
+def _mapping(file: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(_text(file))
+    except yaml.YAMLError as error:
+        raise _broken(file, f"is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise _broken(file, "must hold keys and values")
+    return content
+
+
+def _text(file: Path) -> str:
+    try:
+        # As bytes: line ends stay what they are.
+        return file.read_bytes().decode()
+    except OSError as error:
+        raise _broken(file, f"cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise _broken(file, "is not UTF-8") from None
+
+
+def _broken(file: Path, description: str) -> BrokenTemplateError:
+    return BrokenTemplateError(f"The template file {file} {description}.")

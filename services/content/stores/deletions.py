@@ -1,0 +1,96 @@
+"""Lives in documents: how every deletable thing says in its document whether it is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from services.content.domain.deletions import Cascade, Life
+from services.content.ports.deletions import Place
+from services.kit.storage.ports import Collection, Document, Query, Store
+
+LIFE_FIELDS = ("life", "cascade", "delete_key")
+"""Join the fields of a collection of deletable things."""
+LIFE_SWEPT = ("life", "cascade")
+"""Join its swept ones."""
+
+LIVE, DELETED, PURGING = "live", "deleted", "purging"
+"""The values of the field `life`."""
+
+
+def life_fields(life: Life) -> dict[str, str]:
+    """Print what queries find a thing by: the values of LIFE_FIELDS.
+
+    `delete_key` is when it was deleted; empty for what went with another, which is purged with that.
+    """
+    state = LIVE if life.live else PURGING if life.purging else DELETED
+    is_own = life.delete_time is not None and not life.inherited
+    return {
+        "life": state,
+        "cascade": life.cascade.value,
+        "delete_key": time_key(life.delete_time or 0) if is_own else "",
+    }
+
+
+def life_body(life: Life) -> dict[str, Any]:
+    """Print the rest of a life, for a key `life` of a body; empty for one never deleted."""
+    body = {
+        "deletion": life.deletion,
+        "delete_time": life.delete_time,
+        "last_deletion": life.last_deletion,
+        "inherited": life.inherited,
+    }
+    return {name: value for name, value in body.items() if value}
+
+
+def read_life(fields: Mapping[str, str], body: Mapping[str, Any]) -> Life:
+    """Read a life back.
+
+    Args:
+        fields: of the document.
+        body: what `life_body` printed.
+    """
+    return Life(cascade=Cascade(fields["cascade"]), **body)
+
+
+def time_key(time: int) -> str:
+    """Print a time so that text has the order of time."""
+    return f"{time:016d}"
+
+
+async def pending(
+    store: Store,
+    collection: Collection,
+    cascade: Cascade,
+    org: str | None,
+    after: Place | None,
+    limit: int,
+) -> Sequence[Place]:
+    """Read a page of the things whose cascade is to be done, as `Roots.pending` says."""
+    return await _places(store, collection, org, {"cascade": cascade.value}, after, limit)
+
+
+async def deleted(
+    store: Store, collection: Collection, after: Place | None, limit: int
+) -> Sequence[Place]:
+    """Read a page of what is deleted, as `Roots.deleted` says."""
+    return await _places(store, collection, None, {"life": DELETED}, after, limit)
+
+
+async def _places(
+    store: Store,
+    collection: Collection,
+    org: str | None,
+    equal: Mapping[str, str],
+    after: Place | None,
+    limit: int,
+) -> Sequence[Place]:
+    place = None if after is None else (after.create_time, after.id)
+    query = Query(collection, org, equal, after=place, limit=limit, keys_only=True)
+    return [_place(document) for document in await store.query(query)]
+
+
+def _place(document: Document) -> Place:
+    key = document.fields["delete_key"]
+    time = int(key) if key else None
+    return Place(document.org, document.id, document.create_time, time, document.version)

@@ -1,0 +1,257 @@
+"""Finishing what deletions began, and purging what was deleted long ago."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Generic, Protocol, TypeVar
+
+from services.content.domain import deletions
+from services.content.domain.deletions import Cascade
+from services.content.ports import FencedError
+from services.content.ports.deletions import Mortal, Place, Roots
+from services.kit.errors import DomainError
+
+_LOG = logging.getLogger(__name__)
+_PAGE = 200
+_SWEEP_SECONDS = 1.0
+_PURGE_SECONDS = 600.0
+_PATIENCE_SECONDS = 5.0
+_DAY = 24 * 3600 * 1_000_000
+_HELPED_WITH = (Cascade.MARK, Cascade.UNMARK)
+
+T = TypeVar("T", bound=Mortal)
+
+
+class Kin(Protocol):
+    """What goes and comes with a thing. Each of these may be done again, and by several at once."""
+
+    async def mark(self, org: str, parent_id: str, deletion: str, time: int) -> None:
+        """Give all that belong to a thing the mark of its deletion, as `deletions.marked` says.
+
+        Args:
+            time: when it was deleted, in microseconds since the epoch.
+        """
+        ...
+
+    async def unmark(self, org: str, parent_id: str, deletion: str) -> None:
+        """Take the mark of a deletion from all that have it, as `deletions.unmarked` says."""
+        ...
+
+    async def purge(self, org: str, parent_id: str) -> None:
+        """Remove all that belong to a thing for good."""
+        ...
+
+
+class Cascades(Generic[T]):
+    """Finishes what the documents of things say is to be done to those that belong to them.
+
+    Marks may be set and taken by several at the same time: by whoever deleted the thing, whoever reads
+    it meanwhile, and the sweep. One alone removes things for good, since a late hand would also remove
+    what somebody made anew under the same id: whoever asked for it, or, when that one shows no progress
+    for a while, whoever claims the thing by changing its document first.
+
+    Args:
+        monotonic: seconds, of a clock that only goes forward.
+        patience: for how many seconds nothing has to happen before a purge is taken over.
+    """
+
+    def __init__(
+        self,
+        roots: Roots[T],
+        kin: Sequence[Kin],
+        *,
+        monotonic: Callable[[], float],
+        patience: float = _PATIENCE_SECONDS,
+    ) -> None:
+        self.roots = roots
+        self._kin = kin
+        self._monotonic = monotonic
+        self._patience = patience
+        self._seen: dict[tuple[str, str], tuple[int, float]] = {}
+        """The version a thing about to be purged has, and since when it was seen to have it."""
+
+    async def settled(self, thing: T, id_: str) -> T | None:
+        """Answer a thing once those that belong to it have followed it, whoever sees to that.
+
+        None when it is gone or about to go for good.
+        """
+        found: T | None = thing
+        while found is not None and found.life.cascade in _HELPED_WITH:
+            found = await self._follow(found, id_)
+        return None if found is None or found.life.purging else found
+
+    async def settle(self, org: str) -> None:
+        """See that whatever belongs to things of an organisation has followed them.
+
+        For lists of what belongs to others: after it they show no half of a deletion that was answered
+        or seen before.
+        """
+        for cascade in _HELPED_WITH:
+            async for place in self._pending(cascade, org):
+                await self._help(place)
+        async for place in self._pending(Cascade.PURGE, org):
+            thing = await self.roots.get(org, place.id)
+            if thing is not None and thing.life.purging:
+                await self.mark(thing, place.id)
+                await self._check_marks(thing, place.id, await self.roots.get(org, place.id))
+
+    async def mark(self, thing: T, id_: str) -> None:
+        """Let those that belong to a deleted thing follow it, and leave the rest to others."""
+        for kin in self._kin:
+            await kin.mark(thing.org, id_, thing.life.deletion, thing.life.delete_time or 0)
+
+    async def finish(self, thing: T, id_: str) -> None:
+        """Do what a change has just left to be done: by whoever made the change."""
+        if not thing.life.purging:
+            await self.settled(thing, id_)
+            return
+        await self.mark(thing, id_)
+        for kin in self._kin:
+            await kin.purge(thing.org, id_)
+        with suppress(FencedError):
+            await self.roots.remove(thing)
+
+    async def sweep(self, *, alone: bool = False) -> None:
+        """Finish everything that somebody left, in all organisations.
+
+        Args:
+            alone: whether nobody else can be at work, so that nothing has to be waited for.
+        """
+        for cascade in _HELPED_WITH:
+            async for place in self._pending(cascade, None):
+                await self._help(place)
+        left = {}
+        async for place in self._pending(Cascade.PURGE, None):
+            left[place.org, place.id] = place
+        self._seen = {key: seen for key, seen in self._seen.items() if key in left}
+        for key, place in left.items():
+            version, since = self._seen.get(key, (0, 0.0))
+            if alone or (version == place.version and self._monotonic() - since >= self._patience):
+                await self._take_over(place)
+            elif version != place.version:
+                self._seen[key] = place.version, self._monotonic()
+
+    async def begin(self) -> None:
+        """Finish everything that was left, before anybody else is at work; else the sweep does."""
+        try:
+            await self.sweep(alone=True)
+        except DomainError as error:
+            _LOG.warning("deletions could not be finished yet: %s", error)
+
+    async def serve(self) -> None:
+        """Sweep every second until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except DomainError as error:
+                _LOG.warning("deletions could not be finished, trying again: %s", error)
+            await asyncio.sleep(_SWEEP_SECONDS)
+
+    async def _help(self, place: Place) -> None:
+        thing = await self.roots.get(place.org, place.id)
+        if thing is not None:
+            await self.settled(thing, place.id)
+
+    async def _take_over(self, place: Place) -> None:
+        thing = await self.roots.get(place.org, place.id)
+        if thing is None or not thing.life.purging:
+            return
+        with suppress(FencedError):
+            await self.finish(await self.roots.save(thing), place.id)
+
+    async def _follow(self, thing: T, id_: str) -> T | None:
+        """Do what the document says to those below, and note that it is done."""
+        org, life = thing.org, thing.life
+        if life.cascade is Cascade.MARK:
+            await self.mark(thing, id_)
+        else:
+            for kin in self._kin:
+                await kin.unmark(org, id_, life.last_deletion)
+        try:
+            return await self.roots.save(replace(thing, life=deletions.done(life)))
+        except FencedError:
+            found = await self.roots.get(org, id_)
+            await self._check_marks(thing, id_, found)
+            return found
+
+    async def _check_marks(self, marked: T, id_: str, found: T | None) -> None:
+        """Take the marks of a deletion back that came late.
+
+        Args:
+            marked: the thing as it was when the marks were set.
+            found: what it is now; somebody may have taken it back, or made it anew.
+        """
+        deletion = marked.life.deletion
+        if deletion and (found is None or found.life.deletion != deletion):
+            for kin in self._kin:
+                await kin.unmark(marked.org, id_, deletion)
+
+    async def _pending(self, cascade: Cascade, org: str | None) -> AsyncIterator[Place]:
+        after = None
+        while page := await self.roots.pending(cascade, org, after, _PAGE):
+            after = page[-1]
+            for place in page:
+                yield place
+
+
+class Purge(Generic[T]):
+    """Lets what was deleted long ago go for good.
+
+    Args:
+        keep_days: how long what is deleted is kept.
+        clock: microseconds since the epoch.
+    """
+
+    def __init__(
+        self, cascades: Cascades[T], *, keep_days: float, clock: Callable[[], int]
+    ) -> None:
+        self._cascades = cascades
+        self._roots = cascades.roots
+        self._keep = round(keep_days * _DAY)
+        self._clock = clock
+
+    async def serve(self) -> None:
+        """Sweep every ten minutes until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except DomainError as error:
+                _LOG.warning("what was deleted could not be purged, trying again: %s", error)
+            await asyncio.sleep(_PURGE_SECONDS)
+
+    async def sweep(self) -> int:
+        """Purge what was deleted long enough ago; returns how many things."""
+        before = self._clock() - self._keep
+        purged = 0
+        after = None
+        while page := await self._roots.deleted(after, _PAGE):
+            after = page[-1]
+            for place in page:
+                if place.delete_time is not None and place.delete_time < before:
+                    purged += await self._purge(place, before)
+        return purged
+
+    async def _purge(self, place: Place, before: int) -> bool:
+        thing = await self._roots.get(place.org, place.id)
+        if thing is None or not _is_due(thing, before):
+            return False
+        settled = await self._cascades.settled(thing, place.id)
+        if settled is None or not _is_due(settled, before):
+            return False
+        try:
+            going = await self._roots.save(replace(settled, life=deletions.purging(settled.life)))
+        except FencedError:
+            # Taken back, or purged by another process.
+            return False
+        await self._cascades.finish(going, place.id)
+        return True
+
+
+def _is_due(thing: Mortal, before: int) -> bool:
+    life = thing.life
+    is_old = life.delete_time is not None and life.delete_time < before
+    return is_old and not life.inherited and not life.purging
