@@ -217,7 +217,7 @@ async def test_a_control_character_is_named_with_its_place(house: House) -> None
 
 
 async def test_metadata_comes_back_as_it_was_sent(house: House) -> None:
-    metadata = {
+    metadata: dict[str, Any] = {
         "whole": 1,
         "part": 0.5,
         "large": 1e300,
