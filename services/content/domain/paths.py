@@ -1,0 +1,67 @@
+"""Paths of files, as they are kept: relative, with slashes, always in the same form."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from services.kit.errors import invalid
+
+LONGEST = 500
+ENDINGS = (".md", ".markdown", ".txt")
+NOT_IN_NAMES = frozenset('<>:"|?*')
+"""What no file may be named by on some system; names of screenplays become names of files."""
+_SHOWN = " ".join('<>:"|?*')
+
+
+def normal(path: str, at: str) -> str:
+    """Bring a path to the form it is kept in; an empty one stays empty.
+
+    Blanks around it, slashes at its beginning, empty segments and `.` go, backslashes become slashes,
+    and letters with marks become one character where there is one. Done again it changes nothing.
+
+    Args:
+        at: the field of the request, for the error.
+
+    Raises:
+        DomainError: INVALID_REQUEST.
+    """
+    if not path.strip():
+        return ""
+    before, after = "", path
+    while before != after:
+        before, after = after, _tidied(after)
+    _check(after, at)
+    return after
+
+
+def parted(path: str) -> tuple[str, str, str]:
+    """Part a path into its folder with the slash after it, the name of the file, and its ending."""
+    folder, slash, file = path.rpartition("/")
+    stem, dot, ending = file.rpartition(".")
+    return folder + slash, stem, dot + ending
+
+
+def _tidied(path: str) -> str:
+    path = unicodedata.normalize("NFC", path).strip().replace("\\", "/")
+    return "/".join(segment for segment in path.split("/") if segment.strip() not in {"", "."})
+
+
+def _check(path: str, at: str) -> None:
+    problem = ""
+    if any(segment.strip() == ".." for segment in path.split("/")):
+        problem = "must not hold `..`; name the file from the top folder on"
+    elif NOT_IN_NAMES.intersection(path):
+        problem = f"must hold none of {_SHOWN}"
+    elif has_controls(path):
+        problem = "must not hold control characters"
+    elif not path.lower().endswith(ENDINGS):
+        problem = f"must name a file that ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
+    elif len(path) > LONGEST:
+        problem = f"must have at most {LONGEST} characters, and has {len(path)}"
+    if problem:
+        raise invalid(at, problem)
+
+
+def has_controls(text: str) -> bool:
+    """Tell whether there are control characters in a text."""
+    return any(unicodedata.category(one) == "Cc" for one in text)
