@@ -78,6 +78,9 @@ class RunOptions(TypedDict, total=False):
 
     agent_id: str
     """The agent to run; the mesh's default when left out."""
+    persona_version: str
+    """The version of the agent's persona: a number, `latest`, `first` or an alias; the active one when
+    left out."""
     ai_provider: str
     """The provider of the model."""
     model: str

@@ -12,11 +12,12 @@ from decimal import Decimal
 from functools import partial
 
 from conductor.auth.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
+from conductor.content.v1.agent_service_pb2_grpc import AgentServiceStub
 from conductor.execution.v1.execution_service_pb2_grpc import (
     add_ExecutionServiceServicer_to_server,
 )
 from conductor.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
-from services.execution.adapters.agents import SettingsAgents
+from services.execution.adapters.agents import OWNER, ContentAgents
 from services.execution.adapters.metrics import MeteredWork, Unmetered
 from services.execution.adapters.mock import MockProvider, Script
 from services.execution.adapters.prices import FilePrices
@@ -74,7 +75,10 @@ async def compose(
     shared = await _shared(settings, frame.store, stack, telemetry)
 
     worker = _worker(settings, shared, StoredLeases(frame.store))
-    service = _service(settings, shared)
+    content = AgentServiceStub(frame.peers.channel(OWNER))
+    agents = ContentAgents(content, frame.peers.itself, monotonic=time.monotonic)
+    stack.push_async_callback(agents.close)
+    service = _service(settings, shared, agents)
     watches = _watches(settings, shared)
     shared.metrics.observe(
         running=worker.running, waiting=shared.turns.__len__, circuits=shared.circuits.states
@@ -166,10 +170,12 @@ def _worker(settings: ExecutionSettings, shared: _Shared, leases: Leases) -> Wor
     )
 
 
-def _service(settings: ExecutionSettings, shared: _Shared) -> ExecutionService:
+def _service(
+    settings: ExecutionSettings, shared: _Shared, agents: ContentAgents
+) -> ExecutionService:
     return ExecutionService(
         shared.executions,
-        SettingsAgents(_agents(settings, shared.catalogue)),
+        agents,
         shared.catalogue,
         shared.queue,
         shared.wakeups,
@@ -255,19 +261,6 @@ async def _catalogue(settings: ExecutionSettings, stack: AsyncExitStack) -> Cata
             f"{PREFIX}EXECUTION_DEFAULT_PROVIDER, _DEFAULT_MODEL and _FALLBACKS: {error.message}"
         ) from None
     return catalogue
-
-
-def _agents(settings: ExecutionSettings, catalogue: Catalogue) -> dict[str, Agent]:
-    """Read the agents, each of which has to be able to run."""
-    agents = {"default": Agent("default")}
-    for id_, row in settings.execution_agents.items():
-        fallbacks = tuple(Wish(one.ai_provider, one.model) for one in row.fallbacks)
-        agents[id_] = Agent(id_, row.ai_provider, row.model, fallbacks)
-        try:
-            catalogue.choose(Wish(), (), agents[id_])
-        except DomainError as error:
-            raise SettingsError(f"{PREFIX}EXECUTION_AGENTS: agent {id_}: {error.message}") from None
-    return agents
 
 
 def _turns(settings: ExecutionSettings) -> Turns:

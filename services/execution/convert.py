@@ -23,6 +23,7 @@ from services.execution import domain
 from services.execution.domain import (
     NANO,
     NOTHING,
+    AgentSnapshot,
     Asked,
     Choice,
     CircuitState,
@@ -68,12 +69,13 @@ _CONTEXT_MODES_TO_COME = frozenset({"stateful", "contextual", "interactive"})
 
 def asked_of_start(request: execution_service_pb2.StartExecutionRequest) -> Asked:
     """Read what a caller asks to run."""
-    return _asked(request, request.input)
+    return _asked(request, request.input, request.persona_version)
 
 
 def _asked(
     request: execution_service_pb2.StartExecutionRequest | gateway_service_pb2.ExecuteRequest,
     text: str,
+    persona_version: str = "",
 ) -> Asked:
     """Read what both requests name alike."""
     timeout = request.timeout
@@ -92,6 +94,7 @@ def _asked(
         max_output_tokens=request.max_output_tokens,
         max_cost=_nano(request.max_cost_usd) if request.HasField("max_cost_usd") else None,
         fallbacks=_wishes(request.fallbacks),
+        persona_version=persona_version,
     )
 
 
@@ -125,6 +128,7 @@ def summary_to_proto(execution: Execution) -> execution_pb2.Execution:
             for choice in order.choices[1:]
         ],
         finish_reason=execution.finish_reason,
+        agent=None if order.agent is None else _agent(order.agent),
         create_time=timestamp(execution.create_time),
         update_time=timestamp(execution.update_time),
     )
@@ -147,6 +151,17 @@ def summary_to_proto(execution: Execution) -> execution_pb2.Execution:
     if execution.end_time is not None:
         message.end_time.CopyFrom(timestamp(execution.end_time))
     return message
+
+
+def _agent(agent: AgentSnapshot) -> execution_pb2.AgentSnapshot:
+    return execution_pb2.AgentSnapshot(
+        name=agent.name,
+        etag=agent.etag,
+        persona_version=agent.persona_version,
+        persona_alias=agent.persona_alias,
+        tools=agent.tools,
+        mcp_servers=agent.mcp_servers,
+    )
 
 
 def page_of_summaries(executions: Sequence[Execution]) -> list[execution_pb2.Execution]:

@@ -215,10 +215,18 @@ class WorkQueue(Protocol):
 
 
 class Agents(Protocol):
-    """The agents there are."""
+    """The agents there are, each with one version of its persona."""
 
-    async def get(self, org: str, agent_id: str) -> Agent | None:
-        """Read an agent."""
+    async def get(self, org: str, agent_id: str, persona_version: str) -> Agent:
+        """Read an agent as it is now, or was less than a second ago.
+
+        Args:
+            persona_version: a number, `latest`, `first` or an alias; empty for the active one.
+
+        Raises:
+            DomainError: AGENT_NOT_FOUND, PERSONA_VERSION_NOT_FOUND; SERVICE_UNAVAILABLE and
+                STORE_UNAVAILABLE while whoever knows them cannot tell.
+        """
         ...
 
 
@@ -239,6 +247,8 @@ class Prompt:
     attempt: int
     max_output_tokens: int | None = None
     """The most tokens it may make; None leaves it to the model."""
+    system: str = ""
+    """What it is told before the text, of who it is and how it works; empty for nothing."""
 
 
 @dataclass(frozen=True, slots=True)

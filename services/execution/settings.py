@@ -20,7 +20,6 @@ from pydantic import (
 from services.kit.settings import ListeningAddress, Processes, ServiceSettings, environment
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_AGENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _URL = re.compile(r"https?://[^\s@?#]+")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _LEAST = Decimal("0.000000001")
@@ -41,19 +40,6 @@ class ModelSettings(_Row):
 
     ai_provider: str = ""
     model: str = ""
-
-
-class AgentSettings(ModelSettings):
-    """An agent, as a row of `execution_agents`."""
-
-    fallbacks: tuple[ModelSettings, ...] = ()
-    """What is asked in this order when its model fails before it said anything."""
-
-
-def _only_fallbacks(rows: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
-    if any(not row.ai_provider and not row.model for row in rows):
-        raise ValueError("each fallback has to name an ai_provider or a model")
-    return rows
 
 
 class OrgSettings(_Row):
@@ -212,9 +198,6 @@ class ExecutionSettings(ServiceSettings):
     execution_retention_seconds: float = Field(default=0.0, ge=0)
     """How long a run is kept after its end; 0 keeps everything."""
 
-    execution_agents: dict[str, AgentSettings] = Field(default_factory=dict)
-    """Agents by id, next to `default`."""
-
     execution_providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     """Providers by name: servers of one's own, and changes to the known ones."""
 
@@ -296,21 +279,12 @@ class ExecutionSettings(ServiceSettings):
             return rows
         return {name: {} if row is None else row for name, row in rows.items()}
 
-    @field_validator("execution_agents")
-    @classmethod
-    def _only_agents(cls, agents: dict[str, AgentSettings]) -> dict[str, AgentSettings]:
-        for id_, agent in agents.items():
-            if not _AGENT.fullmatch(id_):
-                raise ValueError(
-                    f"{id_!r} is no id for an agent; use up to 64 letters, digits, - and _"
-                )
-            _only_fallbacks(agent.fallbacks)
-        return agents
-
     @field_validator("execution_fallbacks")
     @classmethod
     def _only_fallbacks(cls, rows: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
-        return _only_fallbacks(rows)
+        if any(not row.ai_provider and not row.model for row in rows):
+            raise ValueError("each fallback has to name an ai_provider or a model")
+        return rows
 
     @field_validator("execution_providers")
     @classmethod

@@ -11,6 +11,7 @@ from services.execution.domain import (
     DEFAULT_PRIORITY,
     NOTHING,
     PREVIEW_CHARACTERS,
+    AgentSnapshot,
     Choice,
     Event,
     Execution,
@@ -55,7 +56,7 @@ EXECUTIONS = Collection(
     fields=("state", "owner", "agent_id", "conversation_id", "instance_id", "priority"),
     swept=("state",),
     unique=("request_key", "slot"),
-    schema_version=2,
+    schema_version=3,
 )
 WORKERS = Collection("workers")
 KEYS = Collection("keys", fields=("holder",))
@@ -357,9 +358,9 @@ def _document(execution: Execution) -> Document:
         body["finish_reason"] = execution.finish_reason
     if execution.traceparent:
         body["traceparent"] = execution.traceparent
-    content = {"input": order.input}
-    if execution.result:
-        content["result"] = execution.result
+    if order.agent is not None:
+        # Beside the order, whose fields an older release that still runs has to know each of.
+        body["agent"] = {name: value for name, value in _fields(order.agent).items() if value}
     return Document(
         org=execution.org,
         id=execution.id,
@@ -381,8 +382,17 @@ def _document(execution: Execution) -> Document:
             else _slot_key(execution.org, execution.slot),
         },
         body=body,
-        content=content,
+        content=_content(execution),
     )
+
+
+def _content(execution: Execution) -> dict[str, str]:
+    content = {"input": execution.order.input}
+    if execution.order.system:
+        content["system"] = execution.order.system
+    if execution.result:
+        content["result"] = execution.result
+    return content
 
 
 def _order_body(order: Order) -> dict[str, Any]:
@@ -406,13 +416,13 @@ def _choice_body(choice: Choice) -> dict[str, Any]:
     return body
 
 
-def _fields(value: Failure | Price | Wish) -> dict[str, Any]:
+def _fields(value: AgentSnapshot | Failure | Price | Wish) -> dict[str, Any]:
     """Print a value whose fields are plain; `asdict` would copy each, which takes ten times as long."""
     return {name: getattr(value, name) for name in value.__slots__}
 
 
 def _order(document: Document) -> Order:
-    body = dict(document.body["order"])
+    body, agent = dict(document.body["order"]), document.body.get("agent")
     if "choices" not in body:
         # Written by a release that knew one model for each run, and no prices.
         body["choices"] = [{name: body.pop(name) for name in ("ai_provider", "model")}]
@@ -423,8 +433,15 @@ def _order(document: Document) -> Order:
         conversation_id=document.fields["conversation_id"],
         instance_id=document.fields["instance_id"],
         priority=int(document.fields["priority"] or DEFAULT_PRIORITY),
+        agent=None if agent is None else _agent(agent),
+        system=document.content.get("system", ""),
         **body,
     )
+
+
+def _agent(row: Mapping[str, Any]) -> AgentSnapshot:
+    lists = {name: tuple(row.get(name, ())) for name in ("tools", "mcp_servers")}
+    return AgentSnapshot(**{**row, **lists})
 
 
 def _choice(row: Mapping[str, Any]) -> Choice:

@@ -54,9 +54,15 @@ class Stand:
         self._settings = dict(settings or {})
         self._lifeline = Lifeline()
         self._running: list[Process] = []
-        self.port, self._admin, self._bare, self._web, self._models, *self._services = free_ports(
-            5 + processes
-        )
+        (
+            self.port,
+            self._admin,
+            self._bare,
+            self._web,
+            self._models,
+            self._content,
+            *self._services,
+        ) = free_ports(6 + processes)
         self.envoy = Usage(0)
         self._http = httpx.AsyncClient(base_url=f"http://{HOST}:{self.port}", timeout=_PATIENCE)
 
@@ -68,7 +74,8 @@ class Stand:
             api,
             [*SERVICES, _REFERENCE],
             {
-                **{service.name: [(HOST, port) for port in self._services] for service in SERVICES},
+                "execution": [(HOST, port) for port in self._services],
+                "content": [(HOST, self._content)],
                 _REFERENCE.name: [(HOST, self._bare)],
             },
             Edge(HOST, self.port, self._admin, access_log="/dev/null"),
@@ -96,25 +103,33 @@ class Stand:
 
     @asynccontextmanager
     async def service(self, data: Path, **settings: object) -> AsyncIterator[Usage]:
-        """Run the execution service over a data directory, until the block ends."""
+        """Run the mesh over a data directory, until the block ends; answers what execution takes."""
         told = {_variable(name): str(value) for name, value in (self._settings | settings).items()}
         # A key of whoever measures would add its SDK to the service.
         told |= {row.key_variable: "" for row in KNOWN_PROVIDERS.values() if row.key_variable}
         told |= {
             "CONDUCTOR_DATA_DIR": str(data),
             "CONDUCTOR_EXECUTION_PROCESSES": str(len(self._services)),
+            "CONDUCTOR_PEERS": json.dumps(
+                {
+                    "execution": f"ipv4:{','.join(f'{HOST}:{port}' for port in self._services)}",
+                    "content": f"ipv4:{HOST}:{self._content}",
+                }
+            ),
         }
-        command = (sys.executable, "-m", "services.execution")
         processes = [
             await self._start(
-                f"execution-{port}",
-                command,
-                told | {"CONDUCTOR_EXECUTION_ADDRESS": f"{HOST}:{port}"},
+                f"{name}-{port}",
+                (sys.executable, "-m", f"services.{name}"),
+                told | {f"CONDUCTOR_{name.upper()}_ADDRESS": f"{HOST}:{port}"},
             )
-            for port in self._services
+            for name, port in (
+                *(("execution", port) for port in self._services),
+                ("content", self._content),
+            )
         ]
         try:
-            for port in self._services:
+            for port in (*self._services, self._content):
                 await self._listens(port)
             await self._answers("/health")
             yield Usage(processes[0].pid)

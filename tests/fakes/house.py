@@ -40,6 +40,7 @@ from services.execution.usecases.circuits import Circuits
 from services.execution.usecases.executions import ExecutionService, Terms, whole_log
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
+from services.kit.errors import DomainError, Reason
 from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
 from services.kit.storage.ports import Store
 from services.kit.tasks import ended
@@ -68,11 +69,16 @@ class Talker:
         pass
 
 
+@dataclass
 class Agents:
-    """The agent `default`, and nobody else."""
+    """Agents by id, whatever version of their persona is asked for."""
 
-    async def get(self, org: str, agent_id: str) -> Agent | None:
-        return Agent("default") if agent_id == "default" else None
+    known: dict[str, Agent] = field(default_factory=lambda: {"default": Agent("default")})
+
+    async def get(self, org: str, agent_id: str, persona_version: str) -> Agent:
+        if agent_id not in self.known:
+            raise DomainError(Reason.REASON_AGENT_NOT_FOUND, f"There is no {agent_id}.")
+        return self.known[agent_id]
 
 
 @dataclass
@@ -118,6 +124,7 @@ class House:
     persistence: Persistence = field(default_factory=Persistence)
     tolerance: Tolerance = field(default_factory=Tolerance)
     terms: Terms = field(default_factory=Terms)
+    agents: Agents = field(default_factory=Agents)
     metrics: Metrics = field(default_factory=Unmetered)
     traces: Traces = field(default_factory=Untraced)
     org_concurrency: int = 100
@@ -135,7 +142,7 @@ class House:
         numbers = itertools.count(1)
         self.service = ExecutionService(
             self.executions,
-            Agents(),
+            self.agents,
             self.catalogue,
             self.queue,
             self.wakeups,

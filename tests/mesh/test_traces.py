@@ -12,11 +12,14 @@ from tests.mesh.started import Mesh
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 STARTED = "conductor.gateway.v1.GatewayService/StreamExecute"
+RESOLVED = "conductor.content.v1.AgentService/ResolveAgent"
 RUN = "invoke_agent default"
 
 EDGES = {
     ("conductor-edge", f"/{STARTED}", "the caller"),
     ("conductor-execution", STARTED, f"/{STARTED}"),
+    ("conductor-execution", RESOLVED, STARTED),
+    ("conductor-content", RESOLVED, RESOLVED),
     ("conductor-execution", "write executions", STARTED),
     ("conductor-execution", "write audit_records", STARTED),
     ("conductor-execution", RUN, STARTED),

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.content import FakeContent
+
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 
@@ -43,21 +45,23 @@ def inherited() -> dict[str, str]:
 @asynccontextmanager
 async def process(data_dir: Path, **variables: str) -> AsyncIterator[Service]:
     """Start the service and wait until it serves; kill it at the end if it has not ended."""
-    env = inherited() | {
-        "CONDUCTOR_DATA_DIR": str(data_dir),
-        "CONDUCTOR_EXECUTION_ADDRESS": "127.0.0.1:0",
-        **variables,
-    }
     command = [sys.executable, "-m", "services.execution"]
-    started = await asyncio.create_subprocess_exec(*command, env=env, stderr=PIPE)
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            port = await _port(started)
-        yield Service(started, port)
-    finally:
-        if started.returncode is None:
-            started.kill()
-            await started.wait()
+    async with FakeContent() as content:
+        env = inherited() | {
+            "CONDUCTOR_DATA_DIR": str(data_dir),
+            "CONDUCTOR_EXECUTION_ADDRESS": "127.0.0.1:0",
+            "CONDUCTOR_PEERS": json.dumps({"content": content.target}),
+            **variables,
+        }
+        started = await asyncio.create_subprocess_exec(*command, env=env, stderr=PIPE)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                port = await _port(started)
+            yield Service(started, port)
+        finally:
+            if started.returncode is None:
+                started.kill()
+                await started.wait()
 
 
 async def _port(started: Process) -> int:

@@ -25,6 +25,7 @@ from services.execution.app import compose
 from services.execution.settings import ExecutionSettings
 from services.kit.server import serving
 from services.kit.telemetry import SILENT, Telemetry
+from tests.fakes.content import Catalogue, FakeContent
 
 CLOSED = {
     "job_started",
@@ -87,12 +88,23 @@ class Mesh:
 
 @asynccontextmanager
 async def served(
-    data_dir: Path, telemetry: Telemetry = SILENT, **settings: Any
+    data_dir: Path,
+    telemetry: Telemetry = SILENT,
+    *,
+    catalogue: Catalogue | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Mesh]:
-    """Serve until the block ends, then stop gracefully."""
+    """Serve until the block ends, then stop gracefully.
+
+    Args:
+        catalogue: the agents there are, where no setting says who else knows them.
+    """
     settings = {"execution_address": "127.0.0.1:0"} | settings
     # The channel is closed last, so that clients see how the server ends.
     async with AsyncExitStack() as last, AsyncExitStack() as stack:
+        if "peers" not in settings:
+            content = await stack.enter_async_context(FakeContent(catalogue))
+            settings["peers"] = {"content": content.target}
         app = await compose(ExecutionSettings(data_dir=data_dir, **settings), stack, telemetry)
         server = await stack.enter_async_context(serving(app, 2, telemetry))
         options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]

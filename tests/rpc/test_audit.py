@@ -35,6 +35,7 @@ from services.kit.principals import Principal, Scope
 from services.kit.server import serving
 from services.kit.storage.ports import Insert, Write, store_unavailable
 from services.kit.storage.sqlite import SqliteStore
+from tests.fakes.content import FakeContent
 from tests.rpc.serving import PATIENCE, Mesh, hosted, refusal, served
 
 pytestmark = pytest.mark.timeout(30)
@@ -377,10 +378,14 @@ class Believing:
 
 @asynccontextmanager
 async def guarded(folder: Path) -> AsyncIterator[Mesh]:
-    settings = ExecutionSettings(
-        data_dir=folder, execution_address="127.0.0.1:0", execution_concurrency=0
-    )
     async with AsyncExitStack() as stack:
+        content = await stack.enter_async_context(FakeContent())
+        settings = ExecutionSettings(
+            data_dir=folder,
+            execution_address="127.0.0.1:0",
+            execution_concurrency=0,
+            peers={"content": content.target},
+        )
         app = dataclasses.replace(await compose(settings, stack), guard=Believing())
         server = await stack.enter_async_context(serving(app, grace_seconds=1))
         target = f"127.0.0.1:{server.port}"

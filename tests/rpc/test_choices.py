@@ -12,7 +12,9 @@ from typing import Any
 import grpc
 import pytest
 
+from conductor.content.v1.agent_pb2 import Agent
 from tests.fakes import models
+from tests.fakes.content import Catalogue
 from tests.fakes.models import Answer, ModelServer, Then
 from tests.rpc.modelled import (
     KEY,
@@ -163,10 +165,9 @@ class TestOrder:
         async with modelled(
             tmp_path,
             *names,
-            execution_agents={
-                "poet": {"ai_provider": "messages", "model": "of-the-agent"},
-                "clerk": {},
-            },
+            catalogue=Catalogue(
+                [Agent(id="poet", ai_provider="messages", model="of-the-agent"), Agent(id="clerk")]
+            ),
             execution_default_provider="chat",
             execution_default_model="of-the-settings",
         ) as (mesh, server):
@@ -293,7 +294,9 @@ from services.kit.server import serving
 
 async def main() -> None:
     async with AsyncExitStack() as stack:
-        app = await compose(ExecutionSettings(data_dir=Path(sys.argv[1])), stack)
+        away = {"content": "ipv4:127.0.0.1:1"}
+        settings = ExecutionSettings(data_dir=Path(sys.argv[1]), peers=away)
+        app = await compose(settings, stack)
         print(json.dumps([name for name in ("openai", "anthropic") if name in sys.modules]))
         server = await stack.enter_async_context(serving(app, grace_seconds=1))
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")

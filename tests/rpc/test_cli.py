@@ -183,7 +183,7 @@ async def test_the_options_reach_the_mesh(scripted: Scripted, terminal: Terminal
 
     await terminal.run(
         *("run", "hello", "--agent", "a", "--model", "m", "--provider", "p"),
-        *("--timeout", "1.5", "--request-id", "r"),
+        *("--timeout", "1.5", "--request-id", "r", "--persona-version", "canary"),
     )
 
     (request,) = scripted.requests
@@ -191,6 +191,7 @@ async def test_the_options_reach_the_mesh(scripted: Scripted, terminal: Terminal
         *("hello", "a", "m", "p"),
     )
     assert (request.timeout.ToTimedelta().total_seconds(), request.request_id) == (1.5, "r")
+    assert request.persona_version == "canary"
 
 
 async def test_limits_priority_and_fallbacks_reach_the_mesh(

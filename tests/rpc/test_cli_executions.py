@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conductor.execution.v1 import execution_service_pb2 as pb
-from conductor.execution.v1.execution_pb2 import Execution, ExecutionError
+from conductor.execution.v1.execution_pb2 import AgentSnapshot, Execution, ExecutionError
 from conductor.execution.v1.model_pb2 import ModelChoice
 from conductor.execution.v1.usage_pb2 import Usage
 from tests.rpc.scripted import Failure, Scripted
@@ -286,6 +286,8 @@ WHOLE = listed(
     request_id="r-1",
     metadata={"team": "red", "a": "b"},
     usage=Usage(input_tokens=1_234, output_tokens=1, unreported_calls=2),
+    agent_id="poet",
+    agent=AgentSnapshot(name="The Poet", persona_version=7, persona_alias="production"),
 )
 
 
@@ -298,11 +300,22 @@ async def test_a_run_is_told_whole(scripted: Scripted, terminal: Terminal) -> No
     assert (outcome.status, outcome.err) == (0, "")
     facts, texts = outcome.out.split("\n\n", 1)
     assert [line[:16].strip() for line in facts.splitlines()] == [
-        *("id", "state", "agent", "model", "fallback", "served by", "finish reason", "priority"),
-        *("created", "started", "ended", "took", "timeout", "output limit", "cost limit", "tokens"),
+        *("id", "state", "agent", "persona", "model", "fallback", "served by", "finish reason"),
+        *(
+            "priority",
+            "created",
+            "started",
+            "ended",
+            "took",
+            "timeout",
+            "output limit",
+            "cost limit",
+            "tokens",
+        ),
         *("cost", "unreported", "request id", "metadata", "metadata"),
     ]
     told = {line[:16].strip(): line[16:] for line in facts.splitlines()}
+    assert (told["agent"], told["persona"]) == ("poet (The Poet)", "version 7 (production)")
     assert told["model"] == "openrouter/meta-llama/x"
     assert told["created"].startswith("2026-05-28T20:26:40Z (")
     assert (told["took"], told["timeout"]) == ("2m5s", "10m")

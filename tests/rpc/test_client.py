@@ -186,6 +186,7 @@ async def test_what_a_run_is_told_reaches_the_mesh(scripted: Scripted, client: C
     await client.start(
         "hello",
         agent_id="a",
+        persona_version="3",
         ai_provider="mock",
         model="mock-slow",
         cwd="/srv/project",
@@ -203,6 +204,7 @@ async def test_what_a_run_is_told_reaches_the_mesh(scripted: Scripted, client: C
         pb.StartExecutionRequest(
             input="hello",
             agent_id="a",
+            persona_version="3",
             ai_provider="mock",
             model="mock-slow",
             cwd="/srv/project",

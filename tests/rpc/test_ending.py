@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from services.execution.app import compose
 from services.execution.settings import ExecutionSettings
 from services.kit.server import LameDuck, serving
+from tests.fakes.content import FakeContent
 from tests.rpc.serving import PATIENCE, Mesh
 
 pytestmark = pytest.mark.timeout(30)
@@ -28,8 +29,13 @@ async def ending(folder: Path, lame_duck: LameDuck) -> AsyncIterator[tuple[Mesh,
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def serve() -> None:
-        settings = ExecutionSettings(data_dir=folder, execution_address="127.0.0.1:0")
         async with AsyncExitStack() as stack:
+            content = await stack.enter_async_context(FakeContent())
+            settings = ExecutionSettings(
+                data_dir=folder,
+                execution_address="127.0.0.1:0",
+                peers={"content": content.target},
+            )
             app = await compose(settings, stack)
             async with serving(app, 2, lame_duck=lame_duck) as server:
                 ready.set_result(server.port)

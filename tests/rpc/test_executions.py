@@ -199,14 +199,11 @@ class TestStart:
         assert len({execution.id for execution in started}) == 1
         assert len(await listed(mesh)) == 1
 
-    async def test_agents_and_models_come_from_the_settings(self, tmp_path: Any) -> None:
-        agents = {"quiet": {"model": "mine"}}
+    async def test_mock_models_come_from_the_settings(self, tmp_path: Any) -> None:
         models = {"mine": {"tokens": 2, "token_bytes": 3}}
-        async with served(tmp_path, execution_agents=agents, execution_mock_models=models) as mesh:
-            execution = await mesh.finished(agent_id="quiet")
-            assert (execution.agent_id, execution.model) == ("quiet", "mine")
-            assert execution.result == "xxxxxx"
-            assert (await mesh.finished(agent_id="quiet", model="mock")).model == "mock"
+        async with served(tmp_path, execution_mock_models=models) as mesh:
+            execution = await mesh.finished(model="mine")
+            assert (execution.model, execution.result) == ("mine", "xxxxxx")
 
 
 class TestGet:

@@ -220,6 +220,7 @@ async def test_health_names_every_part(mesh: Mesh) -> None:
     assert {part.name: part.status for part in health.parts} == {
         "store": "healthy",
         "worker": "healthy",
+        "content": "healthy",
     }
     assert {"health", "execute", "stream_execute", "stream"} <= set(health.endpoints)
     assert all(path.startswith("/") for path in health.endpoints.values())

@@ -43,6 +43,7 @@ from services.kit.server import serving
 from services.kit.settings import SettingsError
 from services.kit.signing import PRINCIPAL, Signer, edge_proof
 from services.kit.storage.ports import store_unavailable
+from tests.fakes.content import FakeContent
 from tests.rpc.serving import (
     PATIENCE,
     Mesh,
@@ -678,7 +679,8 @@ async def test_an_organisation_that_calls_too_often_is_told_when_to_come_back(
     tmp_path: Path,
 ) -> None:
     async with AsyncExitStack() as stack:
-        settings = ExecutionSettings(data_dir=tmp_path)
+        content = await stack.enter_async_context(FakeContent())
+        settings = ExecutionSettings(data_dir=tmp_path, peers={"content": content.target})
         app = replace(await compose(settings, stack), guard=OpenGuard(Twice()))
         server = await stack.enter_async_context(serving(app, grace_seconds=1))
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")

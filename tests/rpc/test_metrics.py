@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from conductor.execution.v1.execution_pb2 import Execution
 from services.kit.telemetry import sending
 from tests.fakes.collector import Collector, collecting
+from tests.fakes.content import AWAY
 from tests.fakes.models import Answer, ModelServer, Tokens, failed
 from tests.rpc.process import inherited, process, silent_port
 from tests.rpc.serving import PATIENCE, refusal, served
@@ -240,7 +242,10 @@ async def main():
 asyncio.run(main())
 print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))
 """
-    env = inherited() | {"CONDUCTOR_DATA_DIR": str(tmp_path)}
+    env = inherited() | {
+        "CONDUCTOR_DATA_DIR": str(tmp_path),
+        "CONDUCTOR_PEERS": json.dumps(AWAY),
+    }
     one = await asyncio.create_subprocess_exec(sys.executable, "-c", program, env=env, stdout=PIPE)
     async with asyncio.timeout(30):
         said, _ = await one.communicate()

@@ -33,6 +33,7 @@ from services.kit.server import App, serving
 from services.kit.settings import SettingsError
 from services.kit.storage.ports import UnreadableStoreError
 from services.kit.storage.sqlite import SqliteStore
+from tests.fakes.content import AWAY
 from tests.rpc.serving import PATIENCE, Mesh, refusal, served, stream_refusal
 
 pytestmark = pytest.mark.timeout(30)
@@ -243,7 +244,7 @@ async def test_a_mesh_without_its_store_is_unhealthy_and_says_which_part(
 
 async def test_a_taken_port_is_a_sentence(mesh: Mesh, tmp_path: Path) -> None:
     settings = ExecutionSettings(
-        data_dir=tmp_path / "other", execution_address=f"127.0.0.1:{mesh.port}"
+        data_dir=tmp_path / "other", execution_address=f"127.0.0.1:{mesh.port}", peers=AWAY
     )
     async with AsyncExitStack() as stack:
         app = await compose(settings, stack)

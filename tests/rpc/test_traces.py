@@ -30,6 +30,7 @@ SAMPLED = (("traceparent", f"00-{TRACE}-{CALLER}-01"),)
 UNSAMPLED = (("traceparent", f"00-{TRACE}-{CALLER}-00"),)
 EXECUTIONS = "conductor.execution.v1.ExecutionService"
 STARTED = "conductor.gateway.v1.GatewayService/StreamExecute"
+RESOLVED = "conductor.content.v1.AgentService/ResolveAgent"
 RUN = "invoke_agent default"
 INTERNAL, SERVER, CLIENT = (
     Told.SPAN_KIND_INTERNAL,
@@ -39,6 +40,7 @@ INTERNAL, SERVER, CLIENT = (
 
 EDGES = {
     (STARTED, SERVER, "the caller"),
+    (RESOLVED, CLIENT, STARTED),
     ("write executions", CLIENT, STARTED),
     ("write audit_records", CLIENT, STARTED),
     (RUN, INTERNAL, STARTED),
@@ -51,6 +53,7 @@ CALL = {"rpc.system.name": "grpc", "rpc.method": STARTED, "rpc.response.status_c
 STORE = {"db.system.name": "sqlite", "db.namespace": "execution", "db.operation.name": "write"}
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     STARTED: CALL,
+    RESOLVED: {**CALL, "rpc.method": RESOLVED},
     "write executions": {
         **STORE,
         "db.collection.name": "executions",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from services.execution.domain import Agent, Asked, Filter, State, Wish
+from services.execution.convert import execution_to_proto
+from services.execution.domain import Agent, AgentSnapshot, Asked, Filter, State, Wish
 from services.execution.stores import COLLECTIONS, EXECUTIONS
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.health import Health
@@ -122,6 +124,56 @@ async def test_a_repetition_is_answered_even_when_the_model_is_there_no_more() -
     first = await house.start("Hello", request_id="r", model="m")
     other = house.beside(says={"n": words("b")})
     assert await other.start("Hello", request_id="r", model="m") == first
+
+
+@in_virtual_time
+async def test_what_a_run_uses_of_its_agent_is_stored_with_it() -> None:
+    house = House({"m": words("a")})
+    used = AgentSnapshot("Writer", "4", 2, "production", ("search", "shell"), ("files",))
+    house.agents.known["writer"] = Agent("writer", system="You are a writer.", snapshot=used)
+    started = await house.start(agent_id="writer")
+    stored = await house.service.get(ORG, started.id)
+    assert stored == started
+    assert (stored.order.agent, stored.order.system) == (used, "You are a writer.")
+    (listed,) = await house.service.list(ORG, Filter(), None, 10)
+    # What may be large is not read for lists.
+    assert (listed.order.agent, listed.order.system) == (used, "")
+
+
+@in_virtual_time
+async def test_a_run_of_a_release_that_noted_nothing_of_agents_is_read_and_seen_through() -> None:
+    memory = Memory()
+    house = House({"m": words("a")}, store=MemoryStore(memory, COLLECTIONS))
+    started = await house.start()
+    ((key, document),) = memory.documents.items()
+    body = {name: value for name, value in document.body.items() if name != "agent"}
+    memory.documents[key] = replace(document, body=body, content={"input": "Hello"})
+    old = await house.service.get(ORG, started.id)
+    assert (old.order.agent, old.order.system) == (None, "")
+    async with house.working():
+        ended = await house.end_of(old)
+    assert (ended.state, ended.order) == (State.SUCCEEDED, old.order)
+    assert not execution_to_proto(ended).HasField("agent")
+
+
+@in_virtual_time
+async def test_the_same_request_id_with_another_version_of_the_persona_is_refused() -> None:
+    house = House({"m": words("a")})
+    first = await house.start(request_id="r", persona_version="canary")
+    assert await house.start(request_id="r", persona_version="canary") == first
+    for reference in ("", "1"):
+        with pytest.raises(DomainError) as caught:
+            await house.start(request_id="r", persona_version=reference)
+        assert reason(caught) == "REQUEST_ID_REUSED"
+
+
+@in_virtual_time
+async def test_a_repetition_is_answered_even_when_the_agent_is_there_no_more() -> None:
+    house = House({"m": words("a")})
+    house.agents.known["writer"] = Agent("writer")
+    first = await house.start(request_id="r", agent_id="writer")
+    del house.agents.known["writer"]
+    assert await house.start(request_id="r", agent_id="writer") == first
 
 
 @in_virtual_time

@@ -319,8 +319,6 @@ class TestSettings:
             ("PROVIDERS", '{"openai": {"api_key": "a\\nb"}}', "cannot be sent"),
             ("PROVIDERS", '{"openai": {"key_variable": "no such"}}', "key_variable"),
             ("PROVIDERS", "{", "has to be JSON"),
-            ("AGENTS", '{"w b!": {}}', "no id for an agent"),
-            ("AGENTS", '{"w": {"fallbacks": [{}]}}', "has to name"),
             ("FALLBACKS", "[{}]", "has to name"),
             ("COST_USD", "1e-12", "1E-9"),
             ("TIMEOUT_CEILING_SECONDS", "1", "must be at most"),

@@ -13,7 +13,7 @@ import pytest
 
 from services.execution import domain
 from services.execution.adapters.metrics import Unmetered
-from services.execution.domain import Kind, ModelError, State, Turn, Waiting
+from services.execution.domain import Agent, AgentSnapshot, Kind, ModelError, State, Turn, Waiting
 from services.execution.ports import Prompt, Report
 from services.execution.stores import COLLECTIONS, WORKERS
 from services.execution.usecases.channels import (
@@ -271,6 +271,32 @@ async def test_a_run_handed_back_is_taken_over_at_once() -> None:
         assert (resumed.time - EPOCH) / 1e6 - stopped < 0.1
         ended_run = await first.end_of(execution)
         is_sound(ended_run, await first.log(ended_run))
+
+
+@in_virtual_time
+async def test_a_run_that_is_taken_over_goes_on_with_the_agent_it_began_with() -> None:
+    told: list[str] = []
+
+    async def say(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
+        told.append(prompt.system)
+        for text in "abcd":
+            await asyncio.sleep(1)
+            yield text
+
+    first = House({"m": say})
+    first.agents.known["writer"] = Agent(
+        "writer", system="You are old.", snapshot=AgentSnapshot("Old", "1", 3, "production")
+    )
+    execution = await first.start(agent_id="writer")
+    async with first.working():
+        await first.until(execution, Kind.LLM_NEW_TOKEN)
+    del first.agents.known["writer"]
+    async with first.beside().working():
+        ended_run = await first.end_of(execution)
+    assert told == ["You are old.", "You are old."]
+    assert ended_run.order == execution.order
+    assert ended_run.order.agent == AgentSnapshot("Old", "1", 3, "production")
+    is_sound(ended_run, await first.log(ended_run))
 
 
 @in_virtual_time

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from conductor.execution.v1.execution_pb2 import Execution
+from conductor.execution.v1.execution_pb2 import AgentSnapshot, Execution
 from conductor.execution.v1.model_pb2 import ModelChoice
 from conductor_ai.cli import times
 from conductor_ai.cli.listing import state_name, took
@@ -40,7 +40,8 @@ def _facts(execution: Execution, now: datetime) -> Iterator[tuple[str, str]]:
     yield "state", state_name(execution)
     if execution.HasField("error"):
         yield "error", f"{execution.error.reason}: {execution.error.message}"
-    yield "agent", execution.agent_id
+    yield "agent", _agent(execution)
+    yield "persona", _persona(execution.agent)
     yield "model", _model(execution.ai_provider, execution.model)
     for choice in execution.fallbacks:
         yield "fallback", _choice(choice)
@@ -62,6 +63,18 @@ def _facts(execution: Execution, now: datetime) -> Iterator[tuple[str, str]]:
     yield "cwd", execution.cwd
     for key in sorted(execution.metadata):
         yield "metadata", f"{key}={execution.metadata[key]}"
+
+
+def _agent(execution: Execution) -> str:
+    name = execution.agent.name
+    return f"{execution.agent_id} ({name})" if name else execution.agent_id
+
+
+def _persona(agent: AgentSnapshot) -> str:
+    if not agent.persona_version:
+        return ""
+    alias = f" ({agent.persona_alias})" if agent.persona_alias else ""
+    return f"version {agent.persona_version}{alias}"
 
 
 def _times(execution: Execution, now: datetime) -> Iterator[tuple[str, str]]:

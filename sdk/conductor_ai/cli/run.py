@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated
+from typing import Annotated, cast
 
 import grpc
 import typer
@@ -42,6 +42,13 @@ def _parse_choice(text: str) -> ModelChoice:
 def run(
     text: Annotated[str, typer.Argument(help="What the agent is to do; - reads it from stdin.")],
     agent: Annotated[str, typer.Option(help="The agent to run.")] = "",
+    persona_version: Annotated[
+        str,
+        typer.Option(
+            help="The version of the agent's persona: a number, latest, first or an alias.",
+            metavar="VERSION",
+        ),
+    ] = "",
     model: Annotated[str, typer.Option(help="The model, for example mock-slow.")] = "",
     provider: Annotated[str, typer.Option(help="The provider of the model.")] = "",
     fallback: Annotated[
@@ -88,25 +95,20 @@ def run(
     0 succeeded, 1 failed, 130 cancelled, 2 refused as asked for, 3 no mesh answers. Ctrl-C cancels
     the run; a second one leaves at once, with 4, and the run may go on. 141: nobody reads stdout.
     """
-    options: RunOptions = {}
-    if agent:
-        options["agent_id"] = agent
-    if model:
-        options["model"] = model
-    if provider:
-        options["ai_provider"] = provider
-    if fallback:
-        options["fallbacks"] = fallback
-    if priority is not None:
-        options["priority"] = priority
-    if timeout is not None:
-        options["timeout"] = timeout
-    if max_output_tokens is not None:
-        options["max_output_tokens"] = max_output_tokens
-    if max_cost is not None:
-        options["max_cost_usd"] = max_cost
-    if request_id:
-        options["request_id"] = request_id
+    given = {
+        "agent_id": agent,
+        "persona_version": persona_version,
+        "model": model,
+        "ai_provider": provider,
+        "fallbacks": fallback,
+        "priority": priority,
+        "timeout": timeout,
+        "max_output_tokens": max_output_tokens,
+        "max_cost_usd": max_cost,
+        "request_id": request_id,
+    }
+    said = {name: value for name, value in given.items() if value not in ("", None, [])}
+    options = cast("RunOptions", said)
     call(
         address,
         api_key,

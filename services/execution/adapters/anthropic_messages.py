@@ -70,6 +70,8 @@ class AnthropicProvider:
         with self._faults.translated(model):
             async with await self._client.messages.create(
                 model=model,
+                # Left out when there is none: some servers refuse an empty one.
+                system=prompt.system or anthropic.omit,
                 messages=[{"role": "user", "content": prompt.text}],
                 max_tokens=self._limit(model, prompt),
                 stream=True,

@@ -35,6 +35,8 @@ class Script:
     """Dies at once on each step's first attempts, up to this one."""
     stall_after: int | None = None
     """Says nothing more after that many tokens, and never ends."""
+    shows_persona: bool = False
+    """Whether it says the first line of what it was told to be, instead of a few sentences."""
 
 
 SCRIPTS: Mapping[str, Script] = {
@@ -44,6 +46,9 @@ SCRIPTS: Mapping[str, Script] = {
     "mock-fail": Script("Dies after three tokens.", fail_after=3),
     "mock-flaky": Script("Fails the first two attempts of each step.", fail_attempts=2),
     "mock-stall": Script("Says three tokens, then nothing more.", stall_after=3),
+    "mock-persona": Script(
+        "Answers with the first line of its agent's persona.", shows_persona=True
+    ),
 }
 
 
@@ -69,7 +74,7 @@ class MockProvider:
         if prompt.attempt <= script.fail_attempts:
             raise ModelError(f"The model {model} failed attempt {prompt.attempt} on purpose.")
         said = 0
-        for number, token in enumerate(_tokens(script, prompt.text)):
+        for number, token in enumerate(_tokens(script, prompt)):
             if number == prompt.max_output_tokens:
                 finish_reason = "length"
                 break
@@ -85,20 +90,27 @@ class MockProvider:
             said += 1
         else:
             finish_reason = "stop"
-        usage = Usage(input_tokens=len(prompt.text.split()), output_tokens=said)
+        given = len(prompt.system.split()) + len(prompt.text.split())
+        usage = Usage(input_tokens=given, output_tokens=said)
         yield Report(usage, finish_reason)
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""
 
 
-def _tokens(script: Script, text: str) -> Iterator[str]:
+def _tokens(script: Script, prompt: Prompt) -> Iterator[str]:
+    if script.shows_persona:
+        return iter((_first_line(prompt.system) or "(no persona)",))
     if script.token_bytes is not None:
         return itertools.repeat("x" * script.token_bytes, script.tokens or 1)
     if script.tokens is not None:
         words = itertools.islice(itertools.cycle(_SENTENCE.split(" ")), script.tokens)
         return (f" {word}" if number else word for number, word in enumerate(words))
-    return _sentences(text)
+    return _sentences(prompt.text)
+
+
+def _first_line(text: str) -> str:
+    return next((line for line in text.splitlines() if line.strip()), "")
 
 
 def _sentences(text: str) -> Iterator[str]:

@@ -117,9 +117,10 @@ class OpenAIProvider:
         await self._client.close()
 
     def _body(self, model: str, prompt: Prompt) -> dict[str, object]:
+        told = [{"role": "system", "content": prompt.system}] if prompt.system else []
         body: dict[str, object] = {
             "model": model,
-            "messages": [{"role": "user", "content": prompt.text}],
+            "messages": [*told, {"role": "user", "content": prompt.text}],
             "stream": True,
             "stream_options": {"include_usage": True},
         }

@@ -54,9 +54,11 @@ from services.execution.domain.limits import (
 )
 from services.execution.domain.models import (
     Agent,
+    AgentSnapshot,
     Choice,
     Model,
     Wish,
+    system,
 )
 from services.execution.domain.orders import (
     DEFAULT_PRIORITY,
@@ -127,6 +129,7 @@ __all__ = (
     "WAITING_KINDS",
     "Admission",
     "Agent",
+    "AgentSnapshot",
     "Asked",
     "Breaker",
     "Choice",
@@ -184,6 +187,7 @@ __all__ = (
     "same_request",
     "spent",
     "succeed",
+    "system",
     "take_over",
     "tally",
     "timed_out",

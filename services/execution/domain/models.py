@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.execution.domain.spend import Price
 
@@ -16,8 +16,23 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentSnapshot:
+    """What is noted with a run of the agent it used."""
+
+    name: str = ""
+    etag: str = ""
+    """Of its definition."""
+    persona_version: int = 0
+    """The number of the version of its persona; 0 when it had none."""
+    persona_alias: str = ""
+    """What that version was found by; empty when it was not by an alias."""
+    tools: tuple[str, ...] = ()
+    mcp_servers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent that can run."""
+    """An agent as it is now, with one version of its persona."""
 
     id: str
     ai_provider: str = ""
@@ -26,6 +41,17 @@ class Agent:
     """Its model; empty leaves the choice to the settings."""
     fallbacks: tuple[Wish, ...] = ()
     """What is asked in this order when its model fails before it said anything."""
+    system: str = ""
+    """What models are told of who they are and how they work; empty for nothing."""
+    snapshot: AgentSnapshot = field(default_factory=AgentSnapshot)
+
+
+def system(persona: str, instructions: str) -> str:
+    """Put together what models are told: who they are, a blank line, how they work.
+
+    Either may be empty, or nothing but white space.
+    """
+    return "\n\n".join(text.strip("\r\n") for text in (persona, instructions) if text.strip())
 
 
 @dataclass(frozen=True, slots=True)

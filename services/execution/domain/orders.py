@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from services.execution.domain.models import Choice, Wish
+from services.execution.domain.models import AgentSnapshot, Choice, Wish
 
 DEFAULT_PRIORITY = 3
 """Of 1 to 5, 1 the most urgent."""
@@ -34,6 +34,8 @@ class Asked:
     max_cost: int | None = None
     """Nano-dollars."""
     fallbacks: tuple[Wish, ...] = ()
+    persona_version: str = ""
+    """A number, `latest`, `first` or an alias."""
 
     def content(self) -> dict[str, Any]:
         """Gather what was given, for telling a repetition from another request."""
@@ -58,6 +60,10 @@ class Order:
     max_output_tokens: int | None = None
     max_cost: int | None = None
     """Nano-dollars."""
+    agent: AgentSnapshot | None = None
+    """What it uses of the agent; None when the release that accepted it did not note it."""
+    system: str = ""
+    """What models are told before the input. Not known where the input is not, as in lists."""
 
     @property
     def ai_provider(self) -> str:

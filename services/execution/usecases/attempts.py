@@ -112,7 +112,8 @@ class Attempt:
         limit = asyncio.timeout_at(deadline)
         try:
             async with limit:
-                prompt = Prompt(self._order.input, step, attempt, self._meter.allowance)
+                order, allowance = self._order, self._meter.allowance
+                prompt = Prompt(order.input, step, attempt, allowance, order.system)
                 await self._call(prompt)
             self._whole = True
             self._meter.close(cut=self._finish_reason == _LENGTH)

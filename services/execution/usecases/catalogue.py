@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -87,29 +88,33 @@ class Catalogue:
 
         The request's choice comes before the agent's, the agent's before that of the settings, and
         that before the first provider. Whoever chooses the model chooses its fallbacks, unless the
-        request names some.
+        request names some. What is wrong with the agent's own choice is said of `agent_id`.
 
         Raises:
             DomainError: PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, MODEL_NOT_FOUND.
         """
-        preference = self._preference
+        preference, of_agent = self._preference, Wish(agent.ai_provider, agent.model)
         levels = [
             (wish, ()),
-            (Wish(agent.ai_provider, agent.model), agent.fallbacks),
+            (of_agent, agent.fallbacks),
             (preference.wish, preference.fallbacks),
         ]
         chosen, following = next(
             (level for level in levels if level[0] != Wish()), (Wish(), preference.fallbacks)
         )
+        by_agent = chosen is of_agent
         if chosen.ai_provider and not chosen.model:
             # Whoever names a provider alone gets the model that was chosen for it elsewhere.
             same = (one.model for one, _ in levels if one.ai_provider == chosen.ai_provider)
             chosen = Wish(chosen.ai_provider, next((model for model in same if model), ""))
-        others = (
-            self._found(one, f"fallbacks[{number}].")
-            for number, one in enumerate(fallbacks or following)
-        )
-        return self._found(chosen), *others
+        with _blamed_on(agent, by_agent):
+            first = self._found(chosen)
+        with _blamed_on(agent, by_agent and not fallbacks):
+            others = [
+                self._found(one, f"fallbacks[{number}].")
+                for number, one in enumerate(fallbacks or following)
+            ]
+        return first, *others
 
     def _found(self, wish: Wish, at: str = "") -> Choice:
         """Look the model up that a wish names, or leaves open.
@@ -168,6 +173,23 @@ class Catalogue:
             violations=[Violation(field_name, description)],
             resources=[Resource("provider", name)],
         )
+
+
+@contextmanager
+def _blamed_on(agent: Agent, is_its_choice: bool) -> Iterator[None]:
+    """Say of `agent_id` what is wrong with what the agent chooses: the caller named nothing else."""
+    try:
+        yield
+    except DomainError as error:
+        if not is_its_choice:
+            raise
+        description = f"the agent {agent.id} cannot run as it is: {error.message}"
+        raise DomainError(
+            error.reason,
+            f"agent_id: {description}",
+            violations=[Violation("agent_id", description)],
+            resources=error.resources,
+        ) from None
 
 
 def _others(model: str, ids: Iterable[str]) -> str:

@@ -22,8 +22,9 @@ from services.execution.ports import (
 )
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.channels import events_channel, stop_channel, work_item
-from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
+from services.kit.errors import DomainError, Reason, Resource, invalid
 
+_DEFAULT_AGENT = "default"
 _CANCEL_TRIES = 200
 _DELETE_TRIES = 10
 _START_TRIES = 10
@@ -86,7 +87,8 @@ class ExecutionService:
         """Store a run and queue it; a repeated request_id answers the run it started before.
 
         Raises:
-            DomainError: INVALID_REQUEST, FEATURE_UNAVAILABLE, AGENT_NOT_FOUND, MODEL_NOT_FOUND,
+            DomainError: INVALID_REQUEST, FEATURE_UNAVAILABLE, AGENT_NOT_FOUND,
+                PERSONA_VERSION_NOT_FOUND, SERVICE_UNAVAILABLE, MODEL_NOT_FOUND,
                 PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, REQUEST_ID_REUSED,
                 QUEUE_FULL.
         """
@@ -123,15 +125,8 @@ class ExecutionService:
                 raise domain.unavailable_feature(
                     name, f"{what} are not available yet; leave it empty"
                 )
-        agent_id = asked.agent_id or "default"
-        agent = await self._agents.get(org, agent_id)
-        if agent is None:
-            raise DomainError(
-                Reason.REASON_AGENT_NOT_FOUND,
-                f"agent_id: no agent has the id {agent_id}.",
-                violations=[Violation("agent_id", f"no agent has the id {agent_id}")],
-                resources=[Resource("agent", agent_id)],
-            )
+        agent_id = asked.agent_id or _DEFAULT_AGENT
+        agent = await self._agents.get(org, agent_id, asked.persona_version)
         terms = self._terms
         timeout = _within("timeout", asked.timeout_ms, terms.timeout_ms, terms.most_timeout_ms, _ms)
         tokens = _within(
@@ -160,6 +155,8 @@ class ExecutionService:
             priority=asked.priority or domain.DEFAULT_PRIORITY,
             max_output_tokens=tokens,
             max_cost=cost,
+            agent=agent.snapshot,
+            system=agent.system,
         )
 
     async def get(self, org: str, execution_id: str) -> Execution:

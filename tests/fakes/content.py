@@ -1,0 +1,160 @@
+"""A content service that knows the agents a test gives it, as far as execution asks.
+
+    async with FakeContent(Catalogue([Agent(id="writer", model="mock-slow")])) as content:
+        ...  # CONDUCTOR_PEERS says {"content": content.target}
+
+Every organisation has the same agents, and the agent `default`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from google.protobuf.message import Message
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_status import rpc_status
+
+from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest, ListAuditRecordsResponse
+from conductor.content.v1.agent_pb2 import Agent
+from conductor.content.v1.agent_service_pb2 import ResolveAgentRequest, ResolveAgentResponse
+from services.kit.errors import DomainError, Reason, Resource, to_status
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+AWAY = {"content": "ipv4:127.0.0.1:1"}
+"""What CONDUCTOR_PEERS says in tests that need no agents: nobody answers there."""
+
+AGENTS = "conductor.content.v1.AgentService"
+AUDIT = "conductor.audit.v1.AuditService"
+HEALTH = "grpc.health.v1.Health"
+
+
+@dataclass
+class Persona:
+    """The texts of a persona, the first version first, and the numbers its aliases stand for."""
+
+    texts: list[str]
+    aliases: dict[str, int] = field(default_factory=dict)
+
+    def version(self, reference: str) -> tuple[int, str]:
+        """The number and the alias of a version; 0 when there is none like that."""
+        alias = reference if reference in self.aliases else ""
+        if not reference and "production" in self.aliases:
+            alias = "production"
+        if alias:
+            return self.aliases[alias], alias
+        latest = len(self.texts)
+        if reference.isdigit():
+            number = int(reference)
+        else:
+            number = {"": latest, "latest": latest, "first": 1}.get(reference, 0)
+        return (number if number <= latest else 0), ""
+
+
+class Catalogue:
+    """The agents of a fake, and how it answers. Tests change it as they like."""
+
+    def __init__(
+        self, agents: Iterable[Agent] = (), personas: Mapping[str, Persona] | None = None
+    ) -> None:
+        self.agents = {one.id: one for one in (Agent(id="default", name="Default"), *agents)}
+        self.personas = dict(personas or {})
+        self.requests: list[ResolveAgentRequest] = []
+        self.trouble: DomainError | None = None
+        """What every question ends with."""
+        self.answering = asyncio.Event()
+        """Cleared, questions wait."""
+        self.answering.set()
+
+    async def resolve(self, request: ResolveAgentRequest) -> ResolveAgentResponse:
+        """Answer as ResolveAgent does."""
+        self.requests.append(request)
+        await self.answering.wait()
+        if self.trouble is not None:
+            raise self.trouble
+        agent = self.agents.get(request.agent_id)
+        if agent is None:
+            raise DomainError(
+                Reason.REASON_AGENT_NOT_FOUND,
+                f"No agent has the id {request.agent_id}.",
+                resources=[Resource("agent", request.agent_id)],
+                metadata={"suggestions": ",".join(self.agents)},
+            )
+        answer = ResolveAgentResponse(agent=agent)
+        persona = self.personas.get(agent.id)
+        reference = request.persona_version
+        number, alias = (0, "") if persona is None else persona.version(reference)
+        if number == 0 and (persona is not None or reference):
+            raise DomainError(
+                Reason.REASON_PERSONA_VERSION_NOT_FOUND,
+                f"The persona of {agent.id} has no version {reference}.",
+                resources=[Resource("persona_version", f"{agent.id}/{reference}")],
+            )
+        if persona is not None:
+            answer.persona_version = number
+            answer.persona_alias = alias
+            answer.persona_content = persona.texts[number - 1]
+        return answer
+
+
+class FakeContent:
+    """A catalogue behind a real server, which has no audit records and is well."""
+
+    def __init__(self, catalogue: Catalogue | None = None) -> None:
+        self.catalogue = catalogue or Catalogue()
+        self.port = 0
+        self._server = grpc.aio.server()
+
+    @property
+    def target(self) -> str:
+        """What CONDUCTOR_PEERS says of it."""
+        return f"ipv4:127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        self._server.add_generic_rpc_handlers(
+            (
+                _answers(AGENTS, "ResolveAgent", self._resolve, ResolveAgentRequest),
+                _answers(AUDIT, "ListAuditRecords", _no_records, ListAuditRecordsRequest),
+                _answers(HEALTH, "Check", _is_well, HealthCheckRequest),
+            )
+        )
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._server.stop(None)
+
+    async def _resolve(
+        self, request: ResolveAgentRequest, context: Context
+    ) -> ResolveAgentResponse:
+        try:
+            return await self.catalogue.resolve(request)
+        except DomainError as error:
+            await context.abort_with_status(rpc_status.to_status(to_status(error)))
+            raise
+
+
+async def _no_records(request: ListAuditRecordsRequest, _: Context) -> ListAuditRecordsResponse:
+    return ListAuditRecordsResponse()
+
+
+async def _is_well(request: Message, _: Context) -> Any:
+    return HealthCheckResponse(status=HealthCheckResponse.SERVING)
+
+
+def _answers(service: str, method: str, answer: Any, request: type[Message]) -> Any:
+    handler: Any = grpc.unary_unary_rpc_method_handler(
+        answer, request.FromString, lambda message: message.SerializeToString()
+    )
+    return grpc.method_handlers_generic_handler(service, {method: handler})
