@@ -5,8 +5,9 @@
             if event.HasField("on_llm_new_token"):
                 print(event.on_llm_new_token.chunk, end="")
 
-Requests and answers are the generated messages of `conductor.execution.v1`. What the client adds:
-plain arguments, errors with a reason, and streams that go on where they were cut.
+Requests and answers are the generated messages of `conductor.execution.v1` and, for the nouns
+`agents`, `personas`, `screenplays`, `templates` and `archives`, of `conductor.content.v1`. What the
+client adds: plain arguments, errors with a reason, and streams that go on where they were cut.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from copy import deepcopy
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import Final, Self, TypeAlias, TypedDict, Unpack
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -32,45 +32,34 @@ from conductor.auth.v1 import access_pb2
 from conductor.auth.v1 import key_service_pb2 as keys_pb
 from conductor.auth.v1.key_pb2 import Key
 from conductor.auth.v1.key_service_pb2_grpc import KeyServiceStub
+from conductor.content.v1.system_service_pb2 import ValidateSystemRequest, ValidateSystemResponse
+from conductor.content.v1.system_service_pb2_grpc import SystemServiceStub
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from conductor.execution.v1.model_pb2 import Model, ModelChoice
+from conductor_ai.content.agents import Agents
+from conductor_ai.content.archives import Archives
+from conductor_ai.content.personas import Personas
+from conductor_ai.content.screenplays import Screenplays
+from conductor_ai.content.templates import Templates
 from conductor_ai.errors import ConductorError
+from conductor_ai.transport import LONGEST_PAUSE, Transport
 
 __all__ = ["Client", "ConductorError", "RunOptions", "is_terminal"]
 
 DEFAULT_ADDRESS: Final = "localhost:8080"
 
-_MAX_MESSAGE: Final = 16 * 1024 * 1024
 _SILENCE: Final = 45.0
 """Seconds without an event or a heartbeat, which come every 15, after which a stream is dead."""
 _FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 2.0
 _CUT: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
-_LOOPBACK: Final = ("localhost", "127.", "[::1]")
 
-_Metadata: TypeAlias = tuple[tuple[str, str], ...]
 _Stream: TypeAlias = (
     grpc.aio.UnaryStreamCall[pb.WatchExecutionRequest, pb.WatchExecutionResponse]
     | grpc.aio.UnaryStreamCall[pb.StartExecutionRequest, pb.WatchExecutionResponse]
 )
-
-
-class _Listing(Protocol):
-    page_token: str
-
-
-class _Page(Protocol):
-    next_page_token: str
-
-
-Q = TypeVar("Q")
-A = TypeVar("A")
-T = TypeVar("T")
-L = TypeVar("L", bound=_Listing)
-P = TypeVar("P", bound=_Page)
 
 
 class RunOptions(TypedDict, total=False):
@@ -115,18 +104,25 @@ class Client:
         api_key: the key to show; needed where the mesh authenticates its callers.
         patience: seconds a stream that was cut keeps trying to go on before it raises.
 
-    Every method raises ConductorError when the mesh answers with an error.
+    Its nouns are `agents`, `personas`, `screenplays`, `templates` and `archives`. Every method raises
+    ConductorError when the mesh answers with an error.
     """
 
     def __init__(
         self, address: str = DEFAULT_ADDRESS, *, api_key: str = "", patience: float = 60.0
     ) -> None:
-        self._metadata = _metadata(api_key)
-        self._channel = _channel(address)
-        self._stub = ExecutionServiceStub(self._channel)
-        self._keys = KeyServiceStub(self._channel)
-        self._audit = AuditServiceStub(self._channel)
+        self._transport = Transport(address, api_key)
+        channel = self._transport.channel
+        self._stub = ExecutionServiceStub(channel)
+        self._keys = KeyServiceStub(channel)
+        self._audit = AuditServiceStub(channel)
+        self._system = SystemServiceStub(channel)
         self._patience = patience
+        self.agents = Agents(self._transport)
+        self.templates = Templates(self._transport)
+        self.personas = Personas(self._transport)
+        self.screenplays = Screenplays(self._transport)
+        self.archives = Archives(self._transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -141,11 +137,11 @@ class Client:
 
     async def close(self) -> None:
         """Close the connection. Runs go on."""
-        await self._channel.close()
+        await self._transport.channel.close()
 
     async def start(self, text: str, **options: Unpack[RunOptions]) -> Execution:
         """Start a run; answers once it is stored, from when on nothing loses it."""
-        return await self._answer(self._stub.StartExecution, _request(text, options))
+        return await self._transport.answer(self._stub.StartExecution, _request(text, options))
 
     async def run(
         self, text: str, **options: Unpack[RunOptions]
@@ -156,7 +152,7 @@ class Client:
         """
         # With an id of its own, a start whose answer was lost can be sent again.
         options.setdefault("request_id", f"client-{uuid.uuid4()}")
-        follower = _Follower(self._stub, self._channel, self._metadata, self._patience)
+        follower = _Follower(self._stub, self._transport, self._patience)
         async with aclosing(follower.follow(start=_request(text, options))) as events:
             async for event in events:
                 yield event
@@ -168,7 +164,7 @@ class Client:
 
         A cut stream is taken up again where it ended.
         """
-        follower = _Follower(self._stub, self._channel, self._metadata, self._patience)
+        follower = _Follower(self._stub, self._transport, self._patience)
         follower.execution_id, follower.sequence = execution_id, after_sequence
         async with aclosing(follower.follow()) as events:
             async for event in events:
@@ -177,28 +173,34 @@ class Client:
     async def get(self, execution_id: str) -> Execution:
         """Get a run, with its input and its answer."""
         request = pb.GetExecutionRequest(execution_id=execution_id)
-        return await self._answer(self._stub.GetExecution, request)
+        return await self._transport.answer(self._stub.GetExecution, request)
 
     def list(
         self, filters: pb.ListExecutionsRequest | None = None
     ) -> AsyncGenerator[Execution, None]:
         """List runs, newest first, page after page; `filters` are those of ListExecutions."""
         asked = pb.ListExecutionsRequest() if filters is None else filters
-        return self._listed(self._stub.ListExecutions, asked, lambda page: page.executions)
+        return self._transport.listed(
+            self._stub.ListExecutions, asked, lambda page: page.executions
+        )
 
     async def cancel(self, execution_id: str) -> Execution:
         """Cancel a run; its terminal event is stored when this answers."""
         request = pb.CancelExecutionRequest(execution_id=execution_id)
-        return await self._answer(self._stub.CancelExecution, request)
+        return await self._transport.answer(self._stub.CancelExecution, request)
 
     async def delete(self, execution_id: str) -> None:
         """Delete a finished run and its events."""
         request = pb.DeleteExecutionRequest(execution_id=execution_id)
-        await self._answer(self._stub.DeleteExecution, request)
+        await self._transport.answer(self._stub.DeleteExecution, request)
+
+    async def validate(self) -> ValidateSystemResponse:
+        """Check settings, stores, services, agents and templates."""
+        return await self._transport.answer(self._system.ValidateSystem, ValidateSystemRequest())
 
     async def models(self) -> tuple[Model, ...]:
         """Ask which models there are, in the order of their ids."""
-        answer = await self._answer(self._stub.ListModels, pb.ListModelsRequest())
+        answer = await self._transport.answer(self._stub.ListModels, pb.ListModelsRequest())
         return tuple(answer.models)
 
     async def create_key(
@@ -213,45 +215,27 @@ class Client:
         key = Key(name=name, scopes=scopes, org_id=org_id)
         if expires is not None:
             key.expire_time.CopyFrom(_timestamp(expires))
-        return await self._answer(self._keys.CreateKey, keys_pb.CreateKeyRequest(key=key))
+        return await self._transport.answer(self._keys.CreateKey, keys_pb.CreateKeyRequest(key=key))
 
     def list_keys(self, org_id: str = "") -> AsyncGenerator[Key, None]:
         """List keys, newest first, page after page; `-` is every organisation, for operators."""
         asked = keys_pb.ListKeysRequest(org_id=org_id)
-        return self._listed(self._keys.ListKeys, asked, lambda page: page.keys)
+        return self._transport.listed(self._keys.ListKeys, asked, lambda page: page.keys)
 
     async def revoke_key(self, key_id: str) -> Key:
         """Revoke a key for good."""
-        return await self._answer(self._keys.RevokeKey, keys_pb.RevokeKeyRequest(key_id=key_id))
+        return await self._transport.answer(
+            self._keys.RevokeKey, keys_pb.RevokeKeyRequest(key_id=key_id)
+        )
 
     def audit_records(
         self, filters: ListAuditRecordsRequest | None = None
     ) -> AsyncGenerator[AuditRecord, None]:
         """List audit records, newest first; `filters` are those of ListAuditRecords."""
         asked = ListAuditRecordsRequest() if filters is None else filters
-        return self._listed(self._audit.ListAuditRecords, asked, lambda page: page.audit_records)
-
-    async def _answer(self, rpc: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
-        try:
-            return await rpc(request, metadata=self._metadata)
-        except grpc.aio.AioRpcError as error:
-            raise ConductorError.decode(error) from None
-
-    async def _listed(
-        self,
-        rpc: grpc.aio.UnaryUnaryMultiCallable[L, P],
-        filters: L,
-        rows: Callable[[P], Iterable[T]],
-    ) -> AsyncGenerator[T, None]:
-        """Yield the rows of one page after another."""
-        request = deepcopy(filters)
-        while True:
-            page = await self._answer(rpc, request)
-            for row in rows(page):
-                yield row
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        return self._transport.listed(
+            self._audit.ListAuditRecords, asked, lambda page: page.audit_records
+        )
 
 
 def is_terminal(event: ExecutionEvent) -> bool:
@@ -265,13 +249,12 @@ class _Follower:
     def __init__(
         self,
         stub: ExecutionServiceStub,
-        channel: grpc.aio.Channel,
-        metadata: _Metadata,
+        transport: Transport,
         patience: float,
     ) -> None:
         self._stub = stub
-        self._channel = channel
-        self._metadata = metadata
+        self._channel = transport.channel
+        self._metadata = transport.metadata
         self._patience = patience
         self.execution_id = ""
         self.sequence = 0
@@ -303,7 +286,7 @@ class _Follower:
             if time.monotonic() - cut_since > self._patience:
                 raise failure
             await asyncio.sleep(pause if wish is None else wish)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _stream(
         self, start: pb.StartExecutionRequest | None
@@ -389,29 +372,3 @@ def _timestamp(time: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(time)
     return stamp
-
-
-def _metadata(api_key: str) -> _Metadata:
-    key = api_key.strip()
-    if not (key.isascii() and key.isprintable()):
-        # It is a secret, so it is not repeated.
-        raise ValueError("the API key holds characters that cannot be sent, such as a line break")
-    return (("x-api-key", key),) if key else ()
-
-
-def _channel(address: str) -> grpc.aio.Channel:
-    scheme, _, rest = address.rpartition("://")
-    target = rest.rstrip("/")
-    if scheme not in ("", "http", "https") or not target:
-        raise ValueError(f"{address!r} is not an address; write host:port, or https://host:port")
-    options: list[tuple[str, int]] = [
-        ("grpc.max_receive_message_length", _MAX_MESSAGE),
-        ("grpc.max_reconnect_backoff_ms", int(_LONGEST_PAUSE * 1000)),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
-    ]
-    if target.startswith(_LOOPBACK):
-        options.append(("grpc.enable_http_proxy", 0))
-    if scheme == "https":
-        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
-    return grpc.aio.insecure_channel(target, options=options)

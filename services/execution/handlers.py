@@ -134,7 +134,7 @@ class ExecutionHandlers(ExecutionServiceServicer):
             )
             for model, choice in self._catalogue.models
         ]
-        return pb.ListModelsResponse(models=models)
+        return pb.ListModelsResponse(models=models, open_providers=self._catalogue.open_providers)
 
     async def _watch(
         self, execution_id: str, after: int

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 _LOG = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 async def ended(task: asyncio.Task[Any]) -> None:
@@ -15,3 +19,18 @@ async def ended(task: asyncio.Task[Any]) -> None:
     await asyncio.wait([task])
     if not task.cancelled() and (error := task.exception()) is not None:
         _LOG.error("the task %s failed", task.get_name(), exc_info=error)
+
+
+async def threaded(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do work that blocks in a thread.
+
+    Who is cancelled meanwhile goes on once the thread has ended, so that nothing is taken from under it.
+    """
+    task = asyncio.create_task(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # nobody asks any more
+        raise

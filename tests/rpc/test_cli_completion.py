@@ -29,6 +29,8 @@ async def complete(terminal: Terminal, line: str) -> list[str]:
         ("conductor keys create ci --scope ad", ["admin"]),
         ("conductor audit ", ["list"]),
         ("conductor audit list --rpc Ca", ["CancelExecution"]),
+        ("conductor audit list --rpc SetP", ["SetPersonaAlias"]),
+        ("conductor screenplays list --order c", ["created", "changed"]),
         ("conductor run --max-", ["--max-output-tokens", "--max-cost"]),
     ],
 )

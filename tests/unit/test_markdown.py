@@ -84,6 +84,10 @@ def found(text: str) -> list[tuple[str, int, int]]:
         ("# A\n\n```\n### no\n```\n\n    ### no\n\n<div>\n### no\n</div>", []),
         ("# A\n> ### B", [("heading-level-jump", 2, 3)]),
         ("# A\n#B\n\\### C", []),
+        ("- a\n\n     ## A", [("heading-level-jump", 3, 6)]),
+        ("-\n\n     ## A", []),
+        ("a\n1. ```", [("unclosed-fence", 2, 4)]),
+        ("a\n2. ```", []),
         # Links.
         ("[a](", [("malformed-link", 1, 1)]),
         ("so [a] (b)", [("malformed-link", 1, 4)]),
@@ -91,6 +95,7 @@ def found(text: str) -> list[tuple[str, int, int]]:
         ("[a](b c)", [("malformed-link", 1, 1)]),
         ("[a](b) and [c](d e)", [("malformed-link", 1, 12)]),
         ("[a [b](c) d](e)", [("malformed-link", 1, 1)]),
+        ("[a [b](c) d] [](e)", [("empty-link-text", 1, 14)]),
         ("[](b)", [("empty-link-text", 1, 1)]),
         ("[a]()", [("empty-link-target", 1, 1)]),
         ("é𝄞 [ ]( <> )", [("empty-link-target", 1, 4), ("empty-link-text", 1, 4)]),

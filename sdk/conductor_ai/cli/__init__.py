@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
-from typer.main import get_command
+from typer.main import get_command, get_group
 
-from conductor_ai.cli import audit, executions, keys, models, run
+from conductor_ai.cli import run, validate
 from conductor_ai.cli.exits import Exit
 from conductor_ai.cli.output import tell
 
@@ -24,21 +25,43 @@ __all__ = ["app", "main"]
 
 _COMMANDS = "conductor_ai.commands"
 _DISTRIBUTION = "conductor-mesh"
+_GROUPS = frozenset(
+    {
+        "agents",
+        "audit",
+        "backup",
+        "executions",
+        "keys",
+        "migrate",
+        "models",
+        "personas",
+        "screenplays",
+    }
+)
+"""The groups of commands, each a module of its name."""
 
 
 class _Commands(TyperGroup):
-    """The commands here, and those that installed packages add; a package is loaded when used."""
+    """The commands here, and those that installed packages add; each is loaded when used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_added()})
+        return sorted({*super().list_commands(ctx), *_GROUPS, *_added()})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in _GROUPS:
+            return get_group(import_module(f"conductor_ai.cli.{cmd_name}").group)
         own = super().get_command(ctx, cmd_name)
         if own is not None or cmd_name not in _added():
             return own
         one = typer.Typer(add_completion=False)
         one.command(name=cmd_name)(_added()[cmd_name].load())
         return get_command(one)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.list_commands(ctx):
+            # What may have been meant is looked for among what is loaded.
+            self.commands.update({name: self.get_command(ctx, name) for name in _GROUPS})
+        return super().resolve_command(ctx, args)
 
 
 def _added() -> dict[str, EntryPoint]:
@@ -53,10 +76,7 @@ app = typer.Typer(
     help="Run AI agents durably, and follow what they do.",
 )
 app.command()(run.run)
-app.add_typer(executions.group)
-app.add_typer(keys.group)
-app.add_typer(models.group)
-app.add_typer(audit.group)
+app.command()(validate.validate)
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,6 +10,13 @@ import typer
 from conductor.audit.v1.audit_record_pb2 import AuditRecord
 from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
 from conductor.auth.v1 import key_service_pb2
+from conductor.content.v1 import (
+    agent_service_pb2,
+    archive_service_pb2,
+    persona_service_pb2,
+    screenplay_service_pb2,
+    template_service_pb2,
+)
 from conductor.execution.v1 import execution_service_pb2
 from conductor.gateway.v1 import gateway_service_pb2
 from conductor_ai.cli import listing, times
@@ -27,7 +34,16 @@ _NO_SIDE_EFFECTS = 1
 
 def _rpcs() -> dict[str, str]:
     """Name the rpcs that leave records, in full by their own name."""
-    files = (execution_service_pb2, gateway_service_pb2, key_service_pb2)
+    files = (
+        execution_service_pb2,
+        gateway_service_pb2,
+        key_service_pb2,
+        agent_service_pb2,
+        persona_service_pb2,
+        screenplay_service_pb2,
+        template_service_pb2,
+        archive_service_pb2,
+    )
     services = [one for file in files for one in file.DESCRIPTOR.services_by_name.values()]
     return {
         method.name: f"{service.full_name}/{method.name}"

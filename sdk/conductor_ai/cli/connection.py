@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Annotated, Any, NoReturn, TypeAlias
 
 import typer
@@ -64,6 +64,33 @@ def call(address: str, api_key: str, work: Work) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = Exit.BROKEN_PIPE
     raise typer.Exit(status)
+
+
+def call_each(
+    ids: Sequence[str],
+    work: Callable[[Client, str], Awaitable[None]],
+    address: str,
+    api_key: str,
+) -> NoReturn:
+    """Do the same with several things; the exit status is that of the first that failed."""
+
+    async def all_of_them(client: Client) -> Exit:
+        status = Exit.SUCCEEDED
+        waiting = list(dict.fromkeys(ids))
+        while waiting:
+            id_ = waiting.pop(0)
+            try:
+                await work(client, id_)
+                sys.stdout.flush()
+            except ConductorError as error:
+                failed = explain(error, address, id_)
+                status = status or failed
+                if failed is Exit.UNREACHABLE and waiting:
+                    tell(f"not tried: {' '.join(waiting)}")
+                    break
+        return status
+
+    call(address, api_key, all_of_them)
 
 
 async def _call(address: str, api_key: str, work: Work) -> Exit:

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from conductor.execution.v1.execution_pb2 import AgentSnapshot, Execution
 from conductor.execution.v1.model_pb2 import ModelChoice
-from conductor_ai.cli import times
+from conductor_ai.cli import facts, times
 from conductor_ai.cli.listing import state_name, took
-from conductor_ai.cli.output import harmless, one_line
-from conductor_ai.cli.tables import STATE_STYLES
 from conductor_ai.cli.usage import cost, dollars, tokens, unreported
-
-_LABEL = 16
 
 
 def show(execution: Execution) -> None:
     """Print what is known of a run: a line for each fact, then what went in and what came out."""
-    facts = [
-        (label, one_line(fact)) for label, fact in _facts(execution, datetime.now(UTC)) if fact
-    ]
-    if sys.stdout.isatty():
-        _draw(facts)
-    else:
-        for label, fact in facts:
-            print(f"{label:<{_LABEL}}{fact}")
-    for label, text in (("input", execution.input), ("result", execution.result)):
-        if text:
-            print(f"\n{label}:")
-            print((harmless(text) if sys.stdout.isatty() else text).removesuffix("\n"))
+    facts.show(_facts(execution, datetime.now(UTC)))
+    facts.text("input", execution.input)
+    facts.text("result", execution.result)
 
 
 def _facts(execution: Execution, now: datetime) -> Iterator[tuple[str, str]]:
@@ -78,14 +62,10 @@ def _persona(agent: AgentSnapshot) -> str:
 
 
 def _times(execution: Execution, now: datetime) -> Iterator[tuple[str, str]]:
-    yield "created", _when(execution.create_time, now)
-    yield "started", _when(execution.start_time, now)
-    yield "ended", _when(execution.end_time, now)
+    yield "created", facts.when(execution.create_time, now)
+    yield "started", facts.when(execution.start_time, now)
+    yield "ended", facts.when(execution.end_time, now)
     yield "took", took(execution, now)
-
-
-def _when(stamp: Timestamp, now: datetime) -> str:
-    return f"{times.moment(stamp)} ({times.age(stamp, now)} ago)" if stamp.seconds else ""
 
 
 def _limits(execution: Execution) -> Iterator[tuple[str, str]]:
@@ -104,14 +84,3 @@ def _choice(choice: ModelChoice) -> str:
 def _model(provider: str, model: str) -> str:
     """Name a model the way `--fallback` takes it."""
     return f"{provider}/{model}" if provider or "/" in model else model
-
-
-def _draw(facts: list[tuple[str, str]]) -> None:
-    from rich.console import Console  # noqa: PLC0415  # see tables.py
-    from rich.text import Text  # noqa: PLC0415
-
-    console = Console(file=sys.stdout)
-    for label, fact in facts:
-        style = STATE_STYLES.get(fact, "") if label == "state" else ""
-        text = Text.assemble((f"{label:<{_LABEL}}", "dim"), (fact, style))
-        console.print(text, soft_wrap=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -13,11 +11,12 @@ import typer
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2 import ListExecutionsRequest
 from conductor_ai.cli import details, following, listing, times
-from conductor_ai.cli.connection import Address, ApiKey, call
-from conductor_ai.cli.exits import Exit, explain, refuse
-from conductor_ai.cli.output import AsJson, json_line, tell
+from conductor_ai.cli.asking import confirm
+from conductor_ai.cli.connection import Address, ApiKey, call, call_each
+from conductor_ai.cli.exits import Exit
+from conductor_ai.cli.output import AsJson, json_line
 from conductor_ai.cli.printers import printer_for
-from conductor_ai.client import Client, ConductorError
+from conductor_ai.client import Client
 
 group = typer.Typer(name="executions", no_args_is_help=True, help="See runs and steer them.")
 
@@ -130,7 +129,7 @@ def cancel(ids: Ids, as_json: AsJson = False, address: Address = "", api_key: Ap
         execution = await client.cancel(execution_id)
         print(json_line(execution) if as_json else f"{execution_id} cancelled")
 
-    _each(ids, one, address, api_key)
+    call_each(ids, one, address, api_key)
 
 
 @group.command()
@@ -145,46 +144,16 @@ def delete(
 ) -> None:
     """Delete finished runs and their events, for good."""
     if not yes:
-        _confirm(ids)
+        what = ids[0] if len(ids) == 1 else f"{len(ids)} executions"
+        confirm(
+            f"Delete {what} for good?",
+            unasked="deleting is for good",
+            declined="nothing was deleted",
+        )
 
     async def one(client: Client, execution_id: str) -> None:
         await client.delete(execution_id)
         gone = Execution(id=execution_id)
         print(json_line(gone) if as_json else f"{execution_id} deleted")
 
-    _each(ids, one, address, api_key)
-
-
-def _each(
-    ids: list[str], work: Callable[[Client, str], Awaitable[None]], address: str, api_key: str
-) -> None:
-    """Do the same with several runs; the exit status is that of the first that failed."""
-
-    async def all_of_them(client: Client) -> Exit:
-        status = Exit.SUCCEEDED
-        waiting = list(dict.fromkeys(ids))
-        while waiting:
-            execution_id = waiting.pop(0)
-            try:
-                await work(client, execution_id)
-                sys.stdout.flush()
-            except ConductorError as error:
-                failed = explain(error, address, execution_id)
-                status = status or failed
-                if failed is Exit.UNREACHABLE and waiting:
-                    tell(f"not tried: {' '.join(waiting)}")
-                    break
-        return status
-
-    call(address, api_key, all_of_them)
-
-
-def _confirm(ids: list[str]) -> None:
-    if sys.stdin is None or not sys.stdin.isatty():
-        refuse("deleting is for good, and nobody can be asked at stdin: say --yes")
-    what = ids[0] if len(ids) == 1 else f"{len(ids)} executions"
-    sys.stderr.write(f"Delete {what} for good? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.buffer.readline().strip().lower() not in (b"y", b"yes"):
-        tell("nothing was deleted")
-        raise typer.Exit(Exit.FAILED)
+    call_each(ids, one, address, api_key)

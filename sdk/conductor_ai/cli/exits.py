@@ -48,13 +48,19 @@ def explain(error: ConductorError, address: str, about: str = "") -> Exit:
             f"another with --address ({error.message})"
         )
         return status
+    complain(error, about)
+    if error.code is grpc.StatusCode.UNAUTHENTICATED:
+        tell("  set CONDUCTOR_API_KEY to a key of this mesh; `conductor keys create` makes one")
+    return status
+
+
+def complain(error: ConductorError, about: str = "") -> None:
+    """Say on stderr what the mesh said."""
+    subject = f"{about}: " if about else ""
     tell(f"error: {subject}{error.message}" + (f" ({error.reason})" if error.reason else ""))
     for violation in error.field_violations:
         if violation.description not in error.message:
             tell(f"  {violation.field}: {violation.description}")
-    if error.code is grpc.StatusCode.UNAUTHENTICATED:
-        tell("  set CONDUCTOR_API_KEY to a key of this mesh; `conductor keys create` makes one")
-    return status
 
 
 def refuse(sentence: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Things as rows, newest first: runs, and what else comes in pages."""
+"""Things as rows: runs, and what else comes in pages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Final, Generic, TypeVar
 
 import typer
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from conductor.audit.v1.audit_record_pb2 import AuditRecord
 from conductor.auth.v1.key_pb2 import Key
+from conductor.content.v1.agent_pb2 import Agent
+from conductor.content.v1.persona_pb2 import Persona, PersonaVersion
+from conductor.content.v1.screenplay_pb2 import Screenplay, ScreenplayVersion
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor_ai.cli import times
 from conductor_ai.cli.exits import Exit
@@ -20,13 +24,27 @@ from conductor_ai.cli.output import json_line, one_line, tell
 from conductor_ai.cli.tables import ABSENT, Column, draw, plain, titles
 from conductor_ai.cli.usage import cost
 
-T = TypeVar("T", bound=Execution | AuditRecord | Key)
+T = TypeVar(
+    "T",
+    bound=Execution
+    | AuditRecord
+    | Key
+    | Agent
+    | Persona
+    | PersonaVersion
+    | Screenplay
+    | ScreenplayVersion,
+)
 
 Limit = Annotated[int, typer.Option(help="The most to list; 0 lists all.", min=0)]
 
 _AGE = Column("age")
 _CREATED = Column("created", 20)
 _LARGEST_PAGE = 200
+
+
+def _create_time(thing: T) -> Timestamp:
+    return thing.create_time
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,8 @@ class Layout(Generic[T]):
     """Its columns, given that of when they were made."""
     cells: Callable[[T, str], tuple[str, ...]]
     """The cells of one, given when it was made."""
+    time: Callable[[T], Timestamp] = _create_time
+    """What stands for when it was made."""
 
 
 def state_name(execution: Execution) -> str:
@@ -70,14 +90,15 @@ class _PlainRows(Generic[T]):
 
     def __init__(self, layout: Layout[T]) -> None:
         self._columns = layout.columns(_CREATED)
-        self._cells = layout.cells
+        self._layout = layout
         self._is_empty = True
 
     def add(self, thing: T) -> None:
         if self._is_empty:
             self._is_empty = False
             print(plain(self._columns, titles(self._columns)))
-        print(plain(self._columns, _shown(self._cells(thing, times.moment(thing.create_time)))))
+        when = times.moment(self._layout.time(thing))
+        print(plain(self._columns, _shown(self._layout.cells(thing, when))))
 
     def end(self) -> None:
         pass
@@ -92,7 +113,7 @@ class _TerminalRows(Generic[T]):
         self._rows: list[tuple[str, ...]] = []
 
     def add(self, thing: T) -> None:
-        age = times.age(thing.create_time, self._now)
+        age = times.age(self._layout.time(thing), self._now)
         self._rows.append(_shown(self._layout.cells(thing, age)))
 
     def end(self) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from conductor.execution.v1.model_pb2 import Circuit, Model
+from conductor_ai.cli import rows
 from conductor_ai.cli.connection import Address, ApiKey, call
 from conductor_ai.cli.exits import Exit
-from conductor_ai.cli.output import AsJson, json_line, one_line, tell
-from conductor_ai.cli.tables import ABSENT, Column, draw, fitted, plain, titles
+from conductor_ai.cli.output import AsJson, json_line, tell
+from conductor_ai.cli.tables import Column
 from conductor_ai.cli.usage import dollars
 from conductor_ai.client import Client
 
@@ -50,24 +50,15 @@ def list_models(
             for model in wanted:
                 print(json_line(model))
         else:
-            _show([_cells(model) for model in wanted])
+            rows.show(_COLUMNS, [_cells(model) for model in wanted])
         return Exit.SUCCEEDED
 
     call(address, api_key, show)
 
 
-def _show(rows: list[tuple[str, ...]]) -> None:
-    if sys.stdout.isatty():
-        draw(_COLUMNS, rows)
-        return
-    columns = fitted(_COLUMNS, rows)
-    for cells in (titles(columns), *rows):
-        print(plain(columns, cells))
-
-
 def _cells(model: Model) -> tuple[str, ...]:
     priced = model.HasField("price")
-    cells = (
+    return (
         model.id,
         model.ai_provider,
         "default" if model.is_default else "",
@@ -77,7 +68,6 @@ def _cells(model: Model) -> tuple[str, ...]:
         dollars(model.price.output_usd) if priced else "",
         _circuit(model.circuit),
     )
-    return tuple(one_line(cell) or ABSENT for cell in cells)
 
 
 def _circuit(circuit: Circuit) -> str:

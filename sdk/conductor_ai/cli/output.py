@@ -31,6 +31,22 @@ def one_line(text: str) -> str:
     return harmless(" ".join(text.split())).translate(_DIRECTION)
 
 
+def write_text(text: str) -> None:
+    """Write a text of somebody's on stdout: to the byte behind a pipe, harmless at a terminal."""
+    if sys.stdout.isatty():
+        shown = harmless(text)
+        sys.stdout.write(shown if shown.endswith("\n") or not shown else f"{shown}\n")
+    else:
+        write_bytes(text.encode())
+
+
+def write_bytes(content: bytes) -> None:
+    """Write bytes on stdout, as they are."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
 def tell(sentence: str) -> None:
     """Say something on stderr, whether or not somebody listens."""
     with suppress(OSError):

@@ -31,6 +31,12 @@ STATE_STYLES: Final = {
     "active": "green",
     "expired": "bright_black",
     "revoked": "red",
+    "warning": "yellow",
+    "error": "red",
+    "created": "green",
+    "overwritten": "yellow",
+    "kept": "magenta",
+    "unchanged": "bright_black",
 }
 """How a state looks at a terminal, by its name."""
 

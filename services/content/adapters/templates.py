@@ -16,6 +16,7 @@ from services.content.domain.agents import Definition, check_id, checked
 from services.content.domain.templates import Category, Template
 from services.kit.errors import DomainError
 from services.kit.settings import SettingsError
+from services.kit.tasks import threaded
 
 FOLDER = Path(__file__).parents[1] / "templates"
 _TEXTS = {
@@ -39,6 +40,21 @@ _PERSONA_CHARACTERS = 50_000
 
 class BrokenTemplateError(SettingsError):
     """A file of the templates is not what it should be; the message names it and says why."""
+
+
+class TemplateFolder:
+    """The templates as files."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._folder = folder
+
+    async def check(self) -> tuple[int, str]:
+        """Read them all."""
+        try:
+            found = await threaded(read_templates, self._folder)
+        except BrokenTemplateError as error:
+            return 0, str(error)
+        return sum(len(category.templates) for category in found), ""
 
 
 def read_templates(folder: Path = FOLDER) -> tuple[Category, ...]:

@@ -22,6 +22,8 @@ _INDENT = 3
 """How many spaces may stand before a mark; with more it is code."""
 _MARKS = frozenset("#`~<=-*_+0123456789>")
 """With what else a line begins, after white space, it begins nothing but text."""
+_BOX_MARKS = frozenset("*+-0123456789>")
+"""With what else it begins, it begins no list item or quote."""
 _LEADS = frozenset({*_MARKS, " ", "\t"})
 _PREFIX = re.compile(r"[ \t>0-9.)*+-]*")
 _SPACES = re.compile(" *")
@@ -162,15 +164,14 @@ class _Reader:
 
     def take(self, number: int, line: str) -> None:
         """Take the next line."""
-        if not self._boxes and self._leaf <= _PARAGRAPH:
+        if self._leaf <= _PARAGRAPH and not (self._quotes and self._quotes[-1]) and not line:
+            self._settle(len(self._boxes) - self._is_empty)
+            return
+        if not self._boxes and self._leaf <= _PARAGRAPH and line and line[0] not in _LEADS:
             # Most lines are of this kind.
-            if not line:
-                self._settle(0)
-                return
-            if line[0] not in _LEADS:
-                self._leaf = _PARAGRAPH
-                self._passage.add(line, number, 1)
-                return
+            self._leaf = _PARAGRAPH
+            self._passage.add(line, number, 1)
+            return
         shift = 0
         if "\t" in line:
             # Blocks know columns only, where a tab ends at the next fourth one.
@@ -243,14 +244,14 @@ class _Reader:
                 return True
             if line[first] not in _MARKS:
                 break
-            is_lazy = matched < len(self._boxes)
-            box = self._container(line, at, first, is_lazy)
-            if box is not None:
-                self._settle(matched)
-                at, need = box
-                self._push(need)
-                matched = len(self._boxes)
-                continue
+            if line[first] in _BOX_MARKS:
+                box = self._container(line, at, first, matched < len(self._boxes))
+                if box is not None:
+                    self._settle(matched)
+                    at, need = box
+                    self._push(need)
+                    matched = len(self._boxes)
+                    continue
             if not self._block(number, line, first, matched, shift):
                 break
             return self._leaf == _IN_FENCE
@@ -267,7 +268,7 @@ class _Reader:
         if line[first] == ">":
             return _after_quote(line, first), 0
         item = _MARKER.match(line, first)
-        if item is None or _BREAK.match(line, first):
+        if item is None or (line[first] in "*-" and _BREAK.match(line, first)):
             return None
         after = item.end()
         content = _first(line, after)
@@ -300,7 +301,7 @@ class _Reader:
             line_, column = self._passage.places[0]
             self._blocks.headings.append(Heading(1 if mark == "=" else 2, line_, column))
             self._settle(matched)
-        elif _BREAK.match(line, first):
+        elif mark in "*-_" and _BREAK.match(line, first):
             self._settle(matched)
         else:
             return False
@@ -340,6 +341,7 @@ class _Reader:
 
     def _settle(self, matched: int) -> None:
         """Close the leaf, and the containers beyond the first so many."""
+        self._is_empty = False
         if self._leaf == _PARAGRAPH:
             self._define()
             self._keep()
@@ -348,7 +350,6 @@ class _Reader:
         self._leaf = _NOTHING
         if matched < len(self._boxes):
             del self._boxes[matched:], self._quotes[matched:]
-        self._is_empty = False
 
     def _keep(self) -> None:
         if self._passage.is_marked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -20,9 +20,10 @@ from services.content.domain.personas import (
     Wanted,
 )
 from services.content.domain.statistics import statistics_of
-from services.content.ports import FencedError, TakenError
+from services.content.ports import FencedError
 from services.content.ports.personas import Agents, Personas, Versions
 from services.content.usecases.deletions import Cascades
+from services.content.usecases.histories import History
 from services.kit.errors import DomainError, Reason
 
 _TRIES = 100
@@ -78,7 +79,7 @@ class PersonaService:
             made = await self._history.add(org, agent_id, earlier, draft)
             if made is not None and made.life.live:
                 await self._check_kept(org, agent_id)
-                return made
+                return await self._with_content(made)
         raise personas.contended(agent_id)
 
     async def get(self, org: str, agent_id: str) -> Persona:
@@ -418,94 +419,6 @@ class PersonaService:
             if error.reason == Reason.REASON_AGENT_NOT_FOUND:
                 await PersonaKin(self._personas, self._versions).purge(org, agent_id)
             raise
-
-
-class History:
-    """Keeps personas and their versions together.
-
-    Args:
-        clock: microseconds since the epoch.
-    """
-
-    def __init__(self, stored: Personas, versions: Versions, *, clock: Callable[[], int]) -> None:
-        self._personas = stored
-        self._versions = versions
-        self._clock = clock
-
-    async def load(self, org: str, agent_id: str) -> Persona | None:
-        """Read a persona, deleted or not, once it has followed its versions."""
-        persona = await self._personas.get(org, agent_id)
-        if persona is None:
-            persona = await self._found(org, agent_id)
-        while persona is not None and not persona.life.purging:
-            version = await self._versions.get(org, agent_id, persona.number + 1)
-            if version is None:
-                break
-            if not personas.succeeds(version, persona):
-                await self._versions.remove([version])
-                continue
-            try:
-                persona = await self._personas.save(personas.followed(persona, version))
-            except FencedError:
-                persona = await self._personas.get(org, agent_id)
-        return persona
-
-    async def add(
-        self, org: str, agent_id: str, persona: Persona | None, draft: Draft
-    ) -> Persona | None:
-        """Store the version that comes next, and let the persona follow; one that is deleted lives again.
-
-        None when somebody else was faster.
-
-        Args:
-            persona: as it was read; None when there is none.
-        """
-        now = self._clock()
-        if persona is None:
-            version = personas.first_version(org, agent_id, draft, now)
-            try:
-                return await self._personas.begin(personas.begun(version), version)
-            except TakenError:
-                # Perhaps by a reader, who found the version before its persona.
-                return await self._stored(version)
-        version = personas.next_version(persona, draft, now)
-        living = persona if persona.life.live else personas.revived(persona)
-        try:
-            return await self._personas.append(personas.followed(living, version), version)
-        except FencedError:
-            return await self._stored(version)
-        except TakenError:
-            return None
-
-    async def versions(self, org: str, agent_id: str) -> AsyncIterator[PersonaVersion]:
-        """Read all versions without their texts, newest first."""
-        beyond = None
-        while page := await self._versions.list(org, agent_id, beyond, _PAGE):
-            for version in page:
-                yield version
-            beyond = page[-1].number
-
-    async def _stored(self, version: PersonaVersion) -> Persona | None:
-        """Look whether a version is stored although its persona was changed; it counts then."""
-        stored = await self._versions.get(version.org, version.agent_id, version.number)
-        if stored is None or not personas.same_version(stored, version):
-            return None
-        persona = await self.load(version.org, version.agent_id)
-        if persona is None or persona.life.purging:
-            # Whoever purges may have looked for versions before this one came.
-            await self._versions.remove([stored])
-            return None
-        return persona
-
-    async def _found(self, org: str, agent_id: str) -> Persona | None:
-        """Make the persona of a first version whose maker died before; the stored one, if there is one."""
-        version = await self._versions.get(org, agent_id, 1)
-        if version is None:
-            return None
-        try:
-            return await self._personas.begin(personas.begun(version))
-        except TakenError:
-            return await self._personas.get(org, agent_id)
 
 
 class PersonaKin:

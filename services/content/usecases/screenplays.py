@@ -367,9 +367,9 @@ class ScreenplayService:
             DomainError: SCREENPLAY_NOT_FOUND.
         """
         current = screenplays.text_of(await self.get(org, screenplay_id))
-        shown = [current] if below is None or current.revision < below else []
-        # Somebody may have left the current one behind among the others, too.
-        below = current.revision if below is None else min(below, current.revision)
+        shown = [current] if below is None else []
+        # The current one is not read from the others, among which somebody may have left it behind.
+        below = current.revision if below is None else below
         return [*shown, *await self._texts.list(org, screenplay_id, below, limit - len(shown))]
 
     async def text(self, org: str, screenplay_id: str, revision: int) -> Text:

@@ -62,6 +62,11 @@ class Catalogue:
         return [(model, self._choice(model.ai_provider, model.id)) for model in found]
 
     @property
+    def open_providers(self) -> Sequence[str]:
+        """The providers that also serve models which are not known by name."""
+        return [one.name for one in self._providers.values() if one.serves_any]
+
+    @property
     def default(self) -> Choice:
         """The model used when nothing else was chosen."""
         return self.choose(Wish(), (), Agent("default"))[0]

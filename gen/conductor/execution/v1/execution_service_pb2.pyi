@@ -384,17 +384,23 @@ class ListModelsResponse(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: builtins.int
+    OPEN_PROVIDERS_FIELD_NUMBER: builtins.int
     @builtins.property
     def models(self) -> containers.RepeatedCompositeFieldContainer[model_pb2.Model]:
         """The models, in the order of their ids."""
+
+    @builtins.property
+    def open_providers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The providers that also serve models which are not listed."""
 
     def __init__(
         self,
         *,
         models: abc.Iterable[model_pb2.Model] | None = ...,
+        open_providers: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["models", b"models", "open_providers", b"open_providers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

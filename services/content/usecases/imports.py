@@ -1,0 +1,628 @@
+"""Taking an archive in: all of it, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from services.content.domain.agents import Agent, built_in
+from services.content.domain.archives import ArchiveError, Layout, Record, TooLargeError, same
+from services.content.domain.directories import Reading
+from services.content.domain.imports import (
+    Action,
+    ImportItem,
+    ImportReport,
+    Item,
+    Mode,
+    Phase,
+    Progress,
+    Put,
+    Release,
+    Sweep,
+)
+from services.content.domain.personas import Persona, PersonaVersion
+from services.content.domain.screenplays import Screenplay, Text
+from services.content.ports import FencedError
+from services.content.ports.archives import (
+    Archives,
+    Claim,
+    ImportRunningError,
+    Imports,
+    Library,
+    Received,
+    Yaml,
+)
+from services.content.usecases.exports import TOLD_EVERY, too_large
+from services.content.usecases.keeping import ImportKeeper
+from services.content.usecases.migrations import Migration, things_of
+from services.kit.errors import DomainError, Reason, Resource, Violation
+
+_TOLD_BYTES = 8 * 1024 * 1024
+_BATCH_CHARACTERS = 1024 * 1024
+_RENEWED_SECONDS = 2.0
+_PATHS = ("file_path", "import_path")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How to take an archive in."""
+
+    layout: Layout
+    dry_run: bool = False
+    force: bool = False
+    """Whether what exists and differs is overwritten."""
+    author: str = ""
+    """Who takes it in, as in audit records."""
+
+
+class Importer:
+    """Takes archives in.
+
+    Nothing is written before the whole archive was checked, and then everything is, even if the process
+    dies. While it is written, others see a part of it. What others change in that time is kept where it
+    is nothing that the archive overwrites.
+
+    Args:
+        clock: microseconds since the epoch.
+        monotonic: seconds.
+        new_id: makes ids of imports.
+        new_play_id: makes those of screenplays.
+        batch: how many things are set aside and applied at a time.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        imports: Imports,
+        archives: Archives,
+        keeper: ImportKeeper,
+        yaml: Yaml,
+        *,
+        clock: Callable[[], int],
+        monotonic: Callable[[], float],
+        new_id: Callable[[], str],
+        new_play_id: Callable[[], str],
+        batch: int = 100,
+    ) -> None:
+        self._library = library
+        self._imports = imports
+        self._archives = archives
+        self._keeper = keeper
+        self._yaml = yaml
+        self._clock = clock
+        self._monotonic = monotonic
+        self._new_id = new_id
+        self._new_play_id = new_play_id
+        self._batch = batch
+
+    async def run(
+        self, org: str, asked: Asked, chunks: AsyncIterator[bytes]
+    ) -> AsyncGenerator[Progress | ImportReport, None]:
+        """Take an archive in; answers how far it is, and what happened at the end.
+
+        Raises:
+            DomainError: ARCHIVE_INVALID, ARCHIVE_TOO_LARGE; CONFLICT while another one is taken in;
+                STORE_FULL.
+        """
+        if not asked.dry_run and (running := await self._imports.running(org)) is not None:
+            raise _is_running(running.id)
+        try:
+            with self._archives.receiving() as received:
+                told = 0
+                async for chunk in chunks:
+                    await received.receive(chunk)
+                    if received.size - told >= _TOLD_BYTES:
+                        told = received.size
+                        yield Progress(Phase.RECEIVE, told)
+                yield Progress(Phase.RECEIVE, received.size, received.size)
+                async with aclosing(self._taken_in(org, asked, received)) as steps:
+                    async for step in steps:
+                        yield step
+        except TooLargeError as error:
+            raise too_large(error) from None
+        except ArchiveError as error:
+            raise _invalid(error) from None
+
+    async def _taken_in(
+        self, org: str, asked: Asked, received: Received
+    ) -> AsyncGenerator[Progress | ImportReport, None]:
+        report = ImportReport(asked.dry_run)
+        taken_in = self._backup if asked.layout is Layout.BACKUP else self._directory
+        if asked.dry_run:
+            async for progress in taken_in(org, asked, received, report, None):
+                yield progress
+        else:
+            total = 0
+            async with _Staging(
+                self._imports, self._keeper, self._monotonic, self._batch
+            ) as staging:
+                async for progress in taken_in(org, asked, received, report, staging):
+                    total = progress.total
+                    yield progress
+                claim = await staging.committed()
+            if claim is not None:
+                async for progress in self._applied(claim, report, total):
+                    yield progress
+        yield report
+
+    async def _backup(
+        self,
+        org: str,
+        asked: Asked,
+        received: Received,
+        report: ImportReport,
+        staging: _Staging | None,
+    ) -> AsyncGenerator[Progress, None]:
+        """Check a backup, decide on what it holds, and set aside what is to be written."""
+        total = 0
+        async for records in received.backup(org):
+            before, total = total, total + sum(map(_is_root, records))
+            if total // TOLD_EVERY > before // TOLD_EVERY:
+                yield Progress(Phase.CHECK, total)
+        yield Progress(Phase.CHECK, total, total)
+        if staging is not None:
+            await staging.begin(org, self._new_id(), self._clock())
+        plan = await self._decided(org, asked, received, report, staging)
+        if staging is not None:
+            async for progress in self._staged(org, received, plan, staging):
+                yield progress
+
+    async def _directory(
+        self,
+        org: str,
+        asked: Asked,
+        received: Received,
+        report: ImportReport,
+        staging: _Staging | None,
+    ) -> AsyncGenerator[Progress, None]:
+        """Check a directory, decide on what it holds, and set aside what is to be written."""
+        total = await self._check_directory(received, report)
+        yield Progress(Phase.CHECK, total, total)
+        if staging is not None:
+            await staging.begin(org, self._new_id(), self._clock())
+        migration = Migration(
+            org, asked.force, asked.author, self._library, report, self._clock, self._new_play_id
+        )
+        reading = Reading(self._yaml.read, lambda *_: None)
+        done = 0
+        async for thing in things_of(received.directory(), reading):
+            if done % TOLD_EVERY == 0:
+                yield Progress(Phase.STAGE, done, total)
+            done += 1
+            for item in await migration.items(thing):
+                if staging is not None:
+                    await staging.add(item)
+            if staging is not None:
+                await staging.renew()
+        yield Progress(Phase.STAGE, total, total)
+
+    async def _check_directory(self, received: Received, report: ImportReport) -> int:
+        """Read all files of a directory; return how many things they are."""
+
+        def find(rule: str, where: str, message: str) -> None:
+            report.find(rule, where, message)
+
+        reading = Reading(self._yaml.read, find)
+        total = 0
+        async for _ in things_of(received.directory(), reading):
+            total += 1
+        if reading.problems:
+            raise _all_invalid(reading.problems)
+        if report.findings and not reading.known:
+            raise ArchiveError("", "it holds neither agents/ nor screenplays/ at its top")
+        return total
+
+    async def _staged(
+        self, org: str, received: Received, plan: _Plan, staging: _Staging
+    ) -> AsyncGenerator[Progress, None]:
+        """Set aside what is to be written."""
+        for item in plan.first():
+            await staging.add(item)
+        yield Progress(Phase.STAGE, 0, plan.writing)
+        done = 0
+        async for records in received.backup(org):
+            for record in records:
+                for item in plan.items(record):
+                    await staging.add(item)
+                done += _is_root(record) and plan.writes(record)
+                if _is_root(record) and done % TOLD_EVERY == 0:
+                    yield Progress(Phase.STAGE, done, plan.writing)
+        for item in plan.rest():
+            await staging.add(item)
+        yield Progress(Phase.STAGE, plan.writing, plan.writing)
+
+    async def _decided(
+        self,
+        org: str,
+        asked: Asked,
+        received: Received,
+        report: ImportReport,
+        staging: _Staging | None,
+    ) -> _Plan:
+        """Hold everything against what there is."""
+        plan = _Plan(org, asked.force, self._library, report)
+        async for records in received.backup(org):
+            for record in records:
+                await plan.see(record)
+            if staging is not None:
+                await staging.renew()
+        await plan.settle()
+        return plan
+
+    async def _applied(
+        self, claim: Claim, report: ImportReport, total: int
+    ) -> AsyncGenerator[Progress, None]:
+        """Apply what is committed, whether or not the caller waits for it."""
+        told: asyncio.Queue[int | None] = asyncio.Queue()
+        task = self._keeper.finishing(claim, told.put_nowait)
+        task.add_done_callback(lambda _: told.put_nowait(None))
+        while (batches := await told.get()) is not None:
+            yield Progress(Phase.APPLY, total * batches // max(1, claim.batches), total)
+        try:
+            notes = task.result()
+        except asyncio.CancelledError:
+            raise DomainError(
+                Reason.REASON_SHUTTING_DOWN,
+                "The process ends; what was taken in is applied by the next one.",
+                retry_after=1.0,
+            ) from None
+        except DomainError as error:
+            raise DomainError(
+                error.reason,
+                f"{error.message} What was taken in is safe, and is applied by itself.",
+                retry_after=error.retry_after,
+            ) from error
+        for note in notes:
+            report.find("changed-meanwhile", note.split(" ", 1)[0], note)
+
+
+class _Staging:
+    """Sets items aside in batches, and forgets them again unless they get committed."""
+
+    def __init__(
+        self,
+        imports: Imports,
+        keeper: ImportKeeper,
+        monotonic: Callable[[], float],
+        batch: int,
+    ) -> None:
+        self._imports = imports
+        self._keeper = keeper
+        self._monotonic = monotonic
+        self._batch = batch
+        self._claim: Claim | None = None
+        self._items: list[Item] = []
+        self._characters = 0
+        self._renewed = 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Forget what is set aside, unless it is committed."""
+        if self._claim is not None:
+            await asyncio.shield(self._keeper.dropping(self._claim))
+
+    async def begin(self, org: str, import_id: str, now: int) -> None:
+        """Store the import."""
+        try:
+            self._claim = await self._imports.begin(org, import_id, now)
+        except ImportRunningError as error:
+            raise _is_running(error.import_id) from None
+        self._renewed = self._monotonic()
+
+    async def add(self, item: Item) -> None:
+        """Set an item aside."""
+        self._items.append(item)
+        if isinstance(item, Put):
+            self._characters += len(getattr(item.record, "content", ""))
+        if len(self._items) >= self._batch or self._characters >= _BATCH_CHARACTERS:
+            await self._flush()
+        else:
+            await self.renew()
+
+    async def renew(self) -> None:
+        """Say every now and then that somebody works on it."""
+        assert self._claim is not None
+        if self._monotonic() - self._renewed >= _RENEWED_SECONDS:
+            await self._save(self._imports.save(self._claim))
+
+    async def committed(self) -> Claim | None:
+        """Commit: from now on it is applied, whatever happens. None when there is nothing to do."""
+        await self._flush()
+        assert self._claim is not None
+        if not self._claim.batches:
+            return None
+        await self._save(self._imports.save(replace(self._claim, committed=True)))
+        claim, self._claim = self._claim, None
+        return claim
+
+    async def _flush(self) -> None:
+        assert self._claim is not None
+        if self._items:
+            await self._save(self._imports.stage(self._claim, self._items))
+        self._items, self._characters = [], 0
+
+    async def _save(self, saving: Awaitable[Claim]) -> None:
+        assert self._claim is not None
+        try:
+            self._claim = await saving
+        except FencedError:
+            # Who took it for left alone may have looked before the last batch was there.
+            lost = replace(self._claim, batches=self._claim.batches + 1)
+            self._claim = None
+            await self._imports.remove(lost)
+            raise DomainError(
+                Reason.REASON_CONFLICT,
+                "The import was silent for too long and was given up; nothing was written. Try again.",
+                retry_after=1.0,
+            ) from None
+
+
+@dataclass(slots=True)
+class _Unit:
+    """An agent, or a persona or screenplay with what belongs to it, while it is looked at."""
+
+    kind: str
+    id: str
+    root: Agent | Persona | Screenplay
+    there: Agent | Persona | Screenplay | None
+    left: set[int]
+    """Numbers of what belongs to the one there and was not met in the archive."""
+    had: bool
+    """Whether there were any at first."""
+    numbers: list[int] = field(default_factory=list)
+    """Those in the archive."""
+    differs: bool = False
+
+
+class _Plan:
+    """What becomes of each thing of a backup.
+
+    Everything is shown to `see` in order, then, after `end`, to `items` in the same order.
+
+    Attributes:
+        writing: how many things are to be written.
+    """
+
+    def __init__(self, org: str, force: bool, library: Library, report: ImportReport) -> None:
+        self._org = org
+        self._force = force
+        self._library = library
+        self._report = report
+        self._unit: _Unit | None = None
+        self._agent: tuple[Agent, Action | None] | None = None
+        self._agent_is_gone = False
+        """Whether it stays deleted, whatever the archive says."""
+        self._modes: dict[tuple[str, str], Mode] = {}
+        self._keep: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._rivals: list[tuple[str, str, str, str]] = []
+        """Screenplay, field, path, and who has it."""
+        self._without: dict[str, set[str]] = {}
+        self._releases: list[Item] = []
+        self._held: list[Item] = []
+        """A new agent, which comes after its persona, so that nobody sees it without."""
+        self._root: Agent | Persona | Screenplay | None = None
+        self.writing = 0
+
+    # Deciding
+
+    async def see(self, record: Record) -> None:
+        """Hold a thing against the one there is."""
+        match record:
+            case Agent():
+                await self.end()
+                there = await self._library.agent(self._org, record.id)
+                came_by_itself = there is not None and same(there, built_in(self._org))
+                if there is not None and came_by_itself and not same(there, record):
+                    there = None
+                self._unit = _Unit("agent", record.id, record, there, set(), had=False)
+            case Persona():
+                await self._decide()
+                if self._agent is not None and self._agent[0].id != record.agent_id:
+                    await self.end()
+                persona = await self._library.persona(self._org, record.agent_id)
+                numbers = set(await self._library.numbers(self._org, record.agent_id))
+                self._unit = _Unit(
+                    "persona", record.agent_id, record, persona, numbers, had=bool(numbers)
+                )
+            case Screenplay():
+                await self.end()
+                screenplay = await self._library.screenplay(self._org, record.id)
+                revisions = set(await self._library.revisions(self._org, record.id))
+                self._unit = _Unit(
+                    "screenplay", record.id, record, screenplay, revisions, had=bool(revisions)
+                )
+            case PersonaVersion():
+                await self._see_part(record, record.number)
+            case Text():
+                await self._see_part(record, record.revision)
+
+    async def _see_part(self, record: PersonaVersion | Text, number: int) -> None:
+        unit = self._unit
+        assert unit is not None
+        unit.numbers.append(number)
+        unit.left.discard(number)
+        if unit.there is None or unit.differs:
+            return
+        there = (
+            await self._library.version(self._org, unit.id, number)
+            if isinstance(record, PersonaVersion)
+            else await self._library.text(self._org, unit.id, number)
+        )
+        unit.differs = there is None or not same(there, record)
+
+    async def end(self) -> None:
+        """Decide on what was seen last."""
+        await self._decide()
+        self._agent = None
+        self._agent_is_gone = False
+
+    async def settle(self) -> None:
+        """Once all was seen: find out who has to do without a path that another one has."""
+        await self.end()
+        for id_, path_field, path, holder in self._rivals:
+            if self._modes.get(("screenplay", holder)) is Mode.OVERWRITE:
+                self._releases.append(Release(holder, path_field, path))
+                continue
+            self._without.setdefault(id_, set()).add(path_field)
+            self._report.find(
+                "path-taken",
+                f"screenplays/{id_}",
+                f"It is stored without its {path_field} {path}, which screenplay {holder} has.",
+                "Give one of them another path.",
+            )
+        self._rivals.clear()
+
+    async def _decide(self) -> None:
+        unit, self._unit = self._unit, None
+        if unit is None:
+            return
+        action, detail = self._action(unit)
+        name = self._name(unit)
+        if isinstance(unit.root, Agent):
+            self._agent = unit.root, action
+            self._agent_is_gone = (
+                action is Action.KEPT and unit.there is not None and not unit.there.life.live
+            )
+        self._report.add(ImportItem(action, unit.kind, unit.id, name, detail))
+        key = unit.kind, unit.id
+        if action is Action.CREATED:
+            self._modes[key] = Mode.CREATE
+            if unit.had:
+                self._keep[key] = ()
+        elif action is Action.OVERWRITTEN:
+            self._modes[key] = Mode.OVERWRITE
+            if unit.kind != "agent":
+                self._keep[key] = tuple(unit.numbers)
+        else:
+            return
+        self.writing += 1
+        if isinstance(unit.root, Screenplay) and unit.root.life.live:
+            await self._look_for_rivals(unit.root)
+
+    def _action(self, unit: _Unit) -> tuple[Action, str]:
+        there = unit.there
+        if unit.kind == "persona" and self._agent_is_gone:
+            return Action.KEPT, "its agent is deleted here"
+        if there is None:
+            return Action.CREATED, ""
+        if there.life.purging:
+            return Action.KEPT, "it is just being made or purged; take the archive in again later"
+        if not unit.differs and not unit.left and same(there, unit.root):
+            return Action.UNCHANGED, ""
+        # Without its agent it is a remainder that nobody sees.
+        belongs = self._agent is not None and self._agent[1] is Action.CREATED
+        if self._force or (unit.kind == "persona" and belongs):
+            return Action.OVERWRITTEN, ""
+        state = "is deleted here" if not there.life.live and unit.root.life.live else "differs"
+        return Action.KEPT, f"it {state}; force overwrites it"
+
+    def _name(self, unit: _Unit) -> str:
+        match unit.root:
+            case Agent():
+                return unit.root.definition.name
+            case Screenplay():
+                return unit.root.name
+        return "" if self._agent is None else self._agent[0].definition.name
+
+    async def _look_for_rivals(self, screenplay: Screenplay) -> None:
+        for path_field in _PATHS:
+            path = getattr(screenplay, path_field)
+            if not path:
+                continue
+            holder = await self._library.holder(self._org, path_field, path)
+            if holder not in {None, screenplay.id}:
+                self._rivals.append((screenplay.id, path_field, path, holder or ""))
+
+    # Writing
+
+    def first(self) -> Sequence[Item]:
+        """Return what is to be done before anything else."""
+        return self._releases
+
+    def writes(self, record: Record) -> bool:
+        """Tell whether a thing is to be written."""
+        return _key(record) in self._modes
+
+    def items(self, record: Record) -> Sequence[Item]:
+        """Return what is to be done for a thing."""
+        done = [] if isinstance(record, (Persona, PersonaVersion, Text)) else self.rest()
+        mode = self._modes.get(_key(record))
+        if mode is None:
+            return done
+        if isinstance(record, (PersonaVersion, Text)):
+            assert self._root is not None
+            root_time = self._root.create_time if mode is Mode.CREATE else None
+            return [Put(record, mode, root_time)]
+        return [*done, *self._root_items(record, mode)]
+
+    def _root_items(self, record: Agent | Persona | Screenplay, mode: Mode) -> list[Item]:
+        self._root = record
+        kind, id_ = _key(record)
+        items: list[Item] = []
+        if (keep := self._keep.get((kind, id_))) is not None:
+            what = "versions" if kind == "persona" else "texts"
+            items.append(Sweep(what, id_, keep, mode))
+        if isinstance(record, Screenplay):
+            blank: dict[str, Any] = dict.fromkeys(self._without.get(id_, ()), "")
+            record = replace(record, **blank)
+        put = Put(record, mode)
+        if mode is Mode.CREATE and isinstance(record, Agent):
+            self._held.append(put)
+        else:
+            items.append(put)
+        return items
+
+    def rest(self) -> list[Item]:
+        """Return what was held back until now."""
+        held, self._held = self._held, []
+        return held
+
+
+def _key(record: Record) -> tuple[str, str]:
+    """Return what a thing is decided on by: itself, or what it belongs to."""
+    match record:
+        case Agent():
+            return "agent", record.id
+        case Persona() | PersonaVersion():
+            return "persona", record.agent_id
+        case Screenplay():
+            return "screenplay", record.id
+        case Text():
+            return "screenplay", record.screenplay_id
+
+
+def _is_root(record: Record) -> bool:
+    return not isinstance(record, (PersonaVersion, Text))
+
+
+def _is_running(import_id: str) -> DomainError:
+    return DomainError(
+        Reason.REASON_CONFLICT,
+        f"Another archive is just being taken in ({import_id}); try again when it is done.",
+        resources=[Resource("import", import_id)],
+        retry_after=5.0,
+    )
+
+
+def _all_invalid(problems: Sequence[ArchiveError]) -> DomainError:
+    """Make the error for a directory in which something is wrong; it names all that was found."""
+    others = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
+    return DomainError(
+        Reason.REASON_ARCHIVE_INVALID,
+        f"{problems[0].where}: {problems[0].why}.{others} Nothing was written.",
+        violations=[Violation(problem.where, problem.why) for problem in problems],
+    )
+
+
+def _invalid(error: ArchiveError) -> DomainError:
+    where = error.where or "archive"
+    return DomainError(
+        Reason.REASON_ARCHIVE_INVALID,
+        f"{error.where or 'The archive'}: {error.why}. Nothing was written.",
+        violations=[Violation(where, error.why)],
+    )
