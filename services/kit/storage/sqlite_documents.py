@@ -245,6 +245,11 @@ class DocumentsSql:
         """Say that what is walked along has the other terms: the conditions and their values."""
         # Nothing but the index is read of a document that is passed over.
         has = f"o.term=? AND o.org={lead.head}.org AND o.id={lead.head}.id"
+        if lead.term is not None:
+            # Both terms are in the order of time, so that each is sought where the one before was. For
+            # an id that is only equal the planner would seek among all terms of the document.
+            near = "o.create_time=t.create_time AND o.id BETWEEN t.id AND t.id"
+            has = f"o.term=? AND o.org=t.org AND {near}"
         others = [term for term in query.terms if term != lead.term]
         return [f"EXISTS (SELECT 1 FROM {self._terms} AS o WHERE {has})" for _ in others], others
 
