@@ -38,6 +38,7 @@ _MANY_VERSIONS, _FEW_VERSIONS = 1000, 10
 _PAGE = 50
 _VERSIONS_PAGE = 5
 _SOME_PAGE = _FEW // library.SOME_EACH
+_TENTH_PAGE = _FEW // 10
 _SCALE_TARGET = Target(3, at_least=False)
 
 
@@ -164,6 +165,13 @@ async def scale(folder: Path, pace: Pace, chosen: Collection[str]) -> list[Row]:
 
 
 async def _of_screenplays(many: Shelf, few: Shelf, pace: Pace) -> list[Row]:
+    """Read lists and single ones.
+
+    A page has as many rows on both sides, so its size is what few things can fill: 50 rows beside 10
+    would say more of the rows than of how many there are to choose from. A word of the oldest alone,
+    and two words that are seldom together, are the worst that can be asked: all that have the word,
+    or one of them, are read for a page, a hundred times as many of many things.
+    """
     rows: list[Row] = []
     of = f"{_MANY:,} screenplays / {_FEW}"
     pair = _Pair(many, few, pace, of, "screenplays")
@@ -177,6 +185,8 @@ async def _of_screenplays(many: Shelf, few: Shelf, pace: Pace) -> list[Row]:
     for name, words, size in (
         (f"word of {library.FEW}", library.RARE, library.FEW),
         (f"word of 1 in {library.SOME_EACH}", library.SOME, _SOME_PAGE),
+        ("word of 1 in 10", library.EVEN_TENTH, _TENTH_PAGE),
+        ("word of the oldest tenth", library.OLD_TENTH, _TENTH_PAGE),
         ("word of every other one", library.HALF, _PAGE),
         (
             f"two such words, {library.FEW} with both",
@@ -199,6 +209,7 @@ async def _of_versions(many: Shelf, few: Shelf, pace: Pace) -> list[Row]:
         await pair.page("first page", _VERSIONS_PAGE, first, first),
         await pair.page("last page", _VERSIONS_PAGE, *last),
         await pair.one("get", f"{_VERSIONS}/{_FEW_VERSIONS // 2}"),
+        await pair.one("latest", f"{_VERSIONS}/latest"),
         await pair.one("compare", compare),
     ]
 

@@ -26,6 +26,8 @@ FEW = 10
 RARE, SOME, HALF, OTHER_HALF = "zeppelin", "xylophone", "waterfall", "volcano"
 """Words: FEW have the first, one of SOME_EACH the second, every other one the third, and all others the
 fourth, as do those that have the first."""
+EVEN_TENTH, OLD_TENTH = "quicksand", "jasmine"
+"""Words that a tenth have each: one of ten, and the oldest."""
 SOME_EACH = 25
 
 _ORG = "default"
@@ -117,6 +119,10 @@ def _marks(number: int, count: int) -> Iterable[str]:
         yield RARE
     if number % SOME_EACH == 0:
         yield SOME
+    if number % 10 == 0:
+        yield EVEN_TENTH
+    if number < count // 10:
+        yield OLD_TENTH
     if is_rare or is_even:
         yield HALF
     if is_rare or not is_even:
