@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.content.domain import deletions
+from services.content.domain.agents import Asked, Definition
 from services.content.domain.deletions import Cascade, Life
+from services.content.domain.personas import Draft
 from services.content.domain.templates import Choice
 from services.content.stores.agents import AGENTS
 from services.content.stores.personas import PERSONAS, VERSIONS
@@ -115,7 +117,7 @@ class Cut:
         self.is_cut = False
 
     async def write(self, *writes: Write) -> None:
-        for part in [(one,) for one in writes] if self._keeps_prefix else [writes]:
+        for part in self._parts(writes):
             self._check()
             if self._left == 0:
                 self.is_cut = True
@@ -153,6 +155,9 @@ class Cut:
 
     async def close(self) -> None:
         raise NotImplementedError
+
+    def _parts(self, writes: Sequence[Write]) -> Sequence[Sequence[Write]]:
+        return [(one,) for one in writes] if self._keeps_prefix else [writes]
 
     def _check(self) -> None:
         if self.is_cut:
@@ -258,7 +263,8 @@ def _is_tidy(memory: Memory) -> None:
         if persona.fields["life"] != "deleted" or life.get("inherited"):
             assert life.get("deletion") == agent_life.get("deletion")
     for version in _documents(memory, VERSIONS).values():
-        assert version.fields["agent_id"] in personas
+        # A version whose maker died is a persona for whoever reads it, as long as there is the agent.
+        assert version.fields["agent_id"] in agents
 
 
 def _documents(memory: Memory, collection: Collection) -> dict[str, Document]:
@@ -426,6 +432,34 @@ async def test_an_installation_that_was_held_for_dead_says_so_and_leaves_nothing
     assert memory.documents == {}
 
 
+class Detour(Cut):
+    """The line of a process that goes another way around once, just before its next write."""
+
+    def __init__(self, memory: Memory, detour: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(memory, -1, answered=True, keeps_prefix=False)
+        self._detour: Callable[[], Awaitable[object]] | None = detour
+
+    async def write(self, *writes: Write) -> None:
+        detour, self._detour = self._detour, None
+        if detour is not None:
+            await detour()
+        await super().write(*writes)
+
+
+async def test_a_persona_that_is_made_while_its_agent_is_deleted_goes_and_comes_with_it() -> None:
+    memory = Memory()
+    other = Catalogue(MemoryStore(memory, COLLECTIONS))
+    await other.service.create(ORG, Asked(Definition("writer"), "writer"))
+    slow = Catalogue(Detour(memory, lambda: _delete(other)), prefix="w")
+
+    await slow.personas.create(ORG, "writer", Draft("# writer", author="ann"))
+
+    assert await _seen(memory, "writer", personas_first=True) == ("deleted", False)
+    _is_tidy(memory)
+    await _undelete(other)
+    assert await _seen(memory, "writer", personas_first=True) == ("live", True)
+
+
 # Every order
 
 
@@ -438,8 +472,9 @@ class Line(Cut):
         self.dead = False
 
     async def write(self, *writes: Write) -> None:
-        await self._pass()
-        await super().write(*writes)
+        for part in self._parts(writes):
+            await self._pass()
+            await super().write(*part)
         await self._pass()
 
     async def get(self, collection: Collection, org: str, id_: str) -> Document | None:
@@ -457,6 +492,9 @@ class Line(Cut):
         found = await super().query(query)
         await self._pass()
         return found
+
+    def die(self) -> None:
+        self.dead = True
 
     async def _pass(self) -> None:
         await asyncio.sleep(self._random.choice((0, 0, 0.001, 0.01, 0.1, 0.4)))
@@ -525,7 +563,8 @@ async def _play(
         await asyncio.sleep(gap)
         acting.append(asyncio.create_task(act(number, change)))
         if step in crashes:
-            lines[number].dead = True
+            delay = random.choice((0.01, 0.1, 0.3, 0.6, 1.0, 2.0))
+            asyncio.get_running_loop().call_later(delay, lines[number].die)
     await asyncio.sleep(60)
     # The dead ones wait for ever; all others have come to their end.
     for task in acting:

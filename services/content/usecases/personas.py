@@ -412,12 +412,21 @@ class PersonaService:
         raise personas.contended(agent_id)
 
     async def _check_kept(self, org: str, agent_id: str) -> None:
-        """Leave no persona to an agent that was purged while the persona was made."""
+        """Let a persona follow its agent that was deleted or purged while the persona was made."""
+        kin = PersonaKin(self._personas, self._versions)
         try:
-            await self._agents.get(org, agent_id, include_deleted=True)
+            agent = await self._agents.get(org, agent_id, include_deleted=True)
+            if agent.life.live:
+                return
+            deletion = agent.life.deletion
+            await kin.mark(org, agent_id, deletion, agent.life.delete_time or 0)
+            agent = await self._agents.get(org, agent_id, include_deleted=True)
+            if agent.life.deletion != deletion:
+                # It was taken back meanwhile, and the mark came late.
+                await kin.unmark(org, agent_id, deletion)
         except DomainError as error:
             if error.reason == Reason.REASON_AGENT_NOT_FOUND:
-                await PersonaKin(self._personas, self._versions).purge(org, agent_id)
+                await kin.purge(org, agent_id)
             raise
 
 
