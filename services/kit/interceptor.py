@@ -247,7 +247,7 @@ class Interceptor:
             if len(raw) <= _SMALL_REQUEST:
                 # All of them at once; in a large request there may be too many to look for.
                 violations = self._validator.collect_violations(request)
-            broken = [_violation(violation.proto) for violation in violations]
+            broken = [_violation(violation) for violation in violations]
             raise DomainError(
                 Reason.REASON_INVALID_REQUEST,
                 "; ".join(_sentence(one) for one in broken),
@@ -337,14 +337,39 @@ def _begun(told: Method, context: Context) -> call.Call:
     return served
 
 
-def _violation(violation: Any) -> Violation:
+_IN_WORDS = {
+    r"^(#[0-9A-Fa-f]{6})?$": "must be a colour such as #1f6feb, or empty",
+    r"^(/.*)?$": "must be an absolute path, or empty",
+    r"^[A-Za-z0-9_-]{0,64}$": "must be at most 64 letters, digits, `_` and `-`",
+    r"^[A-Za-z0-9_.:-]{1,64}$": "must be 1 to 64 letters, digits, `_`, `.`, `:` and `-`",
+    r"^([A-Za-z0-9][A-Za-z0-9_-]{0,63})?$": (
+        "must be at most 64 letters, digits, `_` and `-`, and begin with a letter or a digit"
+    ),
+    r"^[a-z][a-z0-9-]{0,31}$": (
+        "must be 1 to 32 small letters, digits and `-`, and begin with a letter"
+    ),
+    r"^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,31})$": (
+        "must be a number of a version, `latest`, `first` or an alias such as `production`"
+    ),
+    r"^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,31})?$": (
+        "must be a number of a version, `latest`, `first` or an alias such as `production`, or empty"
+    ),
+}
+"""What the patterns of the protos ask for."""
+
+
+def _violation(found: protovalidate.Violation) -> Violation:
+    violation: Any = found.proto
     path = ""
     for element in violation.field.elements if violation.field else ():
         path += f".{element.field_name}" if path else element.field_name
         subscript = element.subscript
         if subscript is not None:
             path += f"[{orjson.dumps(subscript.value).decode()}]"
-    return Violation(path, violation.message or violation.rule_id)
+    in_words = (
+        _IN_WORDS.get(str(found.rule_value)) if violation.rule_id == "string.pattern" else None
+    )
+    return Violation(path, in_words or violation.message or violation.rule_id)
 
 
 def _sentence(violation: Violation) -> str:

@@ -371,7 +371,7 @@ def no_version(screenplay_id: str, revision: int) -> DomainError:
     return DomainError(
         Reason.REASON_SCREENPLAY_VERSION_NOT_FOUND,
         f"No text of version {revision} of the screenplay {screenplay_id} is kept; "
-        f"ListScreenplayVersions names the last {KEPT_TEXTS}.",
+        f"ListScreenplayVersions names those that are kept.",
         resources=[Resource("screenplay_version", f"{screenplay_id}/{revision}")],
     )
 

@@ -172,10 +172,12 @@ class StoredTexts:
         )
         return [text_from_document(document) for document in await self._store.query(query)]
 
-    async def remove(self, text: Text) -> None:
-        """Remove a text."""
+    async def remove(self, *texts: Text) -> None:
+        """Remove texts; when somebody else removes some of them meanwhile, others may stay."""
         with suppress(ConflictError):
-            await self._store.write(Delete(TEXTS, text.org, text.id, text.version))
+            await self._store.write(
+                *(Delete(TEXTS, text.org, text.id, text.version) for text in texts)
+            )
 
 
 def to_document(screenplay: Screenplay) -> Document:

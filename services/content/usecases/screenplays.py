@@ -38,7 +38,7 @@ _TRIES = 30
 _FINDINGS = 100
 _SAME = 10
 _SPARE = 10
-"""How many texts more than one too many are removed at a time, when somebody left them behind."""
+"""How many revisions go by before texts that are too old are removed."""
 _BRIEF = 16 * 1024
 """How many characters are looked at at once; longer texts go to a thread, so that others go on."""
 _BEYOND = 2**32
@@ -483,11 +483,15 @@ class ScreenplayService:
                 # Its texts may have been removed before this one came.
                 await self._texts.remove(replaced)
             return None
-        if saved.revision > KEPT_TEXTS:
+        # A few go at once: else every save would cost twice as much.
+        is_due = saved.revision // _SPARE > replaced.revision // _SPARE
+        if saved.revision > KEPT_TEXTS and is_due:
             most = KEPT_TEXTS - 1
-            older = await self._texts.list(saved.org, saved.id, saved.text_revision, most + _SPARE)
-            for text in older[most:]:
-                await self._texts.remove(text)
+            older = await self._texts.list(
+                saved.org, saved.id, saved.text_revision, most + 2 * _SPARE
+            )
+            if older[most:]:
+                await self._texts.remove(*older[most:])
         return saved
 
     async def _text(self, stored: Screenplay, revision: int) -> Text:
@@ -542,8 +546,7 @@ class TextKin:
     async def purge(self, org: str, parent_id: str) -> None:
         """Remove them."""
         while found := await self._texts.list(org, parent_id, _BEYOND, KEPT_TEXTS):
-            for text in found:
-                await self._texts.remove(text)
+            await self._texts.remove(*found)
 
 
 def _contended(what: str) -> DomainError:

@@ -204,7 +204,7 @@ class ScreenplayReference(message.Message):
 
 @typing.final
 class ScreenplayVersion(message.Message):
-    """A text that a screenplay has or had. The last 50 are kept."""
+    """A text that a screenplay has or had. At least the last 50 are kept."""
 
     DESCRIPTOR: descriptor.Descriptor
 
