@@ -34,6 +34,7 @@ from services.kit.errors import (
     to_status,
 )
 from services.kit.guard import Access, Guard, access_of
+from services.kit.patterns import IN_WORDS
 from services.kit.principals import NOBODY, Scope
 
 _LOG = logging.getLogger(__name__)
@@ -337,27 +338,6 @@ def _begun(told: Method, context: Context) -> call.Call:
     return served
 
 
-_IN_WORDS = {
-    r"^(#[0-9A-Fa-f]{6})?$": "must be a colour such as #1f6feb, or empty",
-    r"^(/.*)?$": "must be an absolute path, or empty",
-    r"^[A-Za-z0-9_-]{0,64}$": "must be at most 64 letters, digits, `_` and `-`",
-    r"^[A-Za-z0-9_.:-]{1,64}$": "must be 1 to 64 letters, digits, `_`, `.`, `:` and `-`",
-    r"^([A-Za-z0-9][A-Za-z0-9_-]{0,63})?$": (
-        "must be at most 64 letters, digits, `_` and `-`, and begin with a letter or a digit"
-    ),
-    r"^[a-z][a-z0-9-]{0,31}$": (
-        "must be 1 to 32 small letters, digits and `-`, and begin with a letter"
-    ),
-    r"^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,31})$": (
-        "must be a number of a version, `latest`, `first` or an alias such as `production`"
-    ),
-    r"^([1-9][0-9]{0,8}|[a-z][a-z0-9-]{0,31})?$": (
-        "must be a number of a version, `latest`, `first` or an alias such as `production`, or empty"
-    ),
-}
-"""What the patterns of the protos ask for."""
-
-
 def _violation(found: protovalidate.Violation) -> Violation:
     violation: Any = found.proto
     path = ""
@@ -367,7 +347,7 @@ def _violation(found: protovalidate.Violation) -> Violation:
         if subscript is not None:
             path += f"[{orjson.dumps(subscript.value).decode()}]"
     in_words = (
-        _IN_WORDS.get(str(found.rule_value)) if violation.rule_id == "string.pattern" else None
+        IN_WORDS.get(str(found.rule_value)) if violation.rule_id == "string.pattern" else None
     )
     return Violation(path, in_words or violation.message or violation.rule_id)
 

@@ -492,3 +492,13 @@ async def test_a_request_that_is_wrong_as_a_whole_is_told_so_in_a_sentence(
     refused = await refusal(installed(content))
 
     assert refused.message == "the request needs exactly one of template_ids, category and all"
+
+
+async def test_what_breaks_a_pattern_is_told_what_it_must_be(content: Content) -> None:
+    refused = await refusal(
+        content.agents.CreateAgent(
+            pb.CreateAgentRequest(agent=Agent(name="A", color="blue")), timeout=PATIENCE
+        )
+    )
+
+    assert refused.message == "agent.color: must be a colour such as #1f6feb, or empty"

@@ -360,7 +360,7 @@ async def test_duplicates_are_found_by_either_path_and_by_text(stage: Stage) -> 
 
 async def test_the_last_texts_are_kept_and_older_ones_go(stage: Stage) -> None:
     made = await stage.create(content="1")
-    revisions = [1]
+    revisions, kept = [1], [1]
     for number in range(2, KEPT_TEXTS + 30):
         saved = (await stage.update(made.id, content=str(number))).screenplay
         revisions.insert(0, saved.revision)
