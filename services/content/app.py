@@ -50,6 +50,7 @@ from services.kit import ids
 from services.kit.frame import Frame, Work, hosted, open_frame
 from services.kit.server import App, main
 from services.kit.storage.ports import Store
+from services.kit.tasks import Workbench
 from services.kit.telemetry import SILENT, Telemetry
 
 T = TypeVar("T", bound=Mortal)
@@ -67,11 +68,19 @@ async def compose(
     versions = StoredVersions(frame.store)
     cascades = Cascades(stored, [PersonaKin(lives, versions)], monotonic=time.monotonic)
     ends = Cascades(lives, [VersionKin(lives, versions)], monotonic=time.monotonic)
+    workbench = Workbench()
     agents = AgentService(stored, cascades, clock=ids.now, new_id=_new_deletion)
     personas = PersonaService(
-        lives, versions, agents, ends, cascades.settle, clock=ids.now, new_id=_new_deletion
+        lives,
+        versions,
+        agents,
+        ends,
+        cascades.settle,
+        clock=ids.now,
+        new_id=_new_deletion,
+        workbench=workbench,
     )
-    screenplays, plays = _screenplays(frame.store)
+    screenplays, plays = _screenplays(frame.store, workbench)
     if settings.content_processes == 1:
         await cascades.begin()
         await ends.begin()
@@ -86,7 +95,10 @@ async def compose(
             add_AgentServiceServicer_to_server,
             AgentHandlers(agents, resolver, settings.content_retention_days),
         ),
-        hosted(add_PersonaServiceServicer_to_server, PersonaHandlers(personas)),
+        hosted(
+            add_PersonaServiceServicer_to_server,
+            PersonaHandlers(personas, settings.content_retention_days),
+        ),
         hosted(
             add_ScreenplayServiceServicer_to_server,
             ScreenplayHandlers(screenplays, settings.content_retention_days),
@@ -105,7 +117,9 @@ async def compose(
     )
 
 
-def _screenplays(store: Store) -> tuple[ScreenplayService, Cascades[Screenplay]]:
+def _screenplays(
+    store: Store, workbench: Workbench
+) -> tuple[ScreenplayService, Cascades[Screenplay]]:
     """Put together what serves screenplays, and what ends their deletions."""
     stored, texts = StoredScreenplays(store), StoredTexts(store)
     cascades = Cascades(stored, [TextKin(texts)], monotonic=time.monotonic)
@@ -116,6 +130,7 @@ def _screenplays(store: Store) -> tuple[ScreenplayService, Cascades[Screenplay]]
         clock=ids.now,
         new_id=partial(ids.new_id, "play"),
         new_deletion_id=_new_deletion,
+        workbench=workbench,
     )
     return service, cascades
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -258,13 +258,25 @@ def _resource_id(served: Call, request: Message, response: Message | bytes | Non
     for message in (response, request):
         # An answer that is serialized already is not parsed for this.
         if isinstance(message, Message):
-            field = _id_field(message.DESCRIPTOR)
-            if field and (found := getattr(message, field)):
-                return str(found)
+            found: Any = message
+            for field in _id_path(message.DESCRIPTOR):
+                found = getattr(found, field)
+            if isinstance(found, str) and found:
+                return found
     return ""
 
 
 @lru_cache(1024)
+def _id_path(descriptor: Descriptor) -> Sequence[str]:
+    """Tell where a message says which thing it is about: itself, or the thing it begins with."""
+    if field := _id_field(descriptor):
+        return (field,)
+    first = descriptor.fields_by_number.get(1)
+    if first is None or first.message_type is None or first.is_repeated:
+        return ()
+    return (first.name, field) if (field := _id_field(first.message_type)) else ()
+
+
 def _id_field(descriptor: Descriptor) -> str:
     known = next((name for name in _IDS if name in descriptor.fields_by_name), "")
     first = descriptor.fields_by_number.get(1)

@@ -71,6 +71,11 @@ def org() -> str:
     return _current.get().principal.org_id
 
 
+def author() -> str:
+    """Return who calls, as audit records name it."""
+    return _current.get().principal.name
+
+
 def find() -> Call | None:
     """Return the call being served, or None outside of an rpc."""
     return _current.get(None)

@@ -34,6 +34,7 @@ from services.kit.errors import (
     to_status,
 )
 from services.kit.guard import Access, Guard, access_of
+from services.kit.patterns import IN_WORDS
 from services.kit.principals import NOBODY, Scope
 
 _LOG = logging.getLogger(__name__)
@@ -230,8 +231,9 @@ class Interceptor:
                 refused = _as_domain_error(served, error)
                 code, reason = code_of(refused.reason).name, reason_name(refused.reason)
             finally:
-                # Of a caller who asked nothing there is nothing to record.
-                asked = None if begun or auditor is None else read.first
+                # Of a caller who asked nothing there is nothing to record. What began and then failed
+                # has a second record, so that the first does not tell of a success.
+                asked = None if auditor is None or (begun and code == "OK") else read.first
                 if asked is not None and auditor is not None and _leaves_a_record(served, reason):
                     await auditor.record(served, asked, None, code, reason)
                 told.end(served, code, reason, began)
@@ -246,10 +248,10 @@ class Interceptor:
             if len(raw) <= _SMALL_REQUEST:
                 # All of them at once; in a large request there may be too many to look for.
                 violations = self._validator.collect_violations(request)
-            broken = [_violation(violation.proto) for violation in violations]
+            broken = [_violation(violation) for violation in violations]
             raise DomainError(
                 Reason.REASON_INVALID_REQUEST,
-                "; ".join(f"{one.field}: {one.description}" for one in broken),
+                "; ".join(_sentence(one) for one in broken),
                 violations=broken,
             )
 
@@ -336,14 +338,25 @@ def _begun(told: Method, context: Context) -> call.Call:
     return served
 
 
-def _violation(violation: Any) -> Violation:
+def _violation(found: protovalidate.Violation) -> Violation:
+    violation: Any = found.proto
     path = ""
     for element in violation.field.elements if violation.field else ():
         path += f".{element.field_name}" if path else element.field_name
         subscript = element.subscript
         if subscript is not None:
             path += f"[{orjson.dumps(subscript.value).decode()}]"
-    return Violation(path, violation.message or violation.rule_id)
+    in_words = (
+        IN_WORDS.get(str(found.rule_value)) if violation.rule_id == "string.pattern" else None
+    )
+    return Violation(path, in_words or violation.message or violation.rule_id)
+
+
+def _sentence(violation: Violation) -> str:
+    """Write what is wrong with a field, or without one with the request as a whole."""
+    if not violation.field:
+        return f"the request {violation.description}"
+    return f"{violation.field}: {violation.description}"
 
 
 def _as_domain_error(served: call.Call, error: Exception) -> DomainError:

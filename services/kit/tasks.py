@@ -21,6 +21,22 @@ async def ended(task: asyncio.Task[Any]) -> None:
         _LOG.error("the task %s failed", task.get_name(), exc_info=error)
 
 
+class Workbench:
+    """Where work is done that keeps a processor busy, in threads.
+
+    Python runs one thread at a time, and each one more keeps the event loop waiting longer; so few have
+    a place here at once, and who is cancelled leaves it only when the thread has ended.
+    """
+
+    def __init__(self, places: int = 2) -> None:
+        self._places = asyncio.Semaphore(places)
+
+    async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do some work once there is a place for it."""
+        async with self._places:
+            return await threaded(work, *args, **kwargs)
+
+
 async def threaded(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Do work that blocks in a thread.
 

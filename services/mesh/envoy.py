@@ -608,6 +608,14 @@ def _local_replies() -> Config:
                 "status_code": HTTPStatus.UNAUTHORIZED,
                 "body_format_override": as_it_is,
             },
+            {
+                # There is nobody to send it to, and too much of it to keep it for another try.
+                "filter": {"and_filter": {"filters": [native, _status_filter(_TOO_MUCH_TO_KEEP)]}},
+                "status_code": _UNAVAILABLE,
+                "body_format_override": {
+                    "text_format_source": {"inline_string": _OWN_ERRORS[_UNAVAILABLE][1]}
+                },
+            },
             {"filter": native, "body_format_override": as_it_is},
             {
                 "filter": bad_token,
@@ -660,6 +668,7 @@ _OWN_ERRORS: Mapping[int, tuple[int, str]] = {
 
 
 _UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
+_TOO_MUCH_TO_KEEP = HTTPStatus.INSUFFICIENT_STORAGE
 _RETRY_SOON = [{"header": {"key": "retry-after", "value": "1"}}]
 
 

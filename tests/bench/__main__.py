@@ -7,13 +7,17 @@ import asyncio
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import monotonic
 
+from conductor.execution.v1.execution_pb2 import Execution
 from services.kit.settings import Settings
+from tests.bench import content_figures
 from tests.bench.comparisons import telemetry
-from tests.bench.figures import Figures, Pace
+from tests.bench.content_figures import Calling
+from tests.bench.figures import START, Figures, Pace
 from tests.bench.generator import load_generator
 from tests.bench.load import allow_many_files
 from tests.bench.machine import facts
@@ -26,10 +30,17 @@ from tests.bench.told import FailedError
 
 NAMES = (
     *("memory", "get", "replay", "first-frame", "start", "watchers", "tokens", "calls"),
-    *("production", "replicas", "telemetry"),
+    *("content", "screenplays", "versions", "production", "replicas", "telemetry"),
 )
 QUICK = Pace(
-    rounds=3, seconds=0.5, warm_up=0.2, replays=6, restarts=1, watchers=200, live_seconds=4.0
+    rounds=3,
+    seconds=0.5,
+    warm_up=0.2,
+    replays=6,
+    restarts=1,
+    watchers=200,
+    live_seconds=4.0,
+    read_seconds=0.2,
 )
 _MANY = 10_000_000
 """Runs that may wait while nothing runs."""
@@ -46,11 +57,16 @@ async def measure(chosen: set[str], pace: Pace, folder: Path) -> tuple[list[Row]
     kept = Settings(data_dir=data)
     runs = await seed(kept, _RUNS, pace.events)
     (read,) = await seed(kept, 1, _READ_EVENTS)
+    await content_figures.keep(kept)
     rows: list[Row] = []
     async with Stand(folder) as stand, load_generator(stand.port) as load:
         async with stand.service(data):
             chunks = {run: await stand.chunks(run) for run in runs}
-            await stand.start_references(await stand.message(read), chunks)
+            echoed = {
+                "Echo": await stand.message(f"{START}/{read}", Execution),
+                **await content_figures.echoed(stand),
+            }
+            await stand.start_references(echoed, chunks)
             await stand.start_web(data, read)
         figures = Figures(stand, load, pace, data, runs, read, [])
         if chosen & {"memory", "start"}:
@@ -62,16 +78,16 @@ async def measure(chosen: set[str], pace: Pace, folder: Path) -> tuple[list[Row]
                     rows += _shown(await figures.start_paused())
         models = json.dumps(pace.live_models())
         async with stand.service(data, execution_mock_models=models) as service:
-            if "get" in chosen:
-                rows += _shown(await figures.get())
-            if "replay" in chosen:
-                rows += _shown(await figures.replay())
-            if "first-frame" in chosen:
-                rows += _shown(await figures.first_frame())
-            if "start" in chosen:
-                rows += _shown(await figures.start_running())
-            if "watchers" in chosen:
-                rows += _shown(await figures.watchers(service))
+            for name, measured in (
+                ("get", figures.get),
+                ("replay", figures.replay),
+                ("first-frame", figures.first_frame),
+                ("start", figures.start_running),
+                ("content", Calling(stand, load, pace).figures),
+                ("watchers", partial(figures.watchers, service)),
+            ):
+                if name in chosen:
+                    rows += _shown(await measured())
         if "replay" in chosen:
             rows += _shown(await figures.replay_cold())
         rows += await _of_models(chosen, stand, pace, folder)
@@ -80,8 +96,10 @@ async def measure(chosen: set[str], pace: Pace, folder: Path) -> tuple[list[Row]
 
 
 async def _of_backends(chosen: set[str], pace: Pace, folder: Path) -> list[Row]:
-    """Measure the service over other backends, in several processes, and while it is watched."""
+    """Measure the mesh over much, over other backends, in several processes, and watched."""
     rows: list[Row] = []
+    if sizes := chosen & content_figures.SIZES:
+        rows += _shown(await content_figures.scale(folder / "scale", pace, sizes))
     if "production" in chosen:
         rows += _shown(await production(folder / "production", pace))
     if "replicas" in chosen:

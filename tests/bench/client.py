@@ -6,8 +6,10 @@ Connections are callbacks, not tasks: an answer sends the next request from with
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import perf_counter, time
 from typing import cast
@@ -26,8 +28,17 @@ def get(path: str) -> bytes:
 
 def post(path: str, body: bytes) -> bytes:
     """Write a POST request of JSON."""
+    return _with_body("POST", path, body)
+
+
+def patch(path: str, body: bytes) -> bytes:
+    """Write a PATCH request of JSON."""
+    return _with_body("PATCH", path, body)
+
+
+def _with_body(verb: str, path: str, body: bytes) -> bytes:
     return (
-        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"{verb} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n".encode()
         + body
     )
@@ -100,6 +111,8 @@ class Load:
     keep_bodies: bool = False
     tally: Tally = field(default_factory=Tally)
     bodies: list[bytes] = field(default_factory=list)
+    answers: int = 0
+    """How many callers got, before and after the span that is measured, too."""
     more: bool = True
 
 
@@ -148,14 +161,14 @@ class Connection(asyncio.Protocol, ABC):
 
 
 class Caller(Connection):
-    """Sends one and the same request whose answer has a length."""
+    """Sends requests in turn, over and over, whose answers have a length."""
 
-    def __init__(self, load: Load, request: bytes) -> None:
+    def __init__(self, load: Load, requests: Iterable[bytes]) -> None:
         super().__init__(load)
-        self._request = request
+        self._requests = itertools.cycle(requests)
 
     def begin(self) -> None:
-        self._send(self._request)
+        self._send(next(self._requests))
 
     def data_received(self, data: bytes) -> None:
         answer = self._rest + data if self._rest else data
@@ -167,6 +180,7 @@ class Caller(Connection):
             self._fail(repr(answer[:500]))
             return
         self._load.tally.latencies.append(perf_counter() - self._sent)
+        self._load.answers += 1
         if self._load.keep_bodies:
             self._load.bodies.append(body)
         self._again()

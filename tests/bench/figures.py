@@ -41,6 +41,8 @@ class Pace:
     watchers: int = 1000
     live_seconds: float = 12.0
     calls: int = 200
+    read_seconds: float = 0.5
+    """For what is read from many things and from few."""
 
     def live_models(self) -> dict[str, dict[str, float]]:
         """The model of the live runs, as the service is told of it."""
@@ -76,11 +78,11 @@ class Figures:
             ]
             echo, ours, *fastapi = zip(*rounds[1:], strict=True)
             self.own.append(median(calls.own for calls in echo))
-            figure = f"GetExecution / echo, {_callers(callers)}"
+            figure = f"GetExecution / echo, {callers_named(callers)}"
             rows.append(rates(figure, ours, echo, Target(0.65)))
             for measured in fastapi:
                 target = Target(0.8) if callers > 1 else None
-                figure = f"GetExecution / FastAPI, {_callers(callers)}"
+                figure = f"GetExecution / FastAPI, {callers_named(callers)}"
                 rows.append(rates(figure, ours, measured, target))
         return rows
 
@@ -108,8 +110,8 @@ class Figures:
         return [
             Row(
                 "replay of 10,000 events, first after a restart",
-                _ms(median(ours)),
-                _ms(median(bare)),
+                printed_time(median(ours)),
+                printed_time(median(bare)),
                 ratios,
             )
         ]
@@ -145,7 +147,16 @@ class Figures:
                     frames.append(measured.first_frame)
                     echoes.append(measured.echo)
             ratios = [frame / echo for frame, echo in zip(frames, echoes, strict=True)]
-            rows.append(Row(figure, _ms(median(frames)), _ms(median(echoes)), ratios, None, target))
+            rows.append(
+                Row(
+                    figure,
+                    printed_time(median(frames)),
+                    printed_time(median(echoes)),
+                    ratios,
+                    None,
+                    target,
+                )
+            )
         return rows
 
     async def start_paused(self) -> list[Row]:
@@ -238,7 +249,7 @@ class Figures:
                 if number >= 0:
                     echo.append(reference)
                     ours.append(measured)
-            figure = f"StartExecution / echo, {how}, {_callers(callers)}"
+            figure = f"StartExecution / echo, {how}, {callers_named(callers)}"
             rows.append(rates(figure, ours, echo, target if callers > 1 else None))
         return rows, ids
 
@@ -268,24 +279,27 @@ class Figures:
                 bare.append(reference.median)
                 ours.append(measured.median)
         ratios = [reference / time for time, reference in zip(ours, bare, strict=True)]
-        return Row(figure, _ms(median(ours)), _ms(median(bare)), ratios, None, target)
+        return Row(
+            figure, printed_time(median(ours)), printed_time(median(bare)), ratios, None, target
+        )
 
 
 def rates(figure: str, ours: Sequence[Calls], other: Sequence[Calls], target: Target | None) -> Row:
+    """Compare calls with those of the same round."""
     ratios = [one.rate / reference.rate for one, reference in zip(ours, other, strict=True)]
     return Row(figure, _rate(ours), _rate(other), ratios, None, target)
 
 
 def _rate(calls: Sequence[Calls]) -> str:
     rate, middle = median(one.rate for one in calls), median(one.median for one in calls)
-    return f"{rate:,.0f}/s, {_ms(middle)}"
+    return f"{rate:,.0f}/s, {printed_time(middle)}"
 
 
 def _latency(name: str, seen: Watched) -> list[Row]:
     return [
         Row(f"{name}: streams", f"all complete, {seen.events} events each"),
-        Row(f"{name}: append to receipt, median", _ms(seen.median)),
-        Row(f"{name}: append to receipt, p99", _ms(seen.p99)),
+        Row(f"{name}: append to receipt, median", printed_time(seen.median)),
+        Row(f"{name}: append to receipt, p99", printed_time(seen.p99)),
     ]
 
 
@@ -294,9 +308,11 @@ def _memory(figure: str, megabytes: float, limit: float | None = None) -> Row:
     return Row(figure, f"{megabytes:.0f} MB", value=megabytes, target=target)
 
 
-def _ms(seconds: float) -> str:
+def printed_time(seconds: float) -> str:
+    """Print a time."""
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds * 1000:.0f} ms"
 
 
-def _callers(count: int) -> str:
+def callers_named(count: int) -> str:
+    """Print a number of callers."""
     return "1 caller" if count == 1 else f"{count} callers"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,6 +29,14 @@ class LoadGenerator:
             **await self._told.ask(
                 "calls", path=path, callers=callers, seconds=seconds, warm_up=warm_up, body=body
             )
+        )
+
+    async def changes(
+        self, changes: Mapping[str, Sequence[dict[str, Any]]], seconds: float, warm_up: float
+    ) -> Calls:
+        """Let a caller for each path change what is there, to each of its bodies in turn."""
+        return Calls(
+            **await self._told.ask("changes", changes=changes, seconds=seconds, warm_up=warm_up)
         )
 
     async def replays(self, paths: Sequence[str], times: int, readers: int = 1) -> Replays:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter, process_time
@@ -27,6 +27,7 @@ from tests.bench.client import (
     Tally,
     Watcher,
     get,
+    patch,
     post,
     unchunked,
 )
@@ -54,6 +55,8 @@ class Calls:
     failures: list[str]
     ids: list[str] = field(default_factory=list)
     """Of what was started, before the measurement too."""
+    answers: int = 0
+    """How many there were, before the measurement and after it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +114,25 @@ class Generator:
         """Let callers send one request again and again."""
         load = Load(keep_bodies=body is not None)
         request = _request(path, body)
-        callers_ = await self._open([Caller(load, request) for _ in range(callers)])
-        cpu, elapsed = await _measure(load, callers_, seconds, warm_up)
+        return await self._calls(load, [[request]] * callers, seconds, warm_up)
+
+    async def changes(
+        self, changes: Mapping[str, Sequence[dict[str, Any]]], seconds: float, warm_up: float
+    ) -> Calls:
+        """Let a caller for each path change what is there, to each of its bodies in turn."""
+        requests = [
+            [patch(path, json.dumps(body).encode()) for body in bodies]
+            for path, bodies in changes.items()
+        ]
+        return await self._calls(Load(), requests, seconds, warm_up)
+
+    async def _calls(
+        self, load: Load, requests: Sequence[Sequence[bytes]], seconds: float, warm_up: float
+    ) -> Calls:
+        """Let a caller for each list of requests send them."""
+        callers = await self._open([Caller(load, some) for some in requests])
+        cpu, elapsed = await _measure(load, callers, seconds, warm_up)
         tally = load.tally
-        ids = [json.loads(answer)["id"] for answer in load.bodies]
         done = len(tally.latencies)
         return Calls(
             rate=done / elapsed,
@@ -122,7 +140,8 @@ class Generator:
             p99=_quantile(tally.latencies, 0.99),
             own=cpu / max(done, 1),
             failures=tally.failures,
-            ids=ids,
+            ids=[json.loads(answer)["id"] for answer in load.bodies],
+            answers=load.answers,
         )
 
     async def replays(self, paths: Sequence[str], times: int, readers: int = 1) -> Replays:
@@ -148,7 +167,7 @@ class Generator:
     ) -> FirstFrames:
         """Let starters start and stream runs while callers call something else."""
         load = Load()
-        connections: list[Connection] = [Caller(load, get(echo)) for _ in range(callers)]
+        connections: list[Connection] = [Caller(load, [get(echo)]) for _ in range(callers)]
         connections += [
             Starter(load, post(path, json.dumps(body).encode())) for _ in range(starters)
         ]

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from conductor.execution.v1.execution_pb2 import Execution
 from services.kit.settings import Settings
 from tests.bench.comparisons import compare, side
-from tests.bench.figures import Figures, Pace
+from tests.bench.figures import START, Figures, Pace
 from tests.bench.generator import load_generator
 from tests.bench.seed import seed
 from tests.bench.stand import Stand
@@ -69,7 +70,8 @@ async def production(folder: Path, pace: Pace) -> list[Row]:
         ):
             async with stand.service(data):
                 chunks = {run: await stand.chunks(run) for run in runs}
-                await stand.start_references(await stand.message(read), chunks)
+                echoed = {"Echo": await stand.message(f"{START}/{read}", Execution)}
+                await stand.start_references(echoed, chunks)
             figures = Figures(stand, load, pace, data, runs, read, [])
             unending = {"execution_concurrency": 0, "execution_queue_limit": 10_000_000}
             async with stand.service(data, **paused, **unending):

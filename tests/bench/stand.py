@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import grpc
 import httpx
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from grpc_tools import protoc
 
-from conductor.execution.v1.execution_pb2 import Execution
 from conductor.gateway.v1.gateway_service_pb2 import StreamJobRequest
 from conductor.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from services.execution.settings import KNOWN_PROVIDERS
@@ -34,6 +34,8 @@ HOST = "127.0.0.1"
 _ROOT = Path(__file__).parents[2]
 _API = _ROOT / "gen" / "api.binpb"
 _PATIENCE = 30.0
+M = TypeVar("M", bound=Message)
+
 _REFERENCE = Service(name="reference", rpc_services=(reference.NAME,))
 
 
@@ -139,10 +141,11 @@ class Stand:
                 self._running.remove(process)
 
     async def start_references(
-        self, message: Execution, streams: Mapping[str, Sequence[bytes]]
+        self, messages: Mapping[str, Message], streams: Mapping[str, Sequence[bytes]]
     ) -> None:
-        """Start the bare server with what it answers."""
-        (self.folder / reference.MESSAGE).write_bytes(message.SerializeToString())
+        """Start the bare server with what its unary rpcs and its streams answer."""
+        for rpc, message in messages.items():
+            reference.write_message(self.folder, rpc, message)
         for name, chunks in streams.items():
             reference.write_chunks(self.folder / f"{name}.chunks", chunks)
         command = (sys.executable, "-m", "tests.bench.reference")
@@ -170,10 +173,15 @@ class Stand:
         """Connect to the service, past Envoy."""
         return grpc.aio.insecure_channel(f"{HOST}:{self._services[0]}")
 
-    async def message(self, execution_id: str) -> Execution:
-        """Get an execution as GetExecution answers it."""
-        answer = await self._http.get(f"/api/executions/{execution_id}")
-        return json_format.Parse(answer.raise_for_status().content, Execution())
+    async def message(self, path: str, kind: type[M]) -> M:
+        """Get a path as the rpc behind it answers."""
+        answer = await self._http.get(path)
+        return json_format.Parse(answer.raise_for_status().content, kind())
+
+    async def read(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+        """Get a path as JSON."""
+        answer = await self._http.get(path, params=query)
+        return answer.raise_for_status().json()
 
     async def chunks(self, job_id: str) -> list[bytes]:
         """Read a stream as the chunks the service sends it in."""

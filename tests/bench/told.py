@@ -66,7 +66,7 @@ async def telling(module: str, *arguments: str) -> AsyncIterator[Told]:
 
 async def obey(worker: object) -> None:
     """Do what standard input says with the methods of `worker`, until it ends."""
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=_LINE_LIMIT)
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,6 +169,44 @@ async def test_a_page_takes_no_more_work_when_there_are_twenty_times_as_many(
             await store.close()
     for few, many in zip(*work, strict=True):
         assert many < 2 * few
+
+
+def is_among_the_last(number: int, count: int) -> bool:
+    return number >= count - 30
+
+
+def is_a_fourth(number: int, count: int) -> bool:
+    return number % 4 == 0
+
+
+@pytest.mark.parametrize("others", [(), ("all",)])
+@pytest.mark.parametrize("has_it", [is_among_the_last, is_a_fourth])
+async def test_an_order_is_walked_along_only_when_what_is_sought_is_met_soon(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_it: Callable[[int, int], bool],
+    others: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(sqlite_documents, "_FEW", 20)
+    query = Query(SHEETS, "acme", LIVE, order="name", terms=(*others, "it"), limit=10)
+    work: list[int] = []
+    for count in (120, 1200):
+        documents = [
+            sheet(
+                f"s{number:05}",
+                terms=frozenset({"all", "it"} if has_it(number, count) else {"all"}),
+            )
+            for number in range(count)
+        ]
+        store = await SqliteStore.open(tmp_path / f"{count}.db", [SHEETS], LOGS)
+        try:
+            await store.write(*(Insert(SHEETS, one) for one in documents))
+            work.append(await steps(store, query))
+            assert await read(store, query) == expected(documents, query)
+        finally:
+            await store.close()
+    few, many = work
+    assert many < 2 * few
 
 
 def numbered(number: int, count: int) -> Document:

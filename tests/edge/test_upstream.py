@@ -32,6 +32,26 @@ async def test_a_service_that_is_not_there_is_unavailable(
             assert response.headers["retry-after"] == "1"
 
 
+async def test_a_large_request_to_a_service_that_is_not_there_is_told_the_same(
+    start_edge: StartEdge, closed_port: int
+) -> None:
+    # Larger than what Envoy keeps to send it again.
+    large = "x" * 1024 * 1024
+    edge = await start_edge(SERVICES, {"execution": [("127.0.0.1", closed_port)]})
+
+    async with httpx.AsyncClient(base_url=edge.url, timeout=PATIENCE) as client:
+        response = await client.post("/api/executions", json={"input": large})
+    async with grpc.aio.insecure_channel(edge.target) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await ExecutionServiceStub(channel).StartExecution(
+                pb.StartExecutionRequest(input=large), timeout=PATIENCE
+            )
+
+    assert_error(response, httpx.codes.SERVICE_UNAVAILABLE, 14)
+    assert response.headers["retry-after"] == "1"
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 async def test_a_service_that_dies_and_comes_back_is_used_again_at_once(
     start_edge: StartEdge, upstream: int, stub: Stub
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
-from collections.abc import AsyncIterator, Sequence
+import zipfile
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -180,3 +182,18 @@ async def pieces(raw: bytes, size: int = 50_000) -> AsyncIterator[bytes]:
     """Send an archive piece by piece."""
     for place in range(0, len(raw), size):
         yield raw[place : place + size]
+
+
+def files(raw: bytes) -> dict[str, bytes]:
+    """The files of an archive, by their paths."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(content: Mapping[str, bytes]) -> bytes:
+    """An archive of files, as other programs make them."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, raw in content.items():
+            archive.writestr(path, raw)
+    return buffer.getvalue()

@@ -16,6 +16,7 @@ from services.content.usecases.personas import PersonaKin, PersonaService, Versi
 from services.content.usecases.templates import TemplateService
 from services.kit.errors import DomainError
 from services.kit.storage.ports import Store
+from services.kit.tasks import Workbench
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import EPOCH
 
@@ -70,7 +71,13 @@ class Catalogue:
         making: dict[str, Any] = {"clock": self.clock, "new_id": self.new_id}
         self.service = AgentService(self.agents, self.cascades, **making)
         self.personas = PersonaService(
-            lives, versions, self.service, self.ends, self.cascades.settle, **making
+            lives,
+            versions,
+            self.service,
+            self.ends,
+            self.cascades.settle,
+            **making,
+            workbench=Workbench(),
         )
         self.resolver = Resolver(self.service, self.personas)
         self.templates = TemplateService(

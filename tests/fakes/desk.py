@@ -12,6 +12,7 @@ from services.content.usecases.agents import AgentService
 from services.content.usecases.deletions import Cascades, Purge
 from services.content.usecases.personas import PersonaKin, PersonaService, VersionKin
 from services.kit.storage.ports import Store
+from services.kit.tasks import Workbench
 from tests.fakes.virtual import EPOCH
 
 ORG, AGENT = "acme", "writer"
@@ -37,6 +38,7 @@ class Desk:
             self.cascades.settle,
             clock=self.clock,
             new_id=self.new_id,
+            workbench=Workbench(),
         )
         self.purge = Purge(self.ends, keep_days=30, clock=self.clock)
 

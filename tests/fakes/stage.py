@@ -15,6 +15,7 @@ from services.content.stores.screenplays import (
 from services.content.usecases.deletions import Cascades, Purge
 from services.content.usecases.screenplays import ScreenplayService, TextKin
 from services.kit.storage.ports import Store
+from services.kit.tasks import Workbench
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import EPOCH
 
@@ -46,6 +47,7 @@ class Stage:
             clock=self.clock,
             new_id=lambda: f"play_{self._prefix}{next(self._ids):06d}",
             new_deletion_id=lambda: f"del_{self._prefix}{next(self._ids):06d}",
+            workbench=Workbench(),
         )
         self.purge = Purge(self.cascades, keep_days=30, clock=self.clock)
 

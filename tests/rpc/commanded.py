@@ -33,6 +33,7 @@ class Commands:
     def __init__(self, address: str, patch: pytest.MonkeyPatch) -> None:
         self.address = address
         self.patch = patch
+        self.columns = 140
         patch.setenv("CONDUCTOR_ADDRESS", address)
         patch.delenv("CONDUCTOR_API_KEY", raising=False)
         patch.delenv("VISUAL", raising=False)
@@ -65,8 +66,9 @@ class Commands:
     def shown(self, *arguments: str, typed: bytes = b"") -> str:
         """Run a command at a terminal, as a program, and answer what it shows."""
         screen = ("stdin", "stdout", "stderr")
-        outcome = Terminal(self.address).show(*arguments, screen=screen, typed=typed)
-        return asyncio.run(outcome).out
+        terminal = Terminal(self.address)
+        terminal.env["COLUMNS"] = str(self.columns)
+        return asyncio.run(terminal.show(*arguments, screen=screen, typed=typed)).out
 
     def edits(self, script: Path, *steps: str) -> None:
         """Let the editor do one of some lines of shell each time it is opened, to `$1`."""

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from services.mesh.addresses import free_ports
+from tests.rpc.commanded import Commands, content_process
 from tests.rpc.scripted import Scripted, serving
 from tests.rpc.serving import Mesh, served
 from tests.rpc.terminal import Terminal
@@ -38,6 +39,20 @@ async def terminal(scripted: Scripted) -> AsyncIterator[Terminal]:
     """The command line, used against the scripted mesh."""
     async with serving(scripted) as address:
         yield Terminal(address)
+
+
+@pytest.fixture(scope="module")
+def content_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The content service in a process of its own, for all tests of a module."""
+    with content_process(tmp_path_factory.mktemp("content")) as address:
+        yield address
+
+
+@pytest.fixture
+def conductor(content_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
+    """The command line, used in a directory of the test's own against that service."""
+    monkeypatch.chdir(tmp_path)
+    return Commands(content_address, monkeypatch)
 
 
 @pytest.fixture

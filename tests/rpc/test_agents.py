@@ -240,6 +240,12 @@ async def test_a_mask_names_nothing_but_what_can_be_changed(content: Content, pa
     assert refused.fields == ["update_mask"]
 
 
+async def test_an_update_names_its_agent(content: Content) -> None:
+    refused = await refusal(update(content, name="x", force=True))
+
+    assert (refused.reason, refused.fields) == ("INVALID_REQUEST", ["agent"])
+
+
 async def test_an_update_shows_the_etag_it_started_from_or_is_forced(content: Content) -> None:
     made = await create(content)
     new = await update(content, id=made.id, name="Second", etag=made.etag)
@@ -478,3 +484,21 @@ async def test_what_names_no_templates_installs_nothing(
 ) -> None:
     assert (await refusal(installed(content, **fields))).kind == kind
     assert await listed(content) == ["default"]
+
+
+async def test_a_request_that_is_wrong_as_a_whole_is_told_so_in_a_sentence(
+    content: Content,
+) -> None:
+    refused = await refusal(installed(content))
+
+    assert refused.message == "the request needs exactly one of template_ids, category and all"
+
+
+async def test_what_breaks_a_pattern_is_told_what_it_must_be(content: Content) -> None:
+    refused = await refusal(
+        content.agents.CreateAgent(
+            pb.CreateAgentRequest(agent=Agent(name="A", color="blue")), timeout=PATIENCE
+        )
+    )
+
+    assert refused.message == "agent.color: must be a colour such as #1f6feb, or empty"

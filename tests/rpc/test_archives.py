@@ -212,6 +212,25 @@ async def test_an_import_leaves_a_record_without_the_file(content: Content) -> N
     assert "ExportArchive" not in str(listed)
 
 
+async def test_an_import_that_fails_leaves_a_record_that_says_so(content: Content) -> None:
+    asked = [
+        pb.ImportArchiveRequest(options=pb.ImportArchiveOptions(layout=BACKUP)),
+        pb.ImportArchiveRequest(chunk=b"no zip file"),
+    ]
+    refused = await stream_refusal(importing(content, asked))
+    assert refused.kind == (grpc.StatusCode.INVALID_ARGUMENT, "ARCHIVE_INVALID")
+
+    listed = await AuditServiceStub(content.channel).ListAuditRecords(
+        ListAuditRecordsRequest(), timeout=PATIENCE
+    )
+
+    records = [one for one in listed.audit_records if one.rpc.endswith("ImportArchive")]
+    assert [(one.outcome, one.reason) for one in records] == [
+        ("INVALID_ARGUMENT", "ARCHIVE_INVALID"),
+        ("OK", ""),
+    ]
+
+
 async def test_who_goes_away_while_sending_leaves_nothing(content: Content, tmp_path: Path) -> None:
     await furnish(content)
     raw = await export(content)

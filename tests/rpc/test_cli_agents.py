@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.rpc.commanded import Commands, content_process
+from tests.rpc.commanded import Commands
 from tests.rpc.terminal import COLOUR, COMMAND, unstyled
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with content_process(tmp_path_factory.mktemp("content")) as address:
-        yield address
-
-
-@pytest.fixture
-def conductor(address: str, monkeypatch: pytest.MonkeyPatch) -> Commands:
-    return Commands(address, monkeypatch)
 
 
 def test_an_agent_is_made_seen_changed_deleted_and_taken_back(conductor: Commands) -> None:
@@ -95,7 +83,8 @@ def test_a_definition_in_a_file_makes_an_agent_and_replaces_one(
         (("update", "default"), "nothing is to change"),
         (("install",), "name templates"),
         (("install", "x", "--all"), "name templates"),
-        (("install", "nobody"), "TEMPLATE_NOT_FOUND"),
+        (("install", "nobody"), "ListTemplates names all. (TEMPLATE_NOT_FOUND)"),
+        (("install", "editr"), "Did you mean editor? (TEMPLATE_NOT_FOUND)"),
         (("delete", "default"), "AGENT_BUILT_IN"),
         (("delete", "x", "--purge"), "say --yes"),
         (("create", "--name", "x", "--color", "red"), "agent.color"),

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.rpc.commanded import Commands, content_process
+from tests.rpc.commanded import Commands
 from tests.rpc.terminal import unstyled
 
 PERSONA = "# Poet\n\nYou write verse.\n"
 PLAY = "# Störm\r\n\r\nA sea.\n"
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with content_process(tmp_path_factory.mktemp("content")) as address:
-        yield address
-
-
-@pytest.fixture
-def conductor(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
-    monkeypatch.chdir(tmp_path)
-    return Commands(address, monkeypatch)
 
 
 @pytest.fixture
@@ -159,3 +146,13 @@ def test_the_mesh_is_validated_in_tables(filled: Commands) -> None:
     assert "agents/bare" in outcome.out
     assert outcome.err.startswith("0 errors, ")
     assert filled.told("validate")["is_valid"] is True
+
+
+def test_a_narrow_terminal_cuts_nothing_of_what_is_to_be_done(
+    filled: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.columns = 60
+
+    shown = unstyled(filled.shown("validate"))
+
+    assert "fix: Set CONDUCTOR_AUTH=on before others than you can reach the mesh." in shown

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.rpc.commanded import Commands, content_process
+from tests.rpc.commanded import Commands
 from tests.rpc.terminal import COMMAND
 
 TEXT = "# Poet\n\nYou write verse.\n\nShort lines.\n"
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with content_process(tmp_path_factory.mktemp("content")) as address:
-        yield address
-
-
-@pytest.fixture
-def conductor(address: str, monkeypatch: pytest.MonkeyPatch) -> Commands:
-    return Commands(address, monkeypatch)
 
 
 @pytest.fixture
@@ -132,6 +120,8 @@ def test_a_persona_is_deleted_and_taken_back(conductor: Commands, agent: str) ->
     assert conductor.done("personas", "delete", agent) == f"the persona of {agent} deleted\n"
     assert "PERSONA_NOT_FOUND" in conductor.run("personas", "get", agent).err
     assert agent in conductor.done("personas", "list", "--deleted")
+    assert "gone for good" in conductor.done("personas", "show", agent, "--deleted")
+    assert conductor.run("personas", "show", agent, "1", "--deleted").status == 2
     conductor.done("personas", "undelete", agent)
     assert conductor.done("personas", "get", agent) == TEXT
     assert agent in conductor.done("personas", "list")

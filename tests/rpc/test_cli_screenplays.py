@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.rpc.commanded import Commands, content_process
+from tests.rpc.commanded import Commands
 from tests.rpc.terminal import COLOUR, COMMAND, unstyled
 
 TEXT = "# Act one\n\nA sea.\n\nA ship.\n"
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with content_process(tmp_path_factory.mktemp("content")) as address:
-        yield address
-
-
-@pytest.fixture
-def conductor(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
-    monkeypatch.chdir(tmp_path)
-    return Commands(address, monkeypatch)
 
 
 def made(conductor: Commands, name: str, *options: str, text: str = TEXT) -> str:

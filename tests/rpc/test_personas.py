@@ -60,11 +60,14 @@ class House:
             request.persona.metadata.update(metadata)
         return await self.stub.CreatePersona(request, timeout=PATIENCE)
 
-    async def get(self, agent_id: str = "writer") -> Persona:
-        return await self.stub.GetPersona(pb.GetPersonaRequest(agent_id=agent_id), timeout=PATIENCE)
+    async def get(self, agent_id: str = "writer", *, include_deleted: bool = False) -> Persona:
+        request = pb.GetPersonaRequest(agent_id=agent_id, include_deleted=include_deleted)
+        return await self.stub.GetPersona(request, timeout=PATIENCE)
 
-    async def update(self, text: str, etag: str = "", **options: Any) -> Persona:
-        persona = Persona(agent_id="writer", content=text, etag=etag)
+    async def update(
+        self, text: str, etag: str = "", agent_id: str = "writer", **options: Any
+    ) -> Persona:
+        persona = Persona(agent_id=agent_id, content=text, etag=etag)
         request = pb.UpdatePersonaRequest(persona=persona, **options)
         return await self.stub.UpdatePersona(request, timeout=PATIENCE)
 
@@ -169,6 +172,12 @@ async def test_an_update_names_what_it_started_from_unless_it_is_forced(house: H
     assert none.kind == (INVALID, "INVALID_REQUEST")
     assert none.fields == ["etag"]
     assert (forced.version, forced.content) == (3, "three")
+
+
+async def test_an_update_names_its_agent(house: House) -> None:
+    refused = await refusal(house.update("two", agent_id="", force=True))
+
+    assert (refused.kind, refused.fields) == ((INVALID, "INVALID_REQUEST"), ["persona"])
 
 
 async def test_a_mask_says_what_changes(house: House) -> None:
@@ -343,6 +352,7 @@ async def test_two_versions_are_compared_by_number_or_name(house: House) -> None
     )
     assert (found.comparison.added_lines, found.comparison.removed_lines) == (2, 1)
     assert (await house.compare("latest", "3")).comparison.diff == ""
+    assert (await house.compare("1", "")).to.version == 3
     assert (await refusal(house.compare("1", "9"))).kind == (NOT_FOUND, "PERSONA_VERSION_NOT_FOUND")
 
 
@@ -451,6 +461,9 @@ async def test_a_deleted_persona_comes_back_or_goes_on_with_its_numbers(house: H
     assert gone.kind == (NOT_FOUND, "PERSONA_NOT_FOUND")
     assert (await house.listed(), await house.listed(deleted=True)) == ([], ["writer"])
     assert (await house.resolve()).persona_version == 0
+    kept = await house.get(include_deleted=True)
+    days = kept.purge_time.ToMicroseconds() - kept.delete_time.ToMicroseconds()
+    assert (kept.content, days) == ("two", 30 * 24 * 3600 * 1_000_000)
     back = await house.undelete()
     assert (back.version, back.content, back.active_version) == (2, "two", 1)
     assert back == await house.undelete()
@@ -510,6 +523,7 @@ async def test_a_persona_that_was_deleted_before_its_agent_stays_so(house: House
 async def test_changes_are_recorded_under_the_agent(house: House) -> None:
     await house.create()
     await house.set_alias("production", "1")
+    await refusal(house.update("two", "7"))
     await house.delete()
 
     found = await AuditServiceStub(house.content.channel).ListAuditRecords(
@@ -517,8 +531,9 @@ async def test_changes_are_recorded_under_the_agent(house: House) -> None:
     )
 
     shown = [(one.rpc.rpartition("/")[2], one.resource_id) for one in found.audit_records]
-    assert shown[:3] == [
+    assert shown[:4] == [
         ("DeletePersona", "writer"),
+        ("UpdatePersona", "writer"),
         ("SetPersonaAlias", "writer"),
         ("CreatePersona", "writer"),
     ]

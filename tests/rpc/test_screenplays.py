@@ -88,6 +88,12 @@ async def test_a_screenplay_is_made_changed_deleted_and_taken_back(content: Cont
     assert (back.content, back.etag) == ("# Deep\n", cleared.etag)
 
 
+async def test_an_update_names_its_screenplay(content: Content) -> None:
+    refused = await refusal(update(content, "", name="x"))
+
+    assert (refused.reason, refused.fields) == ("INVALID_REQUEST", ["screenplay"])
+
+
 async def test_an_update_shows_its_etag_or_is_forced(content: Content) -> None:
     made = await create(content, content="one")
     await update(content, made.id, etag="1", content="two")

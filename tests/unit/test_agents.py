@@ -111,6 +111,17 @@ def test_whoever_shows_the_etag_of_now_or_forces_may_change() -> None:
     assert without.violations[0].field == "etag"
 
 
+async def test_a_change_that_was_not_answered_is_made_once_however_often_it_is_asked_for() -> None:
+    catalogue = Catalogue()
+    made = await catalogue.create()
+
+    async def ask() -> agents.Agent:
+        changes = {"description": "New."}
+        return await catalogue.service.update(ORG, made.id, changes, made.etag, force=False)
+
+    assert await ask() == await ask()
+
+
 # What an organisation has
 
 
@@ -242,14 +253,23 @@ def _replace(file: str, old: str, new: str) -> Callable[[Path], Any]:
         (_replace(EDITOR, "name: Editor", "name: [a"), EDITOR, "is not YAML"),
         (_replace(EDITOR, "name: Editor", "title: Editor"), EDITOR, "lacks name"),
         (_replace(EDITOR, "group: writing", "group: data"), EDITOR, "group"),
-        (_replace(EDITOR, "schema_version: 1", "schema_version: 2"), EDITOR, "schema_version 2"),
+        (
+            _replace(EDITOR, "schema_version: 1", "schema_version: 2"),
+            EDITOR,
+            "schema_version has to be 1",
+        ),
         (_replace(EDITOR, 'version: "1.0.0"', "version: 1.0"), EDITOR, "in quotes"),
         (_replace(EDITOR, "mcp_servers: []", "servers: []"), EDITOR, "unknown keys servers"),
         (_replace(EDITOR, "mcp_servers: []", "mcp_servers: [1]"), EDITOR, "list of texts"),
         (_replace(EDITOR, 'color: "#', 'color: "'), EDITOR, "color"),
+        (_replace(EDITOR, "mcp_servers: []", "name: Twice"), EDITOR, "key name twice"),
         (lambda f: (f / "data/sql-expert/persona.md").unlink(), "persona.md", "cannot be read"),
         (lambda f: (f / EDITOR).write_bytes(b"\xff"), EDITOR, "is not UTF-8"),
-        (lambda f: (f / "writing/editor/persona.md").write_text(" \n"), "persona.md", "characters"),
+        (
+            lambda f: (f / "writing/editor/persona.md").write_text(" \n"),
+            "persona.md",
+            "white space",
+        ),
         (lambda f: (f / "legal").mkdir(), "categories.yaml", "legal"),
         (lambda f: shutil.rmtree(f / "data"), "categories.yaml", "data"),
         (_replace("categories.yaml", "name: Data", "title: Data"), "categories.yaml", "needs"),

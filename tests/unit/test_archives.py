@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import itertools
-import zipfile
+import tempfile
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 import pytest
@@ -22,24 +25,15 @@ from services.content.stores import COLLECTIONS
 from services.content.stores.archives import IMPORTS, STAGED
 from services.content.usecases.imports import Asked
 from services.kit.errors import DomainError, Reason
-from tests.fakes.archivist import ORG, Archivist, archivist, pieces
+from services.kit.storage.ports import Write, store_full
+from tests.fakes.archivist import ORG, Archivist, archivist, files, pieces, zipped
 from tests.fakes.cuts import Cut
 from tests.fakes.memory import Memory, MemoryStore
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 each_semantics = pytest.mark.parametrize("keeps_prefix", [False, True], ids=["atomic", "prefix"])
-
-
-def files(raw: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def zipped(content: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, raw in content.items():
-            archive.writestr(path, raw)
-    return buffer.getvalue()
 
 
 def manifested(content: dict[str, bytes]) -> dict[str, bytes]:
@@ -703,6 +697,76 @@ async def test_a_dry_run_does_not_wait_for_anybody(tmp_path: Path, furnished: Ar
     await furnished.imports.begin(ORG, "import_x", 1)
 
     assert (await furnished.take_in(raw, dry_run=True)).counts[Action.UNCHANGED] == 8
+
+
+async def test_a_full_disk_does_not_keep_a_process_with_a_committed_import_from_serving(
+    tmp_path: Path, furnished: Archivist
+) -> None:
+    raw = await furnished.export()
+    memory = Memory()
+    disk = FillingStore(memory, room=3)
+    with suppress(DomainError):
+        await Archivist(tmp_path, disk, prefix="v").take_in(raw)
+    after = Archivist(tmp_path, disk, prefix="2")
+
+    await after.keeper.start(alone=True)
+    claim = await after.imports.running(ORG)
+    disk.room = 1000
+    for after.seconds in (0.0, 15.0):
+        await after.keeper.sweep()
+
+    assert claim is not None
+    assert claim.committed
+    assert await after.imports.running(ORG) is None
+    assert await after.export() == raw
+
+
+class FillingStore(MemoryStore):
+    """A store on a disk with room for so many calls that write."""
+
+    def __init__(self, memory: Memory, room: int) -> None:
+        super().__init__(memory, COLLECTIONS)
+        self.room = room
+
+    async def write(self, *writes: Write) -> None:
+        if self.room <= 0:
+            raise store_full()
+        self.room -= 1
+        await super().write(*writes)
+
+
+async def test_an_archive_there_is_no_room_for_says_so_wherever_the_disk_is_full(
+    tmp_path: Path, furnished: Archivist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = archivist(tmp_path, Memory())
+    for number in range(5):
+        texts = (f"{number * 7919 % 1013} {version}" * 999 for version in range(5))
+        await house.screenplay(f"play_{number}", *texts)
+    raw = await house.export()
+    told = []
+    # What is kept back of a file is written when that is read, cut or closed.
+    for most in range(0, len(raw), 500):
+        monkeypatch.setattr("tempfile.TemporaryFile", partial(small_file, most))
+        try:
+            exported = await house.export()
+        except DomainError as error:
+            told.append(error.reason)
+        else:
+            assert exported == raw
+    assert set(told) == {Reason.REASON_STORE_FULL}
+    assert len(told) > 5
+
+
+def small_file(most_bytes: int, dir: Path) -> io.BufferedRandom:  # noqa: A002 as tempfile has it
+    """A temporary file on a disk with so much room for each."""
+
+    class Full(io.FileIO):
+        def write(self, chunk: ReadableBuffer) -> int:
+            if self.tell() + len(memoryview(chunk)) > most_bytes:
+                raise OSError(errno.ENOSPC, "no room")
+            return super().write(chunk)
+
+    return io.BufferedRandom(Full(tempfile.mkstemp(dir=dir)[0], "w+b"))
 
 
 async def test_an_import_whose_process_died_is_taken_over_once_it_was_silent(

@@ -7,9 +7,19 @@ import logging
 
 import pytest
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 
-from conductor.content.v1.agent_service_pb2 import DeleteAgentRequest
+from conductor.content.v1.agent_pb2 import Agent
+from conductor.content.v1.agent_service_pb2 import DeleteAgentRequest, UpdateAgentRequest
+from conductor.content.v1.persona_pb2 import Persona
+from conductor.content.v1.persona_service_pb2 import UpdatePersonaRequest
+from conductor.content.v1.screenplay_pb2 import Screenplay
+from conductor.content.v1.screenplay_service_pb2 import (
+    ImportScreenplayRequest,
+    UpdateScreenplayRequest,
+)
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2 import (
     CancelExecutionRequest,
@@ -20,6 +30,7 @@ from services.kit.audit import AUDIT, AuditFilter, AuditRecord, AuditRetention, 
 from services.kit.call import Call
 from services.kit.errors import DomainError
 from services.kit.principals import Principal, Scope
+from services.kit.redaction import REDACTED
 from services.kit.storage.ports import Query, Replace, Write, store_full, store_unavailable
 from services.kit.tasks import ended
 from tests.fakes.memory import Memory, MemoryStore
@@ -109,8 +120,29 @@ async def test_the_resource_is_that_of_the_answer_or_else_of_the_request(
     assert (await kept(audit, said, request, response)).resource_id == "exec_4"
     nothing = StartExecutionRequest(input="a", agent_id="writer")
     assert (await kept(audit, made_by(), nothing)).resource_id == ""
+    updated = UpdateAgentRequest(agent=Agent(id="writer", name="W"))
+    assert (await kept(audit, made_by(), updated)).resource_id == "writer"
     deleted = DeleteAgentRequest(agent_id="writer")
     assert (await kept(audit, made_by(), deleted, Empty())).resource_id == "writer"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        UpdateAgentRequest(agent=Agent(id="a", instructions="Confide.")),
+        UpdatePersonaRequest(persona=Persona(agent_id="a", content="Confide.")),
+        UpdatePersonaRequest(persona=Persona(metadata=ParseDict({"why": "Confide."}, Struct()))),
+        UpdateScreenplayRequest(screenplay=Screenplay(id="play_1", content="Confide.")),
+        ImportScreenplayRequest(import_path="a.md", content="Confide."),
+    ],
+)
+async def test_what_people_write_is_not_kept_for_longer_than_they_keep_it(
+    request_: Message,
+) -> None:
+    record = await kept(StoredAudit(Failing(), "content"), made_by(), request_)
+
+    assert "Confide" not in str(record)
+    assert REDACTED in str(record.request)
 
 
 async def test_no_header_or_id_brings_a_secret_in_or_makes_a_record_large() -> None:

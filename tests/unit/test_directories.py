@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import zipfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,22 +22,9 @@ from services.content.domain.directories import definition_row
 from services.content.domain.imports import Action, ImportReport
 from services.content.stores import COLLECTIONS
 from services.kit.errors import DomainError, Reason
-from tests.fakes.archivist import ORG, Archivist, archivist
+from tests.fakes.archivist import ORG, Archivist, archivist, files, zipped
 from tests.fakes.cuts import Cut
 from tests.fakes.memory import Memory, MemoryStore
-
-
-def files(raw: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def zipped(content: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, raw in content.items():
-            archive.writestr(path, raw)
-    return buffer.getvalue()
 
 
 async def exported(house: Archivist) -> dict[str, bytes]:
@@ -162,6 +147,37 @@ async def test_screenplays_without_a_file_are_named_by_their_names_each_by_its_o
     kept = await other.screenplays.get(ORG, "play_7")
     assert kept is not None
     assert kept.file_path == "f.md"
+
+
+async def test_names_that_file_systems_do_not_take_are_not_given_to_files(tmp_path: Path) -> None:
+    house = archivist(tmp_path)
+    await house.screenplay("play_1", "x", name="山" * 200)
+    await house.screenplay("play_2", "x", name="x", file_path=f"{'山' * 84}.md")
+    await house.screenplay("play_3", "x", name="x", file_path=f"{'山' * 82}.md")
+    raw = await house.export(Layout.DIRECTORY)
+    other = archivist(tmp_path)
+
+    await other.take_in(raw, Layout.DIRECTORY)
+
+    texts = {path for path in files(raw) if path.endswith(".md")}
+    assert texts == {
+        "screenplays/play_1.md",
+        "screenplays/x.md",
+        f"screenplays/{'山' * 82}.md",
+    }
+    assert await other.export(Layout.DIRECTORY) == raw
+
+
+async def test_names_alone_cannot_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.content.adapters.archives.MOST_NAME_BYTES", 100)
+    content = {f"screenplays/{'n' * 40}{number}.png": b"" for number in range(2)}
+
+    with pytest.raises(DomainError, match="names have more than 100 bytes") as refused:
+        await taken_in(archivist(tmp_path), content)
+
+    assert refused.value.reason == Reason.REASON_ARCHIVE_TOO_LARGE
 
 
 async def test_the_built_in_agent_is_there_once_it_is_somebodys(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.content.domain import personas
@@ -332,6 +332,17 @@ async def _goes_on(house: Desk, memory: Memory) -> None:
 
 def _documents(memory: Memory, collection: Collection) -> list[Document]:
     return [one for (name, _, _), one in memory.documents.items() if name == collection.name]
+
+
+async def test_a_change_that_was_not_answered_is_made_once_however_often_it_is_asked_for() -> None:
+    house = Desk(MemoryStore(Memory(), COLLECTIONS))
+    await house.write("one")
+
+    once = await house.update("two", "1")
+    again = await house.update("two", "1")
+
+    assert again == once
+    assert await house.numbers() == [1, 2]
 
 
 async def test_a_writer_who_died_between_is_found_by_whoever_comes_next() -> None:
@@ -663,6 +674,10 @@ def test_of_several_who_create_at_once_one_is_told_so(
 @given(
     seed=st.integers(0, 2**32),
     actions=_several("update", "name", "use", "delete", "undelete", "create", "purge"),
+)
+@example(
+    seed=376715,
+    actions=["name", "update", "delete", "purge", "update", "create", "create", "update"],
 )
 def test_whatever_comes_and_goes_a_persona_has_its_versions_and_none_are_left_over(
     keeps_prefix: bool, seed: int, actions: list[str]

@@ -6,7 +6,7 @@ import sys
 
 from conductor.content.v1.comparison_pb2 import Comparison
 from conductor_ai.cli.facts import count
-from conductor_ai.cli.output import harmless, tell, write_bytes
+from conductor_ai.cli.output import plain_order, tell, write_bytes
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan", "\\": "dim"}
 _HEADS = ("--- ", "+++ ")
@@ -36,4 +36,4 @@ def _draw(diff: str) -> None:
         # Only the first two lines are heads: others may begin with a removed `--`.
         is_head = number < len(_HEADS) and line.startswith(_HEADS)
         style = "bold" if is_head else _STYLES.get(line[:1], "")
-        console.print(Text(harmless(line), style), soft_wrap=True)
+        console.print(Text(plain_order(line), style), soft_wrap=True)

@@ -15,15 +15,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import grpc
+import typer
 
 from conductor_ai.cli.asking import agreed, can_ask, handling
 from conductor_ai.cli.exits import Exit, complain
 from conductor_ai.cli.merging import first_marker, is_terminated, merge
 from conductor_ai.cli.output import tell
 from conductor_ai.errors import ConductorError
+
+Force = Annotated[
+    bool, typer.Option("--force", help="Save over what others saved in the meantime.")
+]
 
 _FALLBACK: Final = "vi"
 _MISMATCH: Final = "ETAG_MISMATCH"
@@ -54,7 +59,7 @@ class Subject:
         file_name: what its file is called, for the sake of the editor.
         fetch: gets it as it is now.
         save: stores a text where the etag is still this one, or with force whatever it is, and says
-            so. Raises Unreadable, and ConductorError as the mesh answers.
+            so. Raises UnreadableError, OutdatedError, and ConductorError as the mesh answers.
         rescue: the command that saves a file later.
     """
 

@@ -22,6 +22,8 @@ File = Annotated[str, typer.Argument(help="The file; - is stdin.", metavar="FILE
 
 _UNFIT = re.compile(r"[^\w.-]+")
 _LONGEST_STEM = 80
+_SHOWN_STEM = 40
+"""Characters of a name in that of the file before it is whole: 160 bytes at most, as all takes 255."""
 
 
 def read_text(name: str) -> str:
@@ -41,7 +43,7 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_LONGEST_STEM]}.")
+    handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_SHOWN_STEM]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -9,11 +9,12 @@ from conductor_ai.cli import rows
 from conductor_ai.cli.output import one_line, tell
 from conductor_ai.cli.tables import Column
 
+# Nothing of it is cut: half of what to do helps nobody.
 _COLUMNS = (
     Column("severity", state=True),
     Column("where"),
     Column("what", below=True),
-    Column("fix", below=True, long=True),
+    Column("fix", below=True),
 )
 
 

@@ -17,6 +17,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs, a
 _CONTROL = dict.fromkeys([*range(9), 11, 12, *range(13, 32), *range(127, 160)])
 # What turns the direction of writing, beyond the cell of a table it stands in.
 _DIRECTION = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+_SHOWN_DIRECTION = {code: f"\\u{code:04x}" for code in _DIRECTION}
 # What JSON may hold as it is, and terminals obey or other readers take for the end of a line.
 _ESCAPED = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
 
@@ -29,6 +30,11 @@ def harmless(text: str) -> str:
 def one_line(text: str) -> str:
     """Make a text fit for a cell: harmless, and on one line."""
     return harmless(" ".join(text.split())).translate(_DIRECTION)
+
+
+def plain_order(text: str) -> str:
+    """Make a text harmless, and show what turns the direction of writing instead of obeying it."""
+    return harmless(text).translate(_SHOWN_DIRECTION)
 
 
 def write_text(text: str) -> None:

@@ -34,9 +34,9 @@ class Personas:
         request = pb.CreatePersonaRequest(persona=persona, reason=reason)
         return await self._transport.answer(self._stub.CreatePersona, request)
 
-    async def get(self, agent_id: str) -> Persona:
+    async def get(self, agent_id: str, *, include_deleted: bool = False) -> Persona:
         """Get the persona of an agent, with its newest text."""
-        request = pb.GetPersonaRequest(agent_id=agent_id)
+        request = pb.GetPersonaRequest(agent_id=agent_id, include_deleted=include_deleted)
         return await self._transport.answer(self._stub.GetPersona, request)
 
     def list(self, *, deleted: bool = False) -> AsyncGenerator[Persona, None]:

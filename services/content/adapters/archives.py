@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 MOST_FILES = 200_000
 """How many files a directory may have: their names are kept in memory."""
+MOST_NAME_BYTES = 32 * 1024 * 1024
+"""How many bytes the names of these may have together."""
 _LARGEST = max(LARGEST_TEXT, LARGEST_RECORD)
 _BATCH = 100
 _BATCH_BYTES = 256 * 1024
@@ -118,9 +120,10 @@ class ZippedPacking:
         assert isinstance(mark, _Mark)
         self._pending, self._waiting = [], 0
         self._weight, self._counts = mark.weight, Counter(mark.counts)
-        await threaded(self._files.cut, mark.files)
-        self._rows.truncate(mark.rows)
-        self._rows.seek(mark.rows)
+        with _room():
+            await threaded(self._files.cut, mark.files)
+            self._rows.truncate(mark.rows)
+            self._rows.seek(mark.rows)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Close it, and read it."""
@@ -129,14 +132,19 @@ class ZippedPacking:
             with _room():
                 await threaded(self._first.add, MANIFEST, self._manifested())
         pieces = zips.joined([self._first, self._files])
-        while piece := await threaded(next, pieces, b""):
+        while piece := await self._next(pieces):
             yield piece
 
     def close(self) -> None:
         """Let go of the temporary files."""
         self._files.close()
         self._first.close()
-        self._rows.close()
+        zips.let_go(self._rows)
+
+    async def _next(self, pieces: Iterator[bytes]) -> bytes:
+        # Even to read them may write what was kept back of them.
+        with _room():
+            return await threaded(next, pieces, b"")
 
     def _flush(self) -> None:
         pending, self._pending, self._waiting = self._pending, [], 0
@@ -234,13 +242,16 @@ class ReceivedZip:
         self._flush()
         reader = zips.Reader(self._file)
         found: dict[str, zips.Packed] = {}
-        weight = 0
+        weight = names = 0
         for file in reader.files():
             if file.path in found:
                 raise ArchiveError(shown(file.path), "it is in the archive twice")
             if len(found) >= MOST_FILES:
                 raise TooLargeError("", f"it has more than {MOST_FILES} files")
             check_path(file.path)
+            names += len(file.path.encode())
+            if names > MOST_NAME_BYTES:
+                raise TooLargeError("", f"its names have more than {MOST_NAME_BYTES} bytes")
             if is_read(file.path):
                 weight = self._weighed(weight, file)
             found[file.path] = file

@@ -10,32 +10,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from services.content.domain.agents import Definition, check_id, checked
+from services.content.adapters.yamls import PlainYaml
+from services.content.domain import personas
+from services.content.domain.agents import Definition, check_id
+from services.content.domain.directories import (
+    DEFINITION,
+    DEFINITION_KEYS,
+    PERSONA,
+    definition_of,
+)
 from services.content.domain.templates import Category, Template
 from services.kit.errors import DomainError
 from services.kit.settings import SettingsError
 from services.kit.tasks import threaded
 
 FOLDER = Path(__file__).parents[1] / "templates"
-_TEXTS = {
-    "name": "name",
-    "version": "definition_version",
-    "description": "description",
-    "author": "author",
-    "group": "group",
-    "emoji": "emoji",
-    "color": "color",
-    "instructions": "instructions",
-    "ai_provider": "ai_provider",
-    "model": "model",
-}
-"""The keys of a definition that hold text, and the fields they are read into."""
-_LISTS = ("tags", "capabilities", "tools", "mcp_servers")
 _NEEDED = ("schema_version", "name", "version", "description", "author")
-_SCHEMA = 1
-_PERSONA_CHARACTERS = 50_000
 
 
 class BrokenTemplateError(SettingsError):
@@ -93,41 +83,34 @@ def _category(file: Path, folder: Path, row: object) -> Category:
 
 
 def _template(category: str, folder: Path) -> Template:
-    file = folder / "definition.yaml"
+    file = folder / DEFINITION
     definition = _definition(file)
     try:
         check_id(folder.name, "id")
-        checked_definition = checked(definition, at="")
     except DomainError as error:
-        raise _broken(file, error.message) from None
+        raise _broken(file, f"cannot be used: {error.message}") from None
     if definition.group != category:
         raise _broken(file, f"has the group `{definition.group}` and not that of its folder")
-    persona_file = folder / "persona.md"
-    persona = _text(persona_file)
-    if not persona.strip() or len(persona) > _PERSONA_CHARACTERS:
-        raise _broken(persona_file, f"must have 1 to {_PERSONA_CHARACTERS} characters")
-    return Template(folder.name, category, checked_definition, persona)
+    persona = folder / PERSONA
+    try:
+        draft = personas.checked(personas.Draft(_decoded(persona)))
+    except DomainError as error:
+        raise _broken(persona, f"cannot be used: {error.message}") from None
+    return Template(folder.name, category, definition, draft.content)
 
 
 def _definition(file: Path) -> Definition:
     row = _mapping(file)
     if missing := [key for key in _NEEDED if not row.get(key)]:
         raise _broken(file, f"lacks {', '.join(missing)}")
-    if row["schema_version"] != _SCHEMA:
-        raise _broken(file, f"has schema_version {row['schema_version']}; {_SCHEMA} is known")
-    if unknown := row.keys() - {"schema_version", *_TEXTS, *_LISTS}:
-        raise _broken(file, f"has the unknown keys {', '.join(sorted(map(str, unknown)))}")
-    values: dict[str, Any] = {}
-    for key, field in _TEXTS.items():
-        values[field] = row.get(key, "")
-        if not isinstance(values[field], str):
-            raise _broken(file, f"{key} must be text; put it in quotes")
-    for key in _LISTS:
-        items = row.get(key, [])
-        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-            raise _broken(file, f"{key} must be a list of texts")
-        values[key] = tuple(items)
-    return Definition(**values)
+    if unknown := row.keys() - DEFINITION_KEYS:
+        raise _broken(file, f"has the unknown keys {', '.join(sorted(unknown))}")
+    try:
+        return definition_of(row)
+    except DomainError as error:
+        raise _broken(file, f"cannot be used: {error.message}") from None
+    except ValueError as error:
+        raise _broken(file, f"cannot be used: {error}") from None
 
 
 def _folders(folder: Path) -> Iterator[Path]:
@@ -141,22 +124,24 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 def _mapping(file: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(_text(file))
-    except yaml.YAMLError as error:
-        raise _broken(file, f"is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise _broken(file, "must hold keys and values")
-    return content
+        return PlainYaml().read(_read(file))
+    except ValueError as error:
+        raise _broken(file, f"cannot be used: {error}") from None
 
 
-def _text(file: Path) -> str:
+def _decoded(file: Path) -> str:
     try:
         # As bytes: line ends stay what they are.
-        return file.read_bytes().decode()
-    except OSError as error:
-        raise _broken(file, f"cannot be read ({error.strerror})") from None
+        return _read(file).decode()
     except UnicodeDecodeError:
         raise _broken(file, "is not UTF-8") from None
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise _broken(file, f"cannot be read ({error.strerror})") from None
 
 
 def _broken(file: Path, description: str) -> BrokenTemplateError:

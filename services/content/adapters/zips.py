@@ -13,6 +13,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -118,8 +119,14 @@ class Part:
 
     def close(self) -> None:
         """Let go of the temporary files."""
-        self._data.close()
-        self._records.close()
+        let_go(self._data)
+        let_go(self._records)
+
+
+def let_go(file: IO[bytes]) -> None:
+    """Close a temporary file; what had no room in it is lost with the rest."""
+    with suppress(OSError):
+        file.close()
 
 
 def joined(parts: Iterable[Part]) -> Iterator[bytes]:

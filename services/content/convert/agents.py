@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from conductor.content.v1 import agent_pb2, agent_service_pb2
+from services.content.convert.lives import life_to_proto
 from services.content.domain.agents import (
     Agent,
     AgentModel,
@@ -15,7 +16,6 @@ from services.content.domain.agents import (
     Resolved,
     Wanted,
 )
-from services.content.domain.deletions import Life
 from services.kit.messages import timestamp
 
 _TEXTS = (
@@ -34,7 +34,6 @@ _LISTS = ("tags", "capabilities", "tools", "mcp_servers")
 UPDATABLE = frozenset({*_TEXTS, *_LISTS, "fallbacks"})
 """The fields that an update may change."""
 _ORDER = "ORDER_"
-_DAY = 24 * 3600 * 1_000_000
 
 
 def asked_of_create(request: agent_service_pb2.CreateAgentRequest) -> Asked:
@@ -62,7 +61,7 @@ def _values(message: agent_pb2.Agent, fields: Collection[str]) -> dict[str, Any]
     return values
 
 
-def agent_to_proto(agent: Agent, keep_days: float = 0) -> agent_pb2.Agent:
+def agent_to_proto(agent: Agent, keep_days: float) -> agent_pb2.Agent:
     """Print an agent.
 
     Args:
@@ -73,7 +72,7 @@ def agent_to_proto(agent: Agent, keep_days: float = 0) -> agent_pb2.Agent:
     return message
 
 
-def summary_to_proto(agent: Agent, keep_days: float = 0) -> agent_pb2.Agent:
+def summary_to_proto(agent: Agent, keep_days: float) -> agent_pb2.Agent:
     """Print an agent without its instructions, as in lists."""
     message = definition_to_proto(agent.definition)
     message.ClearField("instructions")
@@ -85,10 +84,7 @@ def summary_to_proto(agent: Agent, keep_days: float = 0) -> agent_pb2.Agent:
         message.create_time.CopyFrom(timestamp(agent.create_time))
     if agent.update_time:
         message.update_time.CopyFrom(timestamp(agent.update_time))
-    if agent.life.delete_time is not None:
-        message.delete_time.CopyFrom(timestamp(agent.life.delete_time))
-        if keep_days:
-            message.purge_time.CopyFrom(timestamp(purge_time(agent.life, keep_days)))
+    life_to_proto(agent.life, message, keep_days)
     return message
 
 
@@ -101,11 +97,6 @@ def definition_to_proto(definition: Definition) -> agent_pb2.Agent:
             for one in definition.fallbacks
         ],
     )
-
-
-def purge_time(life: Life, keep_days: float) -> int:
-    """Say when what is deleted goes for good, in microseconds since the epoch."""
-    return (life.delete_time or 0) + round(keep_days * _DAY)
 
 
 def wanted_of(request: agent_service_pb2.ListAgentsRequest) -> Wanted:
@@ -123,7 +114,7 @@ def wanted_of(request: agent_service_pb2.ListAgentsRequest) -> Wanted:
 
 def resolved_to_proto(resolved: Resolved) -> agent_service_pb2.ResolveAgentResponse:
     """Print what a run needs."""
-    response = agent_service_pb2.ResolveAgentResponse(agent=agent_to_proto(resolved.agent))
+    response = agent_service_pb2.ResolveAgentResponse(agent=agent_to_proto(resolved.agent, 0))
     if resolved.version is not None:
         response.persona_version = resolved.version.number
         response.persona_content = resolved.version.content

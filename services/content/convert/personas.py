@@ -10,6 +10,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from conductor.content.v1 import persona_pb2, persona_service_pb2
 from services.content.convert.comparisons import comparison_to_proto
+from services.content.convert.lives import life_to_proto
 from services.content.domain.comparisons import Comparison
 from services.content.domain.personas import (
     KEPT_VERSIONS,
@@ -68,14 +69,18 @@ def keep_of(request: persona_service_pb2.CleanUpPersonaVersionsRequest) -> int:
     return request.keep or KEPT_VERSIONS
 
 
-def persona_to_proto(persona: Persona) -> persona_pb2.Persona:
-    """Print a persona with its newest text."""
-    message = summary_to_proto(persona)
+def persona_to_proto(persona: Persona, keep_days: float) -> persona_pb2.Persona:
+    """Print a persona with its newest text.
+
+    Args:
+        keep_days: how long what is deleted is kept; 0 for ever.
+    """
+    message = summary_to_proto(persona, keep_days)
     message.content = persona.content
     return message
 
 
-def summary_to_proto(persona: Persona) -> persona_pb2.Persona:
+def summary_to_proto(persona: Persona, keep_days: float) -> persona_pb2.Persona:
     """Print a persona without its text, as in lists."""
     message = persona_pb2.Persona(
         agent_id=persona.agent_id,
@@ -92,8 +97,7 @@ def summary_to_proto(persona: Persona) -> persona_pb2.Persona:
         update_time=timestamp(persona.update_time),
         etag=persona.etag,
     )
-    if persona.life.delete_time is not None:
-        message.delete_time.CopyFrom(timestamp(persona.life.delete_time))
+    life_to_proto(persona.life, message, keep_days)
     return message
 
 

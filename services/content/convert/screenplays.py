@@ -10,9 +10,9 @@ from google.protobuf.message import Message
 
 from conductor.content.v1 import screenplay_pb2
 from conductor.content.v1 import screenplay_service_pb2 as pb
-from services.content.convert.agents import purge_time
 from services.content.convert.comparisons import comparison_to_proto
 from services.content.convert.findings import finding_to_proto
+from services.content.convert.lives import life_to_proto
 from services.content.domain.comparisons import Comparison
 from services.content.domain.markdown import Report
 from services.content.domain.screenplays import Asked, Checked, Order, Screenplay, Text, Wanted
@@ -107,10 +107,7 @@ def summary_to_proto(screenplay: Screenplay, keep_days: float) -> screenplay_pb2
         last_use_time=timestamp(screenplay.last_use_time),
         etag=screenplay.etag,
     )
-    if screenplay.life.delete_time is not None:
-        message.delete_time.CopyFrom(timestamp(screenplay.life.delete_time))
-        if keep_days:
-            message.purge_time.CopyFrom(timestamp(purge_time(screenplay.life, keep_days)))
+    life_to_proto(screenplay.life, message, keep_days)
     return message
 
 

@@ -10,11 +10,12 @@ from difflib import SequenceMatcher
 from enum import StrEnum
 from typing import Any
 
+from services.content.domain import labels, paths
 from services.content.domain.deletions import Life
 from services.content.domain.personas import PersonaVersion
 from services.content.domain.requests import digest
 from services.content.domain.words import folded
-from services.kit.errors import DomainError, Reason, Resource, Violation
+from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
 
 DEFAULT_ID = "default"
 """The agent of every organisation that cannot be deleted."""
@@ -205,8 +206,8 @@ def checked(definition: Definition, at: str = "agent.") -> Definition:
     tidy = replace(
         definition,
         name=definition.name.strip(),
-        tags=_labels(definition.tags),
-        capabilities=_labels(definition.capabilities),
+        tags=labels.trimmed(definition.tags),
+        capabilities=labels.trimmed(definition.capabilities),
         tools=tuple(dict.fromkeys(definition.tools)),
         mcp_servers=tuple(dict.fromkeys(definition.mcp_servers)),
     )
@@ -226,29 +227,22 @@ def check_id(agent_id: str, at: str = "agent.id") -> None:
     Raises:
         DomainError: INVALID_REQUEST.
     """
-    description = ""
     if not _ID.fullmatch(agent_id):
-        description = "must have 1 to 64 letters, digits, - and _"
-    elif agent_id in TAKEN_BY_ROUTES:
-        description = f"must not be {agent_id}, which routes have taken; choose another"
-    if description:
-        raise DomainError(
-            Reason.REASON_INVALID_REQUEST,
-            f"{at}: {description}",
-            violations=[Violation(at, description)],
-        )
+        raise invalid(at, "must have 1 to 64 letters, digits, - and _")
+    if agent_id in TAKEN_BY_ROUTES:
+        raise invalid(at, f"must not be {agent_id}, which routes have taken; choose another")
 
 
 def _broken(definition: Definition) -> Iterator[tuple[str, str]]:
     """Yield each field that breaks a rule, and the rule."""
     if not 1 <= len(definition.name) <= _NAME:
         yield "name", f"must have 1 to {_NAME} characters besides blanks around them"
-    elif _has_controls(definition.name):
+    elif paths.has_controls(definition.name):
         yield "name", "must not hold control characters, such as line breaks"
     for name, most in _LINES.items():
         yield from _broken_text(name, getattr(definition, name), most)
     for name, most in _TEXTS.items():
-        yield from _broken_text(name, getattr(definition, name), most, "\t\n\r")
+        yield from _broken_text(name, getattr(definition, name), most, prose=True)
     if not _COLOR.fullmatch(definition.color):
         yield "color", "must be empty or like #0a7fd4"
     for name, (most_items, most) in _LABELS.items():
@@ -279,32 +273,20 @@ def _broken_fallbacks(fallbacks: Sequence[AgentModel]) -> Iterator[tuple[str, st
             yield from _broken_text(where, getattr(fallback, name), _LINES[name])
 
 
-def _broken_text(name: str, value: str, most: int, allowed: str = "") -> Iterator[tuple[str, str]]:
+def _broken_text(
+    name: str, value: str, most: int, *, prose: bool = False
+) -> Iterator[tuple[str, str]]:
     if len(value) > most:
         yield name, f"must have at most {most} characters"
-    if _has_controls(value, allowed):
-        yield (
-            name,
-            f"must not hold control characters{' but tabs and line breaks' if allowed else ''}",
-        )
+    if prose and paths.has_controls_in_prose(value):
+        yield name, "must not hold control characters but tabs and line breaks"
+    elif not prose and paths.has_controls(value):
+        yield name, "must not hold control characters"
 
 
 def _broken_list(name: str, values: Sequence[object], most: int) -> Iterator[tuple[str, str]]:
     if len(values) > most:
         yield name, f"must have at most {most} items"
-
-
-def _has_controls(text: str, allowed: str = "") -> bool:
-    return any(unicodedata.category(one) == "Cc" and one not in allowed for one in text)
-
-
-def _labels(labels: Iterable[str]) -> tuple[str, ...]:
-    """Trim labels; blank ones go, and of those alike but for their case all but the first."""
-    found: dict[str, str] = {}
-    for label in labels:
-        if trimmed := label.strip():
-            found.setdefault(trimmed.casefold(), trimmed)
-    return tuple(found.values())
 
 
 # Ids

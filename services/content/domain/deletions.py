@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+_DAY = 24 * 3600 * 1_000_000
+
 
 class Cascade(StrEnum):
     """What is still to be done to those that belong to a thing."""
@@ -50,6 +52,22 @@ class Life:
     def purging(self) -> bool:
         """Whether it is about to go for good, and cannot come back."""
         return self.cascade is Cascade.PURGE
+
+
+def purge_time(delete_time: int, keep_days: float) -> int:
+    """Tell when what was deleted goes for good; both times in microseconds since the epoch."""
+    return delete_time + round(keep_days * _DAY)
+
+
+def is_due(life: Life, keep_days: float, now: int) -> bool:
+    """Tell whether a thing that was deleted by itself was so long ago that it goes for good.
+
+    Args:
+        now: microseconds since the epoch.
+    """
+    if life.delete_time is None or life.inherited or life.purging:
+        return False
+    return purge_time(life.delete_time, keep_days) < now
 
 
 def deleted(life: Life, deletion: str, now: int, cascade: Cascade = Cascade.MARK) -> Life:

@@ -37,6 +37,7 @@ _TEXTS = {
 """The keys of a definition that hold text, and the fields they are."""
 _LISTS = ("tags", "capabilities", "tools", "mcp_servers")
 _LAST_TEXTS = ("instructions", "ai_provider", "model")
+DEFINITION_KEYS = frozenset({"schema_version", *_TEXTS, *_LISTS, *_LAST_TEXTS, "fallbacks"})
 _SAID = ("name", "description", "working_directory", "file_path", "import_path", "export_path")
 """The texts of a sidecar, besides the id."""
 _SCREENPLAY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -184,17 +185,8 @@ class Reading:
 
     def _definition(self, path: str, raw: bytes) -> Definition:
         row = self.read_yaml(raw)
-        known = {"schema_version", *_TEXTS, *_LISTS, *_LAST_TEXTS, "fallbacks"}
-        self._find_unknown(path, row, known)
-        if row.get("schema_version", _SCHEMA_VERSION) != _SCHEMA_VERSION:
-            raise ValueError(f"its schema_version has to be {_SCHEMA_VERSION}")
-        values: dict[str, Any] = {
-            name: _said_text(row, key)
-            for key, name in (*_TEXTS.items(), *((one, one) for one in _LAST_TEXTS))
-        }
-        values |= {name: _said_list(row, name) for name in _LISTS}
-        values["fallbacks"] = tuple(_fallbacks(row))
-        return agents.checked(Definition(**values), "")
+        self._find_unknown(path, row, DEFINITION_KEYS)
+        return definition_of(row)
 
     def _sidecar(self, path: str, text: str, raw: bytes) -> Iterator[Thing]:
         self.known += 1
@@ -263,6 +255,24 @@ class _Problems:
             return False
         self._reading._note(ArchiveError(shown(self._path), why))  # noqa: SLF001 it is a part of it
         return True
+
+
+def definition_of(row: Row) -> Definition:
+    """Read what a `definition.yaml` says; keys that are not known are passed over.
+
+    Raises:
+        ValueError: it says something else than a definition.
+        DomainError: INVALID_REQUEST, when the definition breaks a rule.
+    """
+    if row.get("schema_version", _SCHEMA_VERSION) != _SCHEMA_VERSION:
+        raise ValueError(f"its schema_version has to be {_SCHEMA_VERSION}")
+    values: dict[str, Any] = {
+        name: _said_text(row, key)
+        for key, name in (*_TEXTS.items(), *((one, one) for one in _LAST_TEXTS))
+    }
+    values |= {name: _said_list(row, name) for name in _LISTS}
+    values["fallbacks"] = tuple(_fallbacks(row))
+    return agents.checked(Definition(**values), "")
 
 
 def _decoded(raw: bytes) -> str:
@@ -375,7 +385,7 @@ def sidecar_row(screenplay: Screenplay, path: str) -> dict[str, Any]:
 def placed(known: Iterable[Screenplay]) -> list[tuple[str, str]]:
     """Give each screenplay a path of its own, which it keeps as long as names and paths stay.
 
-    Those with a file path are there; the others are named by their name.
+    Those with a file path that file systems take are there; the others are named by their name.
 
     Args:
         known: without their texts.
@@ -389,7 +399,8 @@ def placed(known: Iterable[Screenplay]) -> list[tuple[str, str]]:
     others: list[Screenplay] = []
     for one in screenplays_:
         # A file and a folder of one name cannot lie side by side.
-        if one.file_path and one.file_path.casefold() not in folders:
+        is_free = one.file_path.casefold() not in folders
+        if one.file_path and is_free and paths.fits_files(one.file_path):
             taken[one.file_path] = one.file_path, one.id
         else:
             others.append(one)
@@ -412,7 +423,7 @@ def _free_path(screenplay: Screenplay, names: set[str], numbers: dict[str, int])
             path = paths.normal(path, "name")
         except DomainError:
             path = ""
-        if not path or "/" in path:
+        if not path or "/" in path or not paths.fits_files(path):
             return f"{screenplay.id}.md"
         if path.casefold() not in names:
             return path

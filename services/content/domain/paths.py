@@ -7,9 +7,14 @@ import unicodedata
 from services.kit.errors import invalid
 
 LONGEST = 500
+LONGEST_SEGMENT = 250
+"""The most bytes in UTF-8 of a name between slashes that file systems take, with `.yaml` behind it."""
 ENDINGS = (".md", ".markdown", ".txt")
 NOT_IN_NAMES = frozenset('<>:"|?*')
 """What no file may be named by on some system; names of screenplays become names of files."""
+_CONTROLS = frozenset({"Cc", "Zl", "Zp"})
+_DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+"""What turns the direction of writing: a name that holds one reads as another."""
 _SHOWN = " ".join('<>:"|?*')
 
 
@@ -41,6 +46,11 @@ def parted(path: str) -> tuple[str, str, str]:
     return folder + slash, stem, dot + ending
 
 
+def fits_files(path: str) -> bool:
+    """Tell whether file systems take a path; they count bytes."""
+    return all(len(segment.encode()) <= LONGEST_SEGMENT for segment in path.split("/"))
+
+
 def _tidied(path: str) -> str:
     path = unicodedata.normalize("NFC", path).strip().replace("\\", "/")
     return "/".join(segment for segment in path.split("/") if segment.strip() not in {"", "."})
@@ -63,5 +73,10 @@ def _check(path: str, at: str) -> None:
 
 
 def has_controls(text: str) -> bool:
-    """Tell whether there are control characters in a text."""
-    return any(unicodedata.category(one) == "Cc" for one in text)
+    """Tell whether a text of one line holds controls, which turns of direction count among."""
+    return any(unicodedata.category(one) in _CONTROLS or one in _DIRECTIONS for one in text)
+
+
+def has_controls_in_prose(text: str) -> bool:
+    """Tell whether a text of several lines holds control characters but tabs and line breaks."""
+    return any(unicodedata.category(one) == "Cc" and one not in "\t\n\r" for one in text)

@@ -73,7 +73,7 @@ class PersonaVersion:
     @property
     def id(self) -> str:
         """What no other version of the organisation has."""
-        return f"{self.agent_id}.{self.number:010d}"
+        return version_id(self.agent_id, self.number)
 
     @property
     def draft(self) -> Draft:
@@ -262,6 +262,11 @@ def _check_value(value: Any, where: str, depth: int) -> None:
 def first_version(org: str, agent_id: str, draft: Draft, now: int) -> PersonaVersion:
     """Make the first version of a persona."""
     return _version(org, agent_id, 1, draft, now)
+
+
+def version_id(agent_id: str, number: int) -> str:
+    """Make the id of a version, such that text has the order of numbers."""
+    return f"{agent_id}.{number:010d}"
 
 
 def next_version(persona: Persona, draft: Draft, now: int) -> PersonaVersion:

@@ -22,7 +22,10 @@ _REASON = 1000
 _DESCRIPTION = 500
 _WORKING_DIRECTORY = 1000
 _TEMPLATE = 64
-_SCREENPLAY_GIVEN = ("name", "tags", "file_path", "import_path", "export_path")
+_SCREENPLAY_GIVEN = (
+    *("name", "description", "tags", "working_directory"),
+    *("file_path", "import_path", "export_path"),
+)
 _NO_ALIASES = {personas.LATEST, personas.FIRST}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from services.content.domain import deletions, paths
+from services.content.domain import deletions, labels, paths
 from services.content.domain.deletions import Life
 from services.content.domain.findings import Finding
 from services.content.domain.requests import digest
@@ -90,8 +90,8 @@ class Text:
 
     @property
     def id(self) -> str:
-        """What no other text has."""
-        return f"{self.screenplay_id}.{self.revision}"
+        """What no other text of the organisation has."""
+        return text_id(self.screenplay_id, self.revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,12 @@ def tidy(values: Mapping[str, Any], at: str = "screenplay.") -> dict[str, Any]:
     for name in _UPDATABLE_PATHS:
         if name in tidied:
             tidied[name] = paths.normal(tidied[name], f"{at}{name}")
+    if paths.has_controls_in_prose(tidied.get("description", "")):
+        raise invalid(
+            f"{at}description", "must not hold control characters but tabs and line breaks"
+        )
+    if paths.has_controls(tidied.get("working_directory", "")):
+        raise invalid(f"{at}working_directory", "must not hold control characters")
     return tidied
 
 
@@ -197,17 +203,16 @@ def normal_name(name: str, at: str) -> str:
 
 
 def _tags(tags: Iterable[str], at: str) -> tuple[str, ...]:
-    """Trim tags; blank ones go, and of those alike but for their case all but the first."""
-    found: dict[str, str] = {}
-    for number, tag in enumerate(tags):
-        trimmed = tag.strip()
-        if len(trimmed) > _TAG:
+    given = tuple(tags)
+    for number, tag in enumerate(given):
+        if len(tag.strip()) > _TAG:
             raise invalid(f"{at}[{number}]", f"must have at most {_TAG} characters")
-        if trimmed:
-            found.setdefault(trimmed.casefold(), trimmed)
+        if paths.has_controls(tag.strip()):
+            raise invalid(f"{at}[{number}]", "must not hold control characters")
+    found = labels.trimmed(given)
     if len(found) > _TAGS:
         raise invalid(at, f"must be at most {_TAGS}")
-    return tuple(found.values())
+    return found
 
 
 def content_hash(content: str) -> str:
@@ -318,6 +323,11 @@ def text_of(screenplay: Screenplay) -> Text:
     )
 
 
+def text_id(screenplay_id: str, revision: int) -> str:
+    """Make the id of a text, such that text has the order of revisions."""
+    return f"{screenplay_id}.{revision:010d}"
+
+
 def undeleted(screenplay: Screenplay, without: Iterable[str], now: int) -> Screenplay:
     """Take a deleted screenplay back.
 
@@ -361,7 +371,7 @@ def no_version(screenplay_id: str, revision: int) -> DomainError:
     return DomainError(
         Reason.REASON_SCREENPLAY_VERSION_NOT_FOUND,
         f"No text of version {revision} of the screenplay {screenplay_id} is kept; "
-        f"ListScreenplayVersions names the last {KEPT_TEXTS}.",
+        f"ListScreenplayVersions names those that are kept.",
         resources=[Resource("screenplay_version", f"{screenplay_id}/{revision}")],
     )
 

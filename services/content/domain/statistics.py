@@ -44,8 +44,8 @@ class TextStatistics:
 def statistics_of(text: str) -> TextStatistics:
     """Count what a text is made of, as CommonMark reads it.
 
-    Time grows with the length of the text: up to about a second for 50,000 characters. The few texts that would take
-    longer, which nobody writes by chance, are read without quotes and lists.
+    Time grows with the length of the text: up to about a second for 50,000 characters. The few texts that
+    would take longer, which nobody writes by chance, are read without quotes and lists.
     """
     kinds = Counter(token.type for token in _flat(_tokens(text)))
     return TextStatistics(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.content.domain.agents import Definition
+from services.content.domain.agents import Definition, name_key, suggestions
 from services.kit.errors import DomainError, Reason, Resource
 
 
@@ -46,11 +46,17 @@ def chosen(categories: Sequence[Category], choice: Choice) -> Sequence[Template]
         DomainError: TEMPLATE_NOT_FOUND.
     """
     if choice.category and choice.category not in {one.id for one in categories}:
-        raise _not_found("category", choice.category, [one.id for one in categories])
+        known = ", ".join(one.id for one in categories)
+        raise _not_found("category", choice.category, f"; there are: {known}.")
     every = {template.id: template for one in categories for template in one.templates}
     for template_id in choice.template_ids:
         if template_id not in every:
-            raise _not_found("template", template_id, list(every))
+            named = [(one.id, name_key(one.definition.name)) for one in every.values()]
+            meant = suggestions(template_id, named)
+            hint = (
+                f". Did you mean {' or '.join(meant)}?" if meant else "; ListTemplates names all."
+            )
+            raise _not_found("template", template_id, hint, meant)
     return [
         template
         for template in every.values()
@@ -59,9 +65,10 @@ def chosen(categories: Sequence[Category], choice: Choice) -> Sequence[Template]
     ]
 
 
-def _not_found(noun: str, id_: str, known: Sequence[str]) -> DomainError:
+def _not_found(noun: str, id_: str, hint: str, meant: Sequence[str] = ()) -> DomainError:
     return DomainError(
         Reason.REASON_TEMPLATE_NOT_FOUND,
-        f"No {noun} has the id {id_}; there are: {', '.join(known)}.",
+        f"No {noun} has the id {id_}{hint}",
         resources=[Resource(noun, id_)],
+        metadata={"suggestions": ",".join(meant)} if meant else {},
     )

@@ -59,7 +59,7 @@ class AgentHandlers(AgentServiceServicer):
         agent = await self._agents.update(
             call.org(), asked.id, convert.changes_of(asked, fields), asked.etag, force=request.force
         )
-        return convert.agent_to_proto(agent)
+        return convert.agent_to_proto(agent, self._keep_days)
 
     async def DeleteAgent(self, request: pb.DeleteAgentRequest, context: Context) -> Empty:
         await self._agents.delete(call.org(), request.agent_id, request.etag, purge=request.purge)
@@ -68,7 +68,8 @@ class AgentHandlers(AgentServiceServicer):
     async def UndeleteAgent(
         self, request: pb.UndeleteAgentRequest, context: Context
     ) -> agent_pb2.Agent:
-        return convert.agent_to_proto(await self._agents.undelete(call.org(), request.agent_id))
+        agent = await self._agents.undelete(call.org(), request.agent_id)
+        return convert.agent_to_proto(agent, self._keep_days)
 
     async def ResolveAgent(
         self, request: pb.ResolveAgentRequest, context: Context

@@ -49,10 +49,10 @@ class ArchiveHandlers(ArchiveServiceServicer):
         first = await anext(requests, None)
         if first is None or first.WhichOneof("content") != "options":
             raise invalid("options", "must come first, before the file")
-        options, caller = first.options, call.current().principal
+        options = first.options
         layout = convert.layout_of(options.layout)
-        asked = Asked(layout, options.dry_run, options.force, caller.name)
-        async with aclosing(self._importer.run(caller.org_id, asked, _chunks(requests))) as steps:
+        asked = Asked(layout, options.dry_run, options.force, call.author())
+        async with aclosing(self._importer.run(call.org(), asked, _chunks(requests))) as steps:
             async for step in steps:
                 yield convert.imported(step)
 

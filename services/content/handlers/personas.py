@@ -16,22 +16,31 @@ from services.kit.messages import fitting
 
 
 class PersonaHandlers(PersonaServiceServicer):
-    """The rpcs of PersonaService."""
+    """The rpcs of PersonaService.
 
-    def __init__(self, service: PersonaService) -> None:
+    Args:
+        keep_days: how long what is deleted is kept; 0 for ever.
+    """
+
+    def __init__(self, service: PersonaService, keep_days: float) -> None:
         self._personas = service
+        self._keep_days = keep_days
 
     async def CreatePersona(
         self, request: pb.CreatePersonaRequest, context: Context
     ) -> persona_pb2.Persona:
         agent_id = request.persona.agent_id
-        draft = convert.draft_of_create(request, _author_for(agent_id))
-        return convert.persona_to_proto(await self._personas.create(call.org(), agent_id, draft))
+        draft = convert.draft_of_create(request, call.author())
+        persona = await self._personas.create(call.org(), agent_id, draft)
+        return convert.persona_to_proto(persona, self._keep_days)
 
     async def GetPersona(
         self, request: pb.GetPersonaRequest, context: Context
     ) -> persona_pb2.Persona:
-        return convert.persona_to_proto(await self._personas.get(call.org(), request.agent_id))
+        persona = await self._personas.get(
+            call.org(), request.agent_id, include_deleted=request.include_deleted
+        )
+        return convert.persona_to_proto(persona, self._keep_days)
 
     async def ListPersonas(
         self, request: pb.ListPersonasRequest, context: Context
@@ -40,7 +49,9 @@ class PersonaHandlers(PersonaServiceServicer):
         found = await self._personas.list(
             call.org(), page.after, page.size + 1, deleted=request.deleted
         )
-        shown = fitting(map(convert.summary_to_proto, found[: page.size]))
+        shown = fitting(
+            convert.summary_to_proto(one, self._keep_days) for one in found[: page.size]
+        )
         return pb.ListPersonasResponse(
             personas=shown, next_page_token=page.next_token(found, len(shown))
         )
@@ -56,22 +67,20 @@ class PersonaHandlers(PersonaServiceServicer):
             convert.changes_of(asked, fields),
             asked.etag,
             force=request.force,
-            author=_author_for(asked.agent_id),
+            author=call.author(),
             reason=request.reason,
         )
-        return convert.persona_to_proto(persona)
+        return convert.persona_to_proto(persona, self._keep_days)
 
     async def DeletePersona(self, request: pb.DeletePersonaRequest, context: Context) -> Empty:
-        _author_for(request.agent_id)
         await self._personas.delete(call.org(), request.agent_id, request.etag, purge=request.purge)
         return Empty()
 
     async def UndeletePersona(
         self, request: pb.UndeletePersonaRequest, context: Context
     ) -> persona_pb2.Persona:
-        _author_for(request.agent_id)
         persona = await self._personas.undelete(call.org(), request.agent_id)
-        return convert.persona_to_proto(persona)
+        return convert.persona_to_proto(persona, self._keep_days)
 
     async def GetPersonaVersion(
         self, request: pb.GetPersonaVersionRequest, context: Context
@@ -110,26 +119,24 @@ class PersonaHandlers(PersonaServiceServicer):
             request.agent_id,
             request.version,
             request.etag,
-            author=_author_for(request.agent_id),
+            author=call.author(),
             reason=request.reason,
         )
-        return convert.persona_to_proto(persona)
+        return convert.persona_to_proto(persona, self._keep_days)
 
     async def SetPersonaAlias(
         self, request: pb.SetPersonaAliasRequest, context: Context
     ) -> persona_pb2.Persona:
-        _author_for(request.agent_id)
         persona = await self._personas.set_alias(
             call.org(), request.agent_id, request.alias, request.version
         )
-        return convert.persona_to_proto(persona)
+        return convert.persona_to_proto(persona, self._keep_days)
 
     async def DeletePersonaAlias(
         self, request: pb.DeletePersonaAliasRequest, context: Context
     ) -> persona_pb2.Persona:
-        _author_for(request.agent_id)
         persona = await self._personas.delete_alias(call.org(), request.agent_id, request.alias)
-        return convert.persona_to_proto(persona)
+        return convert.persona_to_proto(persona, self._keep_days)
 
     async def GetPersonaStatistics(
         self, request: pb.GetPersonaStatisticsRequest, context: Context
@@ -140,15 +147,7 @@ class PersonaHandlers(PersonaServiceServicer):
     async def CleanUpPersonaVersions(
         self, request: pb.CleanUpPersonaVersionsRequest, context: Context
     ) -> pb.CleanUpPersonaVersionsResponse:
-        _author_for(request.agent_id)
         result = await self._personas.clean_up(
             call.org(), request.agent_id, convert.keep_of(request), dry_run=request.dry_run
         )
         return convert.clean_up_to_proto(result)
-
-
-def _author_for(agent_id: str) -> str:
-    """Say who changes the persona of an agent, and name the agent in the record of the call."""
-    served = call.current()
-    served.resource_id = agent_id
-    return served.principal.name

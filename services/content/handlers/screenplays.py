@@ -33,7 +33,7 @@ class ScreenplayHandlers(ScreenplayServiceServicer):
         self, request: pb.CreateScreenplayRequest, context: Context
     ) -> screenplay_pb2.Screenplay:
         made = await self._screenplays.create(
-            call.org(), convert.asked_of_create(request), _author()
+            call.org(), convert.asked_of_create(request), call.author()
         )
         return convert.checked_to_proto(made, self._keep_days)
 
@@ -67,7 +67,7 @@ class ScreenplayHandlers(ScreenplayServiceServicer):
             asked.id,
             convert.values_of(asked, fields),
             asked.etag,
-            _author(),
+            call.author(),
             force=request.force,
         )
         return convert.checked_to_proto(changed, self._keep_days)
@@ -81,7 +81,7 @@ class ScreenplayHandlers(ScreenplayServiceServicer):
             request.screenplay_id,
             request.new_name,
             request.etag,
-            _author(),
+            call.author(),
             move_files=request.update_file_paths if given else True,
         )
         return convert.checked_to_proto(renamed, self._keep_days)
@@ -164,7 +164,7 @@ class ScreenplayHandlers(ScreenplayServiceServicer):
         self, request: pb.RestoreScreenplayVersionRequest, context: Context
     ) -> screenplay_pb2.Screenplay:
         restored = await self._screenplays.restore(
-            call.org(), request.screenplay_id, request.version, request.etag, _author()
+            call.org(), request.screenplay_id, request.version, request.etag, call.author()
         )
         return convert.checked_to_proto(restored, self._keep_days)
 
@@ -173,7 +173,7 @@ class ScreenplayHandlers(ScreenplayServiceServicer):
     ) -> screenplay_pb2.Screenplay:
         asked = convert.asked_of_import(request)
         taken_in = await self._screenplays.take_in(
-            call.org(), asked, _author(), overwrite=request.overwrite
+            call.org(), asked, call.author(), overwrite=request.overwrite
         )
         return convert.checked_to_proto(taken_in, self._keep_days)
 
@@ -182,7 +182,3 @@ class ScreenplayHandlers(ScreenplayServiceServicer):
     ) -> AsyncIterator[HttpBody]:
         for body in convert.file_of(await self._screenplays.get(call.org(), request.screenplay_id)):
             yield body
-
-
-def _author() -> str:
-    return call.current().principal.name

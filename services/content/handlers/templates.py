@@ -25,8 +25,7 @@ class TemplateHandlers(TemplateServiceServicer):
     async def InstallTemplates(
         self, request: pb.InstallTemplatesRequest, context: Context
     ) -> pb.InstallTemplatesResponse:
-        caller = call.current().principal
         installed, kept = await self._templates.install(
-            caller.org_id, convert.choice_of(request), caller.name
+            call.org(), convert.choice_of(request), call.author()
         )
         return pb.InstallTemplatesResponse(installed_agent_ids=installed, kept_agent_ids=kept)

@@ -72,6 +72,6 @@ class Texts(Protocol):
         """Read texts that came before a revision, newest first, without the texts themselves."""
         ...
 
-    async def remove(self, text: Text) -> None:
-        """Remove a text, if it is still there."""
+    async def remove(self, *texts: Text) -> None:
+        """Remove texts; when somebody else removes some of them meanwhile, others may stay."""
         ...

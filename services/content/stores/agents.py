@@ -9,7 +9,6 @@ from typing import Any
 from services.content.domain.agents import Agent, AgentModel, Definition, Order, Wanted, name_key
 from services.content.domain.deletions import Cascade
 from services.content.domain.words import query_terms, terms
-from services.content.ports import FencedError, TakenError
 from services.content.ports.deletions import Place
 from services.content.stores.deletions import (
     DELETED,
@@ -23,12 +22,11 @@ from services.content.stores.deletions import (
     read_life,
     time_key,
 )
+from services.content.stores.writing import write
 from services.kit.storage.ports import (
     Collection,
-    ConflictError,
     Delete,
     Document,
-    DuplicateError,
     Insert,
     Query,
     Replace,
@@ -56,10 +54,7 @@ class StoredAgents:
 
     async def add(self, agent: Agent) -> Agent:
         """Store a new agent."""
-        try:
-            await self._store.write(Insert(AGENTS, to_document(agent)))
-        except DuplicateError as error:
-            raise TakenError(error.field) from None
+        await write(self._store, Insert(AGENTS, to_document(agent)))
         return agent
 
     async def get(self, org: str, id_: str) -> Agent | None:
@@ -69,18 +64,12 @@ class StoredAgents:
 
     async def save(self, thing: Agent) -> Agent:
         """Store a changed agent."""
-        try:
-            await self._store.write(Replace(AGENTS, to_document(thing)))
-        except ConflictError:
-            raise FencedError from None
+        await write(self._store, Replace(AGENTS, to_document(thing)))
         return replace(thing, version=thing.version + 1)
 
     async def remove(self, thing: Agent) -> None:
         """Remove an agent for good."""
-        try:
-            await self._store.write(Delete(AGENTS, thing.org, thing.id, thing.version))
-        except ConflictError:
-            raise FencedError from None
+        await write(self._store, Delete(AGENTS, thing.org, thing.id, thing.version))
 
     async def by_request_id(self, org: str, request_id: str) -> Agent | None:
         """Read the agent a request_id made."""

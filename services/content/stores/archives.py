@@ -12,10 +12,10 @@ from services.content.domain.archives import Record, same
 from services.content.domain.imports import Item, Mode, Put, Release, Sweep
 from services.content.domain.personas import Persona, PersonaVersion
 from services.content.domain.screenplays import Screenplay, Text
-from services.content.ports import FencedError
 from services.content.ports.archives import Claim, ImportRunningError
 from services.content.stores import agents, personas, screenplays
 from services.content.stores.deletions import LIVE
+from services.content.stores.writing import write
 from services.kit.errors import DomainError, Reason
 from services.kit.storage.ports import (
     Collection,
@@ -211,10 +211,7 @@ class StoredImports:
         return found
 
     async def _save(self, claim: Claim, *others: Write) -> Claim:
-        try:
-            await self._store.write(Replace(IMPORTS, _claim_document(claim)), *others)
-        except ConflictError:
-            raise FencedError from None
+        await write(self._store, Replace(IMPORTS, _claim_document(claim)), *others)
         return replace(claim, version=claim.version + 1)
 
 

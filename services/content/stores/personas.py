@@ -7,8 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from services.content.domain.deletions import Cascade
-from services.content.domain.personas import Alias, Persona, PersonaVersion
-from services.content.ports import FencedError, TakenError
+from services.content.domain.personas import Alias, Persona, PersonaVersion, version_id
 from services.content.ports.deletions import Place
 from services.content.stores.deletions import (
     DELETED,
@@ -21,17 +20,16 @@ from services.content.stores.deletions import (
     pending,
     read_life,
 )
+from services.content.stores.writing import number_key, write
 from services.kit.storage.ports import (
     Collection,
     ConflictError,
     Delete,
     Document,
-    DuplicateError,
     Insert,
     Query,
     Replace,
     Store,
-    Write,
 )
 
 PERSONAS = Collection("personas", fields=LIFE_FIELDS, swept=LIFE_SWEPT)
@@ -51,26 +49,14 @@ class StoredPersonas:
 
     async def begin(self, persona: Persona, version: PersonaVersion | None = None) -> Persona:
         """Store a first version and its persona."""
-        writes: list[Write] = []
-        if version is not None:
-            writes.append(Insert(VERSIONS, version_to_document(version)))
-        try:
-            await self._store.write(*writes, Insert(PERSONAS, to_document(persona)))
-        except DuplicateError as error:
-            raise TakenError(error.field) from None
+        first = [] if version is None else [Insert(VERSIONS, version_to_document(version))]
+        await write(self._store, *first, Insert(PERSONAS, to_document(persona)))
         return persona
 
     async def append(self, persona: Persona, version: PersonaVersion) -> Persona:
         """Store a version and the persona it makes."""
-        try:
-            await self._store.write(
-                Insert(VERSIONS, version_to_document(version)),
-                Replace(PERSONAS, to_document(persona)),
-            )
-        except DuplicateError as error:
-            raise TakenError(error.field) from None
-        except ConflictError:
-            raise FencedError from None
+        made = Insert(VERSIONS, version_to_document(version))
+        await write(self._store, made, Replace(PERSONAS, to_document(persona)))
         return replace(persona, version=persona.version + 1)
 
     async def get(self, org: str, id_: str) -> Persona | None:
@@ -80,18 +66,12 @@ class StoredPersonas:
 
     async def save(self, thing: Persona) -> Persona:
         """Store a changed persona."""
-        try:
-            await self._store.write(Replace(PERSONAS, to_document(thing)))
-        except ConflictError:
-            raise FencedError from None
+        await write(self._store, Replace(PERSONAS, to_document(thing)))
         return replace(thing, version=thing.version + 1)
 
     async def remove(self, thing: Persona) -> None:
         """Remove a persona for good."""
-        try:
-            await self._store.write(Delete(PERSONAS, thing.org, thing.agent_id, thing.version))
-        except ConflictError:
-            raise FencedError from None
+        await write(self._store, Delete(PERSONAS, thing.org, thing.id, thing.version))
 
     async def list(
         self, org: str, after: tuple[int, str] | None, limit: int, *, deleted: bool
@@ -120,7 +100,7 @@ class StoredVersions:
 
     async def get(self, org: str, agent_id: str, number: int) -> PersonaVersion | None:
         """Read a version."""
-        document = await self._store.get(VERSIONS, org, _id(agent_id, number))
+        document = await self._store.get(VERSIONS, org, version_id(agent_id, number))
         return None if document is None else version_from_document(document)
 
     async def list(
@@ -137,7 +117,7 @@ class StoredVersions:
             VERSIONS,
             org,
             {"agent_id": agent_id},
-            after=None if beyond is None else (_key(beyond), _id(agent_id, beyond)),
+            after=None if beyond is None else (number_key(beyond), version_id(agent_id, beyond)),
             limit=limit,
             newest_first=not ascending,
             order="number",
@@ -146,10 +126,7 @@ class StoredVersions:
 
     async def save(self, version: PersonaVersion) -> PersonaVersion:
         """Store a version anew."""
-        try:
-            await self._store.write(Replace(VERSIONS, version_to_document(version)))
-        except ConflictError:
-            raise FencedError from None
+        await write(self._store, Replace(VERSIONS, version_to_document(version)))
         return replace(version, version=version.version + 1)
 
     async def remove(self, versions: Sequence[PersonaVersion]) -> int:
@@ -227,7 +204,7 @@ def version_to_document(version: PersonaVersion) -> Document:
         id=version.id,
         create_time=version.create_time,
         version=version.version,
-        fields={"agent_id": version.agent_id, "number": _key(version.number)},
+        fields={"agent_id": version.agent_id, "number": number_key(version.number)},
         body={name: value for name, value in body.items() if value},
         content={"content": version.content},
     )
@@ -248,12 +225,3 @@ def version_from_document(document: Document) -> PersonaVersion:
 
 def _delete(version: PersonaVersion) -> Delete:
     return Delete(VERSIONS, version.org, version.id, version.version)
-
-
-def _id(agent_id: str, number: int) -> str:
-    return f"{agent_id}.{_key(number)}"
-
-
-def _key(number: int) -> str:
-    """Print a number so that text has its order."""
-    return f"{number:010d}"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from services.content.domain.personas import Persona
+from services.content.domain.personas import Persona, version_id
 from services.content.stores.personas import VERSIONS, StoredPersonas
 from services.kit.principals import MESH_ORG
 from services.kit.storage.ports import Collection, Delete, Document, Insert, Store
@@ -59,5 +59,4 @@ class StoredPersonaParts:
 
     async def has_version(self, org: str, agent_id: str, number: int) -> bool:
         """Tell whether a version is there."""
-        id_ = f"{agent_id}.{number:010d}"
-        return await self._store.version(VERSIONS, org, id_) is not None
+        return await self._store.version(VERSIONS, org, version_id(agent_id, number)) is not None

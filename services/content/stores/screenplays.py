@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from services.content.domain.deletions import Cascade
-from services.content.domain.screenplays import Order, Screenplay, Text, Wanted, name_key
+from services.content.domain.screenplays import Order, Screenplay, Text, Wanted, name_key, text_id
 from services.content.domain.words import query_terms, terms
-from services.content.ports import FencedError, TakenError
+from services.content.ports import TakenError
 from services.content.ports.deletions import Place
 from services.content.stores.deletions import (
     DELETED,
@@ -24,17 +24,16 @@ from services.content.stores.deletions import (
     read_life,
     time_key,
 )
+from services.content.stores.writing import number_key, write
 from services.kit.storage.ports import (
     Collection,
     ConflictError,
     Delete,
     Document,
-    DuplicateError,
     Insert,
     Query,
     Replace,
     Store,
-    Write,
 )
 
 SCREENPLAYS = Collection(
@@ -70,7 +69,7 @@ class StoredScreenplays:
 
     async def add(self, screenplay: Screenplay) -> Screenplay:
         """Store a new screenplay."""
-        await self._write(Insert(SCREENPLAYS, to_document(screenplay)))
+        await write(self._store, Insert(SCREENPLAYS, to_document(screenplay)))
         return screenplay
 
     async def get(self, org: str, id_: str) -> Screenplay | None:
@@ -80,24 +79,24 @@ class StoredScreenplays:
 
     async def save(self, thing: Screenplay) -> Screenplay:
         """Store a changed screenplay."""
-        await self._write(Replace(SCREENPLAYS, to_document(thing)))
+        await write(self._store, Replace(SCREENPLAYS, to_document(thing)))
         return replace(thing, version=thing.version + 1)
 
     async def save_text(self, screenplay: Screenplay, replaced: Text) -> Screenplay:
         """Store the text that goes, and then the screenplay with the one that comes."""
         change = Replace(SCREENPLAYS, to_document(screenplay))
         try:
-            await self._write(Insert(TEXTS, text_to_document(replaced)), change)
+            await write(self._store, Insert(TEXTS, text_to_document(replaced)), change)
         except TakenError as error:
             if error.field != "id":
                 raise
             # Somebody came no further than that.
-            await self._write(change)
+            await write(self._store, change)
         return replace(screenplay, version=screenplay.version + 1)
 
     async def remove(self, thing: Screenplay) -> None:
         """Remove a screenplay for good."""
-        await self._write(Delete(SCREENPLAYS, thing.org, thing.id, thing.version))
+        await write(self._store, Delete(SCREENPLAYS, thing.org, thing.id, thing.version))
 
     async def by_request_id(self, org: str, request_id: str) -> Screenplay | None:
         """Read the screenplay a request_id made."""
@@ -147,14 +146,6 @@ class StoredScreenplays:
         document = await self._store.find(SCREENPLAYS, org, unique, value)
         return None if document is None else from_document(document)
 
-    async def _write(self, *writes: Write) -> None:
-        try:
-            await self._store.write(*writes)
-        except ConflictError:
-            raise FencedError from None
-        except DuplicateError as error:
-            raise TakenError(error.field) from None
-
 
 class StoredTexts:
     """Texts over the storage ports."""
@@ -174,18 +165,19 @@ class StoredTexts:
             org,
             {"screenplay_id": screenplay_id},
             # No id comes before an empty one, so the revision itself is left out.
-            after=(_revision_key(below), ""),
+            after=(number_key(below), ""),
             limit=limit,
             newest_first=True,
             order="revision_key",
         )
         return [text_from_document(document) for document in await self._store.query(query)]
 
-    async def remove(self, text: Text) -> None:
-        """Remove a text."""
-        id_ = text_id(text.screenplay_id, text.revision)
+    async def remove(self, *texts: Text) -> None:
+        """Remove texts; when somebody else removes some of them meanwhile, others may stay."""
         with suppress(ConflictError):
-            await self._store.write(Delete(TEXTS, text.org, id_, text.version))
+            await self._store.write(
+                *(Delete(TEXTS, text.org, text.id, text.version) for text in texts)
+            )
 
 
 def to_document(screenplay: Screenplay) -> Document:
@@ -265,12 +257,12 @@ def text_to_document(text: Text) -> Document:
     }
     return Document(
         org=text.org,
-        id=text_id(text.screenplay_id, text.revision),
+        id=text.id,
         create_time=text.create_time,
         version=text.version,
         fields={
             "screenplay_id": text.screenplay_id,
-            "revision_key": _revision_key(text.revision),
+            "revision_key": number_key(text.revision),
         },
         body=body,
         content={"content": text.content},
@@ -305,12 +297,3 @@ def path_key(org: str, path: str) -> str:
 
 def _request_key(org: str, request_id: str) -> str:
     return f"{org}/CreateScreenplay/{request_id}"
-
-
-def text_id(screenplay_id: str, revision: int) -> str:
-    """Make the id of the document of a text."""
-    return f"{screenplay_id}.{_revision_key(revision)}"
-
-
-def _revision_key(revision: int) -> str:
-    return f"{revision:010d}"

@@ -124,9 +124,17 @@ class AgentService:
         """
         for _ in range(_TRIES):
             agent = await self.live(org, agent_id)
-            etags.check(etag, agent.etag, force=force, required=True, what=agent.resource)
             definition = agents.checked(replace(agent.definition, **changes))
-            if definition == agent.definition:
+            is_new = definition != agent.definition
+            etags.check(
+                etag,
+                agent.etag,
+                force=force,
+                required=True,
+                what=agent.resource,
+                changes=is_new,
+            )
+            if not is_new:
                 return agent
             changed = replace(
                 agent,

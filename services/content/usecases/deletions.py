@@ -20,7 +20,6 @@ _PAGE = 200
 _SWEEP_SECONDS = 1.0
 _PURGE_SECONDS = 600.0
 _PATIENCE_SECONDS = 5.0
-_DAY = 24 * 3600 * 1_000_000
 _HELPED_WITH = (Cascade.MARK, Cascade.UNMARK)
 
 T = TypeVar("T", bound=Mortal)
@@ -211,7 +210,7 @@ class Purge(Generic[T]):
     ) -> None:
         self._cascades = cascades
         self._roots = cascades.roots
-        self._keep = round(keep_days * _DAY)
+        self._keep_days = keep_days
         self._clock = clock
 
     async def serve(self) -> None:
@@ -225,22 +224,23 @@ class Purge(Generic[T]):
 
     async def sweep(self) -> int:
         """Purge what was deleted long enough ago; returns how many things."""
-        before = self._clock() - self._keep
+        now = self._clock()
         purged = 0
         after = None
         while page := await self._roots.deleted(after, _PAGE):
             after = page[-1]
             for place in page:
-                if place.delete_time is not None and place.delete_time < before:
-                    purged += await self._purge(place, before)
+                time = place.delete_time
+                if time is not None and deletions.purge_time(time, self._keep_days) < now:
+                    purged += await self._purge(place, now)
         return purged
 
-    async def _purge(self, place: Place, before: int) -> bool:
+    async def _purge(self, place: Place, now: int) -> bool:
         thing = await self._roots.get(place.org, place.id)
-        if thing is None or not _is_due(thing, before):
+        if thing is None or not deletions.is_due(thing.life, self._keep_days, now):
             return False
         settled = await self._cascades.settled(thing, place.id)
-        if settled is None or not _is_due(settled, before):
+        if settled is None or not deletions.is_due(settled.life, self._keep_days, now):
             return False
         try:
             going = await self._roots.save(replace(settled, life=deletions.purging(settled.life)))
@@ -249,9 +249,3 @@ class Purge(Generic[T]):
             return False
         await self._cascades.finish(going, place.id)
         return True
-
-
-def _is_due(thing: Mortal, before: int) -> bool:
-    life = thing.life
-    is_old = life.delete_time is not None and life.delete_time < before
-    return is_old and not life.inherited and not life.purging

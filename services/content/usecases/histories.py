@@ -83,8 +83,9 @@ class History:
         if stored is None or not personas.same_version(stored, version):
             return None
         persona = await self.load(version.org, version.agent_id)
-        if persona is None or persona.life.purging:
-            # Whoever purges may have looked for versions before this one came.
+        if persona is None or persona.life.purging or persona.number < version.number:
+            # Whoever purges may have looked for versions before this one came, and somebody else may
+            # have begun anew since.
             await self._versions.remove([stored])
             return None
         return persona

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from services.content.ports import FencedError
 from services.content.ports.archives import Claim, Imports
-from services.kit.errors import DomainError
+from services.kit.errors import DomainError, Reason
 
 _LOG = logging.getLogger(__name__)
 _SWEEP_SECONDS = 3.0
@@ -36,14 +36,21 @@ class ImportKeeper:
     async def start(self, *, alone: bool) -> None:
         """Finish what is committed, before anything is served.
 
+        On a full disk that has to wait for the sweep: who is to make room has to be served.
+
         Args:
             alone: whether no other process can be at work on an import.
         """
-        for claim in await self._imports.unfinished():
-            if claim.committed:
-                await self.finish(claim)
-            elif alone or claim.dropped:
-                await self.drop(claim)
+        try:
+            for claim in await self._imports.unfinished():
+                if claim.committed:
+                    await self.finish(claim)
+                elif alone or claim.dropped:
+                    await self.drop(claim)
+        except DomainError as error:
+            if error.reason != Reason.REASON_STORE_FULL:
+                raise
+            _LOG.warning("an import cannot be finished yet: %s", error)
 
     async def serve(self) -> None:
         """Sweep until cancelled."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,6 +21,7 @@ from services.content.domain.personas import (
 from services.content.domain.statistics import statistics_of
 from services.content.ports import FencedError
 from services.content.ports.personas import Agents, Personas, Versions
+from services.content.ports.work import Workbench
 from services.content.usecases.deletions import Cascades
 from services.content.usecases.histories import History
 from services.kit.errors import DomainError, Reason
@@ -39,6 +39,7 @@ class PersonaService:
         settle: sees that the personas of an organisation have followed their agents.
         clock: microseconds since the epoch.
         new_id: makes ids of deletions, in the order they are made in.
+        workbench: where long texts are looked at.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class PersonaService:
         *,
         clock: Callable[[], int],
         new_id: Callable[[], str],
+        workbench: Workbench,
     ) -> None:
         self._personas = stored
         self._versions = versions
@@ -58,6 +60,7 @@ class PersonaService:
         self._cascades = cascades
         self._settle = settle
         self._clock = clock
+        self._workbench = workbench
         self._new_id = new_id
         self._history = History(stored, versions, clock=clock)
 
@@ -82,13 +85,14 @@ class PersonaService:
                 return await self._with_content(made)
         raise personas.contended(agent_id)
 
-    async def get(self, org: str, agent_id: str) -> Persona:
+    async def get(self, org: str, agent_id: str, *, include_deleted: bool = False) -> Persona:
         """Read a persona with its newest text.
 
         Raises:
             DomainError: AGENT_NOT_FOUND, PERSONA_NOT_FOUND.
         """
-        return await self._with_content(await self._existing(org, agent_id))
+        persona = await self._existing(org, agent_id, include_deleted=include_deleted)
+        return await self._with_content(persona)
 
     async def list(
         self, org: str, after: tuple[int, str] | None, limit: int, *, deleted: bool
@@ -219,13 +223,16 @@ class PersonaService:
     ) -> tuple[Persona, PersonaVersion, PersonaVersion, Comparison]:
         """Compare two versions.
 
+        Args:
+            after: empty for the newest.
+
         Raises:
             DomainError: AGENT_NOT_FOUND, PERSONA_NOT_FOUND, PERSONA_VERSION_NOT_FOUND.
         """
         persona = await self._existing(org, agent_id)
         first, _ = await self._version(persona, before)
-        second, _ = await self._version(persona, after)
-        comparison = await asyncio.to_thread(
+        second, _ = await self._version(persona, after or personas.LATEST)
+        comparison = await self._workbench.do(
             compare,
             first.content,
             second.content,
@@ -275,7 +282,7 @@ class PersonaService:
             DomainError: AGENT_NOT_FOUND, PERSONA_NOT_FOUND.
         """
         persona = await self._with_content(await self._existing(org, agent_id))
-        content = await asyncio.to_thread(statistics_of, persona.content)
+        content = await self._workbench.do(statistics_of, persona.content)
         kept = [version async for version in self._history.versions(org, agent_id)]
         return personas.grown(persona, kept, content)
 
@@ -402,9 +409,17 @@ class PersonaService:
     ) -> Persona:
         for _ in range(_TRIES):
             persona = await self._existing(org, agent_id)
-            etags.check(etag, persona.etag, force=force, required=required, what=persona.resource)
             draft = await drafted(persona)
-            if personas.same(persona, draft):
+            is_new = not personas.same(persona, draft)
+            etags.check(
+                etag,
+                persona.etag,
+                force=force,
+                required=required,
+                what=persona.resource,
+                changes=is_new,
+            )
+            if not is_new:
                 return replace(persona, content=draft.content)
             changed = await self._history.add(org, agent_id, persona, draft)
             if changed is not None:

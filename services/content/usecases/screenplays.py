@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from services.content.domain.screenplays import (
 )
 from services.content.ports import FencedError, TakenError
 from services.content.ports.screenplays import Screenplays, Texts
+from services.content.ports.work import Workbench
 from services.content.usecases.deletions import Cascades
 from services.kit.errors import DomainError, Reason
 
@@ -38,7 +38,7 @@ _TRIES = 30
 _FINDINGS = 100
 _SAME = 10
 _SPARE = 10
-"""How many texts more than one too many are removed at a time, when somebody left them behind."""
+"""How many revisions go by before texts that are too old are removed."""
 _BRIEF = 16 * 1024
 """How many characters are looked at at once; longer texts go to a thread, so that others go on."""
 _BEYOND = 2**32
@@ -65,6 +65,26 @@ class Compared:
     comparison: Comparison
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """An etag that a caller shows, as `etags.check` has it."""
+
+    etag: str
+    force: bool = False
+    required: bool = False
+
+    def check(self, stored: Screenplay, *, changes: bool) -> None:
+        """Hold it against the one of a screenplay."""
+        etags.check(
+            self.etag,
+            stored.etag,
+            force=self.force,
+            required=self.required,
+            what=stored.resource,
+            changes=changes,
+        )
+
+
 class ScreenplayService:
     """The screenplays.
 
@@ -72,6 +92,7 @@ class ScreenplayService:
         clock: microseconds since the epoch.
         new_id: makes ids of screenplays.
         new_deletion_id: makes ids of deletions.
+        workbench: where long texts are looked at.
     """
 
     def __init__(
@@ -83,11 +104,13 @@ class ScreenplayService:
         clock: Callable[[], int],
         new_id: Callable[[], str],
         new_deletion_id: Callable[[], str],
+        workbench: Workbench,
     ) -> None:
         self._screenplays = stored
         self._texts = texts
         self._cascades = cascades
         self._clock = clock
+        self._workbench = workbench
         self._new_id = new_id
         self._new_deletion_id = new_deletion_id
 
@@ -165,11 +188,11 @@ class ScreenplayService:
         """
         values = screenplays.tidy(values)
 
-        async def change(stored: Screenplay) -> Mapping[str, Any]:
-            etags.check(etag, stored.etag, force=force, required=True, what=stored.resource)
+        async def change(_: Screenplay) -> Mapping[str, Any]:
             return values
 
-        return await self._change(org, screenplay_id, change, author, "screenplay.")
+        shown = _Shown(etag, force=force, required=True)
+        return await self._change(org, screenplay_id, change, shown, author, "screenplay.")
 
     async def rename(
         self,
@@ -194,10 +217,9 @@ class ScreenplayService:
         name = screenplays.normal_name(name, "new_name")
 
         async def change(stored: Screenplay) -> Mapping[str, Any]:
-            etags.check(etag, stored.etag, force=False, required=False, what=stored.resource)
             return screenplays.renamed(stored, name, move_files=move_files)
 
-        return await self._change(org, screenplay_id, change, author, "new_name")
+        return await self._change(org, screenplay_id, change, _Shown(etag), author, "new_name")
 
     async def set_working_directory(
         self, org: str, screenplay_id: str, directory: str
@@ -205,8 +227,9 @@ class ScreenplayService:
         """Set where runs that work on a screenplay work; no new revision.
 
         Raises:
-            DomainError: SCREENPLAY_NOT_FOUND, CONFLICT.
+            DomainError: INVALID_REQUEST, SCREENPLAY_NOT_FOUND, CONFLICT.
         """
+        screenplays.tidy({"working_directory": directory}, "")
         return await self._note(
             org, screenplay_id, lambda stored: replace(stored, working_directory=directory)
         )
@@ -289,10 +312,9 @@ class ScreenplayService:
         """
 
         async def change(stored: Screenplay) -> Mapping[str, Any]:
-            etags.check(etag, stored.etag, force=False, required=False, what=stored.resource)
             return {"content": (await self._text(stored, revision)).content}
 
-        return await self._change(org, screenplay_id, change, author, "")
+        return await self._change(org, screenplay_id, change, _Shown(etag), author, "")
 
     async def take_in(self, org: str, asked: Asked, author: str, *, overwrite: bool) -> Checked:
         """Make a screenplay of a file, or change the one that was imported from the same path.
@@ -332,7 +354,7 @@ class ScreenplayService:
         """Check a text."""
         if len(content) <= _BRIEF:
             return markdown.check(content)
-        return await asyncio.to_thread(markdown.check, content)
+        return await self._workbench.do(markdown.check, content)
 
     async def duplicates(self, org: str, path: str, content: str, exclude_id: str) -> Duplicates:
         """Find who has a path, and who has an equal text.
@@ -394,7 +416,7 @@ class ScreenplayService:
         stored = await self.get(org, screenplay_id)
         first = await self._text(stored, before)
         second = await self._text(stored, stored.revision if after is None else after)
-        comparison = await asyncio.to_thread(
+        comparison = await self._workbench.do(
             comparisons.compare,
             first.content,
             second.content,
@@ -408,6 +430,7 @@ class ScreenplayService:
         org: str,
         screenplay_id: str,
         change: Callable[[Screenplay], Awaitable[Mapping[str, Any]]],
+        shown: _Shown,
         author: str,
         at: str,
     ) -> Checked:
@@ -415,12 +438,14 @@ class ScreenplayService:
 
         Args:
             change: says what changes, or raises.
+            shown: the etag of the caller.
             at: what stands before the names of paths in errors; whole, when it is a field.
         """
         for _ in range(_TRIES):
             stored = await self.get(org, screenplay_id)
             values = await change(stored)
             changed = screenplays.changed(stored, values, self._clock(), author)
+            shown.check(stored, changes=changed is not None)
             if changed is None:
                 return Checked(stored)
             try:
@@ -458,11 +483,15 @@ class ScreenplayService:
                 # Its texts may have been removed before this one came.
                 await self._texts.remove(replaced)
             return None
-        if saved.revision > KEPT_TEXTS:
+        # A few go at once: else every save would cost twice as much.
+        is_due = saved.revision // _SPARE > replaced.revision // _SPARE
+        if saved.revision > KEPT_TEXTS and is_due:
             most = KEPT_TEXTS - 1
-            older = await self._texts.list(saved.org, saved.id, saved.text_revision, most + _SPARE)
-            for text in older[most:]:
-                await self._texts.remove(text)
+            older = await self._texts.list(
+                saved.org, saved.id, saved.text_revision, most + 2 * _SPARE
+            )
+            if older[most:]:
+                await self._texts.remove(*older[most:])
         return saved
 
     async def _text(self, stored: Screenplay, revision: int) -> Text:
@@ -517,8 +546,7 @@ class TextKin:
     async def purge(self, org: str, parent_id: str) -> None:
         """Remove them."""
         while found := await self._texts.list(org, parent_id, _BEYOND, KEPT_TEXTS):
-            for text in found:
-                await self._texts.remove(text)
+            await self._texts.remove(*found)
 
 
 def _contended(what: str) -> DomainError:

@@ -34,13 +34,18 @@ class _Lead:
     term: str | None = None
     index: str = ""
 
+    @property
+    def head(self) -> str:
+        """What its table is called in statements: `t` for the terms, `d` for the documents."""
+        return "d" if self.term is None else "t"
+
 
 class DocumentsSql:
     """One collection.
 
     The terms of its documents are rows of a table beside it, in the order of time within a term. A
     query is led by whatever leaves the fewest documents; when all leave many, it walks along the order
-    it was asked for, where those that match are met soon.
+    it was asked for, if those that match are met soon there.
     """
 
     def __init__(self, collection: Collection) -> None:
@@ -198,16 +203,26 @@ class DocumentsSql:
         Args:
             db: where a few may be counted for that.
         """
-        direction, beyond = ("DESC", "<") if query.newest_first else ("ASC", ">")
-        conditions, values = self._matching(query.equal, "d.")
         lead = self._lead(db, query)
-        head, source = "d", f"{self.collection.name} AS d"
+        source, conditions, values = self._walked(query, lead)
+        having, had = self._having(query, lead)
+        conditions += having
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        select = self._select_keys if query.keys_only else self._select
+        order = f" ORDER BY {_in_order(query, lead)} LIMIT ?"
+        return f"{select} {source}{where}{order}", [*values, *had, query.limit]
+
+    def _walked(self, query: Query, lead: _Lead) -> tuple[str, list[str], list[Any]]:
+        """Say what is walked along: a source, the conditions but for other terms, and their values."""
+        beyond = "<" if query.newest_first else ">"
+        conditions, values = self._matching(query.equal, "d.")
+        head, source = lead.head, f"{self.collection.name} AS d"
         if lead.index:
             source += f" INDEXED BY {lead.index}"
         if lead.term is not None:
             # The left side of a CROSS JOIN is the outer loop, and a document is read by its key: the
             # planner would rather walk along an order, however few have the term.
-            head, key = "t", f"INDEXED BY {self.collection.name}_key"
+            key = f"INDEXED BY {self.collection.name}_key"
             same = "d.org=t.org AND d.create_time=t.create_time AND d.id=t.id"
             source = f"{self._terms} AS t CROSS JOIN {source} {key} ON {same}"
             conditions.append("t.term=?")
@@ -221,22 +236,22 @@ class DocumentsSql:
         if query.before_time is not None:
             conditions.append(f"{head}.create_time<?")
             values.append(query.before_time)
-        value = f"d.{query.order}" if query.order else f"{head}.create_time"
         if query.after is not None:
-            conditions.append(f"({value}, {head}.id){beyond}(?,?)")
+            conditions.append(f"({_value(query, lead)}, {head}.id){beyond}(?,?)")
             values.extend(query.after)
-        for term in query.terms:
-            if term != lead.term:
-                # Nothing but the index is read of a document that is passed over.
-                same = f"o.org={head}.org AND o.id={head}.id"
-                has = f"SELECT 1 FROM {self._terms} AS o WHERE o.term=? AND {same}"
-                conditions.append(f"EXISTS ({has})")
-                values.append(term)
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        select = self._select_keys if query.keys_only else self._select
-        values.append(query.limit)
-        order = f" ORDER BY {value} {direction}, {head}.id {direction} LIMIT ?"
-        return f"{select} {source}{where}{order}", values
+        return source, conditions, values
+
+    def _having(self, query: Query, lead: _Lead) -> tuple[list[str], list[Any]]:
+        """Say that what is walked along has the other terms: the conditions and their values."""
+        # Nothing but the index is read of a document that is passed over.
+        has = f"o.term=? AND o.org={lead.head}.org AND o.id={lead.head}.id"
+        if lead.term is not None:
+            # Both terms are in the order of time, so that each is sought where the one before was. For
+            # an id that is only equal the planner would seek among all terms of the document.
+            near = "o.create_time=t.create_time AND o.id BETWEEN t.id AND t.id"
+            has = f"o.term=? AND o.org=t.org AND {near}"
+        others = [term for term in query.terms if term != lead.term]
+        return [f"EXISTS (SELECT 1 FROM {self._terms} AS o WHERE {has})" for _ in others], others
 
     def _lead(self, db: sqlite3.Connection, query: Query) -> _Lead:
         """Choose what a query walks along."""
@@ -261,12 +276,47 @@ class DocumentsSql:
             leads.append((_Lead(index=index), found, values))
         if len(leads) < 2:
             return along
-        counts = [self._count(db, found, values) for _, found, values in leads]
+        counts = [self._count(db, found, values, _FEW) for _, found, values in leads]
         fewest = min(counts)
-        return leads[counts.index(fewest)][0] if fewest < _FEW else along
+        if fewest < _FEW:
+            return leads[counts.index(fewest)][0]
+        if along.term is None and query.terms:
+            return self._lead_of_common(db, query, along)
+        return along
 
-    def _count(self, db: sqlite3.Connection, found: str, values: Sequence[str]) -> int:
-        counting = f"SELECT count(*) FROM (SELECT 1 FROM {found} LIMIT {_FEW})"
+    def _lead_of_common(self, db: sqlite3.Connection, query: Query, along: _Lead) -> _Lead:
+        """Choose when many match every condition: the order, or the term that fewest have.
+
+        Those that match may all be at the far end of the order, as with a word that only what is old
+        has, or may be few, as with words that are seldom together. So the order is walked along for a
+        bit, which tells how far it would have to be.
+        """
+        source, conditions, values = self._walked(query, along)
+        having, had = self._having(query, along)
+        order = f"ORDER BY {_in_order(query, along)} LIMIT {_FEW}"
+        first = f"SELECT d.org, d.id FROM {source} WHERE {' AND '.join(conditions)} {order}"
+        met = f"SELECT 1 FROM ({first}) AS d WHERE {' AND '.join(having)} LIMIT ?"
+        (found,) = db.execute(
+            f"SELECT count(*) FROM ({met})", [*values, *had, query.limit]
+        ).fetchone()
+        if found == query.limit:
+            return along
+        most = _FEW
+        while most * found < _FEW * query.limit:
+            # It is counted no further than what fewest have makes needful.
+            most *= 4
+            counts = [
+                self._count(db, f"{self._terms} WHERE org=? AND term=?", [query.org, term], most)
+                for term in query.terms
+            ]
+            fewest = min(counts)
+            if fewest < most:
+                is_far = fewest * found < _FEW * query.limit
+                return _Lead(query.terms[counts.index(fewest)]) if is_far else along
+        return along
+
+    def _count(self, db: sqlite3.Connection, found: str, values: Sequence[Any], most: int) -> int:
+        counting = f"SELECT count(*) FROM (SELECT 1 FROM {found} LIMIT {most})"
         (count,) = db.execute(counting, values).fetchone()
         return int(count)
 
@@ -295,3 +345,13 @@ class DocumentsSql:
             body=orjson.loads(body),
             content=orjson.loads(content),
         )
+
+
+def _value(query: Query, lead: _Lead) -> str:
+    """Name what a page is in the order of, before ids."""
+    return f"d.{query.order}" if query.order else f"{lead.head}.create_time"
+
+
+def _in_order(query: Query, lead: _Lead) -> str:
+    direction = "DESC" if query.newest_first else "ASC"
+    return f"{_value(query, lead)} {direction}, {lead.head}.id {direction}"

@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"conductor/content/v1/persona.proto\x12\x14\x63onductor.content.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x03\n\x07Persona\x12\x1d\n\x08\x61gent_id\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x05\xbaH\x04r\x02\x18@\x12\x1f\n\x07\x63ontent\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\xd0\x86\x03H\x00\x88\x01\x01\x12)\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x15\n\x07version\x18\x04 \x01(\rB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x61\x63tive_version\x18\x05 \x01(\rB\x04\xe2\x41\x01\x03\x12\x39\n\x07\x61liases\x18\x06 \x03(\x0b\x32\".conductor.content.v1.PersonaAliasB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@B\n\n\x08_content\"^\n\x0cPersonaAlias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa0\x02\n\x0ePersonaVersion\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x15\n\rrestored_from\x18\x07 \x01(\r\x12\x12\n\ncharacters\x18\x08 \x01(\r\x12\x14\n\x0c\x63ontent_hash\x18\t \x01(\t\x12\x0f\n\x07\x61liases\x18\n \x03(\t\x12\x0c\n\x04used\x18\x0b \x01(\x08\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x02\n\x11PersonaStatistics\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x01(\r\x12\x16\n\x0elatest_version\x18\x03 \x01(\r\x12\x36\n\x12\x66irst_version_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11last_version_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10versions_per_day\x18\x06 \x01(\x01\x12\x15\n\rcontent_bytes\x18\x07 \x01(\x05\x12\x35\n\x07\x63ontent\x18\x08 \x01(\x0b\x32$.conductor.content.v1.TextStatistics\"\xba\x01\n\x0eTextStatistics\x12\r\n\x05lines\x18\x01 \x01(\r\x12\r\n\x05words\x18\x02 \x01(\r\x12\x12\n\ncharacters\x18\x03 \x01(\r\x12\x10\n\x08headings\x18\x04 \x01(\r\x12\x0c\n\x04\x62old\x18\x05 \x01(\r\x12\x0e\n\x06italic\x18\x06 \x01(\r\x12\x13\n\x0b\x63ode_blocks\x18\x07 \x01(\r\x12\r\n\x05links\x18\x08 \x01(\r\x12\x0e\n\x06images\x18\t \x01(\r\x12\x12\n\nlist_items\x18\n \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"conductor/content/v1/persona.proto\x12\x14\x63onductor.content.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x03\n\x07Persona\x12\x1d\n\x08\x61gent_id\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x05\xbaH\x04r\x02\x18@\x12\"\n\x07\x63ontent\x18\x02 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04\x18\xd0\x86\x03H\x00\x88\x01\x01\x12.\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\x03\x80\x01\x01\x12\x15\n\x07version\x18\x04 \x01(\rB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x61\x63tive_version\x18\x05 \x01(\rB\x04\xe2\x41\x01\x03\x12\x39\n\x07\x61liases\x18\x06 \x03(\x0b\x32\".conductor.content.v1.PersonaAliasB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x34\n\npurge_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\n\n\x08_content\"^\n\x0cPersonaAlias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa0\x02\n\x0ePersonaVersion\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x15\n\rrestored_from\x18\x07 \x01(\r\x12\x12\n\ncharacters\x18\x08 \x01(\r\x12\x14\n\x0c\x63ontent_hash\x18\t \x01(\t\x12\x0f\n\x07\x61liases\x18\n \x03(\t\x12\x0c\n\x04used\x18\x0b \x01(\x08\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x02\n\x11PersonaStatistics\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x01(\r\x12\x16\n\x0elatest_version\x18\x03 \x01(\r\x12\x36\n\x12\x66irst_version_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11last_version_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10versions_per_day\x18\x06 \x01(\x01\x12\x15\n\rcontent_bytes\x18\x07 \x01(\x05\x12\x35\n\x07\x63ontent\x18\x08 \x01(\x0b\x32$.conductor.content.v1.TextStatistics\"\xba\x01\n\x0eTextStatistics\x12\r\n\x05lines\x18\x01 \x01(\r\x12\r\n\x05words\x18\x02 \x01(\r\x12\x12\n\ncharacters\x18\x03 \x01(\r\x12\x10\n\x08headings\x18\x04 \x01(\r\x12\x0c\n\x04\x62old\x18\x05 \x01(\r\x12\x0e\n\x06italic\x18\x06 \x01(\r\x12\x13\n\x0b\x63ode_blocks\x18\x07 \x01(\r\x12\r\n\x05links\x18\x08 \x01(\r\x12\x0e\n\x06images\x18\t \x01(\r\x12\x12\n\nlist_items\x18\n \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PERSONA'].fields_by_name['agent_id']._loaded_options = None
   _globals['_PERSONA'].fields_by_name['agent_id']._serialized_options = b'\342A\001\005\272H\004r\002\030@'
   _globals['_PERSONA'].fields_by_name['content']._loaded_options = None
-  _globals['_PERSONA'].fields_by_name['content']._serialized_options = b'\272H\006r\004\030\320\206\003'
+  _globals['_PERSONA'].fields_by_name['content']._serialized_options = b'\200\001\001\272H\006r\004\030\320\206\003'
+  _globals['_PERSONA'].fields_by_name['metadata']._loaded_options = None
+  _globals['_PERSONA'].fields_by_name['metadata']._serialized_options = b'\200\001\001'
   _globals['_PERSONA'].fields_by_name['version']._loaded_options = None
   _globals['_PERSONA'].fields_by_name['version']._serialized_options = b'\342A\001\003'
   _globals['_PERSONA'].fields_by_name['active_version']._loaded_options = None
@@ -53,14 +55,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PERSONA'].fields_by_name['delete_time']._serialized_options = b'\342A\001\003'
   _globals['_PERSONA'].fields_by_name['etag']._loaded_options = None
   _globals['_PERSONA'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_PERSONA'].fields_by_name['purge_time']._loaded_options = None
+  _globals['_PERSONA'].fields_by_name['purge_time']._serialized_options = b'\342A\001\003'
   _globals['_PERSONA']._serialized_start=186
-  _globals['_PERSONA']._serialized_end=614
-  _globals['_PERSONAALIAS']._serialized_start=616
-  _globals['_PERSONAALIAS']._serialized_end=710
-  _globals['_PERSONAVERSION']._serialized_start=713
-  _globals['_PERSONAVERSION']._serialized_end=1001
-  _globals['_PERSONASTATISTICS']._serialized_start=1004
-  _globals['_PERSONASTATISTICS']._serialized_end=1298
-  _globals['_TEXTSTATISTICS']._serialized_start=1301
-  _globals['_TEXTSTATISTICS']._serialized_end=1487
+  _globals['_PERSONA']._serialized_end=676
+  _globals['_PERSONAALIAS']._serialized_start=678
+  _globals['_PERSONAALIAS']._serialized_end=772
+  _globals['_PERSONAVERSION']._serialized_start=775
+  _globals['_PERSONAVERSION']._serialized_end=1063
+  _globals['_PERSONASTATISTICS']._serialized_start=1066
+  _globals['_PERSONASTATISTICS']._serialized_end=1360
+  _globals['_TEXTSTATISTICS']._serialized_start=1363
+  _globals['_TEXTSTATISTICS']._serialized_end=1549
 # @@protoc_insertion_point(module_scope)

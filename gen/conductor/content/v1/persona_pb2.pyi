@@ -36,6 +36,7 @@ class Persona(message.Message):
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     DELETE_TIME_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
+    PURGE_TIME_FIELD_NUMBER: builtins.int
     agent_id: builtins.str
     """The agent."""
     content: builtins.str
@@ -70,6 +71,10 @@ class Persona(message.Message):
     def delete_time(self) -> timestamp_pb2.Timestamp:
         """When it was deleted; absent while it is not."""
 
+    @builtins.property
+    def purge_time(self) -> timestamp_pb2.Timestamp:
+        """When it goes for good, once it was deleted; absent when it is kept."""
+
     def __init__(
         self,
         *,
@@ -83,10 +88,11 @@ class Persona(message.Message):
         update_time: timestamp_pb2.Timestamp | None = ...,
         delete_time: timestamp_pb2.Timestamp | None = ...,
         etag: builtins.str = ...,
+        purge_time: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_content", b"_content", "content", b"content", "create_time", b"create_time", "delete_time", b"delete_time", "metadata", b"metadata", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_content", b"_content", "content", b"content", "create_time", b"create_time", "delete_time", b"delete_time", "metadata", b"metadata", "purge_time", b"purge_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_content", b"_content", "active_version", b"active_version", "agent_id", b"agent_id", "aliases", b"aliases", "content", b"content", "create_time", b"create_time", "delete_time", b"delete_time", "etag", b"etag", "metadata", b"metadata", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_content", b"_content", "active_version", b"active_version", "agent_id", b"agent_id", "aliases", b"aliases", "content", b"content", "create_time", b"create_time", "delete_time", b"delete_time", "etag", b"etag", "metadata", b"metadata", "purge_time", b"purge_time", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__content: _TypeAlias = typing.Literal["content"]  # noqa: Y015
     _WhichOneofArgType__content: _TypeAlias = typing.Literal["_content", b"_content"]  # noqa: Y015

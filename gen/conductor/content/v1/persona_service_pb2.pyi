@@ -54,16 +54,20 @@ class GetPersonaRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     AGENT_ID_FIELD_NUMBER: builtins.int
+    INCLUDE_DELETED_FIELD_NUMBER: builtins.int
     agent_id: builtins.str
     """The agent."""
+    include_deleted: builtins.bool
+    """Whether to answer one that is deleted, too."""
     def __init__(
         self,
         *,
         agent_id: builtins.str = ...,
+        include_deleted: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "include_deleted", b"include_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -281,7 +285,7 @@ class ListPersonaVersionsResponse(message.Message):
     """The token of the next page; empty on the last."""
     @builtins.property
     def persona_versions(self) -> containers.RepeatedCompositeFieldContainer[persona_pb2.PersonaVersion]:
-        """The versions, newest first, without their texts."""
+        """The versions in the order asked for, without their texts."""
 
     def __init__(
         self,
@@ -309,7 +313,7 @@ class ComparePersonaVersionsRequest(message.Message):
     from_version: builtins.str
     """The version to begin with: a number, `latest`, `first` or an alias."""
     to_version: builtins.str
-    """The version it became."""
+    """The version it became. Default: `latest`."""
     def __init__(
         self,
         *,
@@ -365,7 +369,7 @@ class RestorePersonaVersionRequest(message.Message):
     agent_id: builtins.str
     """The agent."""
     version: builtins.str
-    """The version: a number, `first` or an alias."""
+    """The version: a number, `latest`, `first` or an alias."""
     etag: builtins.str
     """The etag the persona has to have; empty for any."""
     reason: builtins.str

@@ -157,6 +157,8 @@ class PersonaServiceServicer:
 
     def DeletePersona(self, request, context):
         """Deletes a persona with its versions; UndeletePersona takes them back until they are purged.
+
+        Fails with ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,7 +181,7 @@ class PersonaServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPersonaVersions(self, request, context):
-        """Lists versions, newest first, without their texts; those of a range, when it is given.
+        """Lists versions without their texts, newest first unless reversed; those of a range, when it is given.
 
         Fails with PAGE_TOKEN_INVALID.
         """

@@ -41,7 +41,10 @@ class PersonaServiceStub:
     When neither text nor metadata change there is no new version. Fails with ETAG_MISMATCH.
     """
     DeletePersona: aio.UnaryUnaryMultiCallable[persona_service_pb2.DeletePersonaRequest, empty_pb2.Empty]
-    """Deletes a persona with its versions; UndeletePersona takes them back until they are purged."""
+    """Deletes a persona with its versions; UndeletePersona takes them back until they are purged.
+
+    Fails with ETAG_MISMATCH.
+    """
     UndeletePersona: aio.UnaryUnaryMultiCallable[persona_service_pb2.UndeletePersonaRequest, persona_pb2.Persona]
     """Takes a deleted persona back; one that is not deleted is answered as it is."""
     GetPersonaVersion: aio.UnaryUnaryMultiCallable[persona_service_pb2.GetPersonaVersionRequest, persona_pb2.PersonaVersion]
@@ -50,7 +53,7 @@ class PersonaServiceStub:
     Fails with PERSONA_VERSION_NOT_FOUND.
     """
     ListPersonaVersions: aio.UnaryUnaryMultiCallable[persona_service_pb2.ListPersonaVersionsRequest, persona_service_pb2.ListPersonaVersionsResponse]
-    """Lists versions, newest first, without their texts; those of a range, when it is given.
+    """Lists versions without their texts, newest first unless reversed; those of a range, when it is given.
 
     Fails with PAGE_TOKEN_INVALID.
     """
@@ -134,7 +137,10 @@ class PersonaServiceServicer(metaclass=abc_1.ABCMeta):
         request: persona_service_pb2.DeletePersonaRequest,
         context: aio.ServicerContext[persona_service_pb2.DeletePersonaRequest, abc.Awaitable[empty_pb2.Empty]],
     ) -> abc.Awaitable[empty_pb2.Empty]:
-        """Deletes a persona with its versions; UndeletePersona takes them back until they are purged."""
+        """Deletes a persona with its versions; UndeletePersona takes them back until they are purged.
+
+        Fails with ETAG_MISMATCH.
+        """
 
     @abc_1.abstractmethod
     def UndeletePersona(
@@ -161,7 +167,7 @@ class PersonaServiceServicer(metaclass=abc_1.ABCMeta):
         request: persona_service_pb2.ListPersonaVersionsRequest,
         context: aio.ServicerContext[persona_service_pb2.ListPersonaVersionsRequest, abc.Awaitable[persona_service_pb2.ListPersonaVersionsResponse]],
     ) -> abc.Awaitable[persona_service_pb2.ListPersonaVersionsResponse]:
-        """Lists versions, newest first, without their texts; those of a range, when it is given.
+        """Lists versions without their texts, newest first unless reversed; those of a range, when it is given.
 
         Fails with PAGE_TOKEN_INVALID.
         """

@@ -50,10 +50,10 @@ class Screenplay(message.Message):
     """The id: `play_` and a UUIDv7, so ids sort by creation."""
     name: builtins.str
     """The name: 1 to 200 characters without blanks around them, none of `< > : " | ? *` and no control
-    characters. Several screenplays may have the same. Needed when one is made.
+    characters, which those that turn the direction of writing count among. Several screenplays may have the same. Needed when one is made.
     """
     description: builtins.str
-    """What it is for: up to 500 characters."""
+    """What it is for: up to 500 characters, none of them controls but tab and line breaks."""
     content: builtins.str
     """The Markdown: up to 1 MiB in UTF-8. Kept as it is given. Empty in lists."""
     working_directory: builtins.str
@@ -63,7 +63,7 @@ class Screenplay(message.Message):
 
     Paths are relative, up to 500 characters, and end in .md, .markdown or .txt. Blanks around them and
     slashes at their beginning go, backslashes become slashes; `..` and any of `< > : " | ? *` are
-    refused.
+    refused, and controls.
     """
     import_path: builtins.str
     """The file it was imported from; empty for none. Unique like `file_path`, and of the same form."""
@@ -204,7 +204,7 @@ class ScreenplayReference(message.Message):
 
 @typing.final
 class ScreenplayVersion(message.Message):
-    """A text that a screenplay has or had. The last 50 are kept."""
+    """A text that a screenplay has or had. At least the last 50 are kept."""
 
     DESCRIPTOR: descriptor.Descriptor
 

@@ -151,7 +151,7 @@ class _ReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTyp
     REASON_SCREENPLAY_PATH_TAKEN: _Reason.ValueType  # 57
     """Another screenplay has this path. ResourceInfo and the metadata `holder_id` and `holder_name` name it."""
     REASON_SCREENPLAY_VERSION_NOT_FOUND: _Reason.ValueType  # 58
-    """The screenplay has no text of this version; the last 50 are kept."""
+    """The screenplay has no text of this version; at least the last 50 are kept."""
     REASON_TEMPLATE_NOT_FOUND: _Reason.ValueType  # 59
     """No template or category has this id."""
     REASON_ETAG_MISMATCH: _Reason.ValueType  # 60
@@ -312,7 +312,7 @@ REASON_SCREENPLAY_NOT_FOUND: Reason.ValueType  # 56
 REASON_SCREENPLAY_PATH_TAKEN: Reason.ValueType  # 57
 """Another screenplay has this path. ResourceInfo and the metadata `holder_id` and `holder_name` name it."""
 REASON_SCREENPLAY_VERSION_NOT_FOUND: Reason.ValueType  # 58
-"""The screenplay has no text of this version; the last 50 are kept."""
+"""The screenplay has no text of this version; at least the last 50 are kept."""
 REASON_TEMPLATE_NOT_FOUND: Reason.ValueType  # 59
 """No template or category has this id."""
 REASON_ETAG_MISMATCH: Reason.ValueType  # 60

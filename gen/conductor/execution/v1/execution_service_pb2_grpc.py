@@ -103,8 +103,9 @@ class ExecutionServiceServicer:
         """Starts an execution and answers once it is stored.
 
         From then on the run ends in a terminal state whatever process dies. Fails with AGENT_NOT_FOUND,
-        PERSONA_VERSION_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, FEATURE_UNAVAILABLE,
-        REQUEST_ID_REUSED, QUEUE_FULL.
+        PERSONA_VERSION_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN,
+        FEATURE_UNAVAILABLE, REQUEST_ID_REUSED, QUEUE_FULL, and with SERVICE_UNAVAILABLE while the content
+        service, which knows agents, does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,8 +23,9 @@ class ExecutionServiceStub:
     """Starts an execution and answers once it is stored.
 
     From then on the run ends in a terminal state whatever process dies. Fails with AGENT_NOT_FOUND,
-    PERSONA_VERSION_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, FEATURE_UNAVAILABLE,
-    REQUEST_ID_REUSED, QUEUE_FULL.
+    PERSONA_VERSION_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN,
+    FEATURE_UNAVAILABLE, REQUEST_ID_REUSED, QUEUE_FULL, and with SERVICE_UNAVAILABLE while the content
+    service, which knows agents, does not answer.
     """
     RunExecution: aio.UnaryStreamMultiCallable[execution_service_pb2.StartExecutionRequest, execution_service_pb2.WatchExecutionResponse]
     """Starts an execution and streams its events to the end.
@@ -96,8 +97,9 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         """Starts an execution and answers once it is stored.
 
         From then on the run ends in a terminal state whatever process dies. Fails with AGENT_NOT_FOUND,
-        PERSONA_VERSION_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, FEATURE_UNAVAILABLE,
-        REQUEST_ID_REUSED, QUEUE_FULL.
+        PERSONA_VERSION_NOT_FOUND, MODEL_NOT_FOUND, PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN,
+        FEATURE_UNAVAILABLE, REQUEST_ID_REUSED, QUEUE_FULL, and with SERVICE_UNAVAILABLE while the content
+        service, which knows agents, does not answer.
         """
 
     @abc_1.abstractmethod

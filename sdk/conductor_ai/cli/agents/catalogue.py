@@ -11,9 +11,8 @@ import typer
 from conductor.content.v1.agent_pb2 import Agent
 from conductor.content.v1.agent_service_pb2 import ListAgentsRequest
 from conductor.content.v1.persona_pb2 import Persona
-from conductor_ai.cli import facts, listing, rows
+from conductor_ai.cli import deleting, facts, listing, rows
 from conductor_ai.cli.agents.options import Id, Ids
-from conductor_ai.cli.asking import confirm
 from conductor_ai.cli.connection import Address, ApiKey, call, call_each
 from conductor_ai.cli.exits import Exit
 from conductor_ai.cli.output import AsJson, json_line
@@ -78,7 +77,7 @@ def list_agents(
 
 def get(
     agent_id: Id,
-    deleted: Annotated[bool, typer.Option("--deleted", help="Also when it is deleted.")] = False,
+    deleted: deleting.AlsoDeleted = False,
     as_json: AsJson = False,
     address: Address = "",
     api_key: ApiKey = "",
@@ -100,28 +99,18 @@ def get(
 
 def delete(
     ids: Ids,
-    purge: Annotated[
-        bool, typer.Option("--purge", help="For good, deleted before or not.")
-    ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask before it is for good.")
-    ] = False,
+    purge: deleting.Purge = False,
+    yes: deleting.Yes = False,
     as_json: AsJson = False,
     address: Address = "",
     api_key: ApiKey = "",
 ) -> None:
     """Delete agents with their personas; `undelete` takes them back unless they are purged."""
-    if purge and not yes:
-        what = ids[0] if len(ids) == 1 else f"{len(ids)} agents"
-        confirm(
-            f"Delete {what} with all versions for good?",
-            unasked="--purge is for good",
-            declined="nothing was deleted",
-        )
+    deleting.ask(ids, purge=purge, yes=yes, one="{}", many="agents")
 
     async def one(client: Client, agent_id: str) -> None:
         await client.agents.delete(agent_id, purge=purge)
-        gone = "deleted for good" if purge else "deleted"
+        gone = deleting.told(purge)
         print(json_line(Agent(id=agent_id)) if as_json else f"{agent_id} {gone}")
 
     call_each(ids, one, address, api_key)

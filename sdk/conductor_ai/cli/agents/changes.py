@@ -168,9 +168,7 @@ def update(
 
 def edit(
     agent_id: Id,
-    force: Annotated[
-        bool, typer.Option("--force", help="Save over what others saved in the meantime.")
-    ] = False,
+    force: editing.Force = False,
     address: Address = "",
     api_key: ApiKey = "",
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conductor.content.v1.persona_pb2 import Persona, PersonaStatistics, PersonaVersion
-from conductor_ai.cli import facts, listing
+from conductor_ai.cli import facts, listing, rows
 from conductor_ai.cli.output import json_line
 from conductor_ai.cli.tables import Column
 
@@ -33,6 +33,8 @@ def persona_facts(persona: Persona) -> list[tuple[str, str]]:
         ("metadata", json_line(persona.metadata) if persona.metadata.fields else ""),
         ("created", facts.when(persona.create_time)),
         ("changed", facts.when(persona.update_time)),
+        ("deleted", facts.when(persona.delete_time)),
+        ("gone for good", rows.moment(persona.purge_time)),
         ("etag", persona.etag),
     ]
 

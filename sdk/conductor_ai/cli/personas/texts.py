@@ -7,10 +7,9 @@ from typing import Annotated
 import typer
 
 from conductor.content.v1.persona_pb2 import Persona, PersonaVersion
-from conductor_ai.cli import editing, facts, files, listing
-from conductor_ai.cli.asking import confirm
+from conductor_ai.cli import deleting, editing, facts, files, listing
 from conductor_ai.cli.connection import Address, ApiKey, call, call_each
-from conductor_ai.cli.exits import Exit
+from conductor_ai.cli.exits import Exit, refuse
 from conductor_ai.cli.output import AsJson, json_line, tell, write_text
 from conductor_ai.cli.personas.options import LATEST, AgentId, AgentIds, Etag, Metadata, Reason
 from conductor_ai.cli.personas.shown import PERSONAS, persona_facts, report, saved, version_facts
@@ -72,11 +71,14 @@ def show(
             metavar="[VERSION]",
         ),
     ] = "",
+    deleted: deleting.AlsoDeleted = False,
     as_json: AsJson = False,
     address: Address = "",
     api_key: ApiKey = "",
 ) -> None:
     """Show what is known of a persona, or of one of its versions."""
+    if version and deleted:
+        refuse("a deleted persona shows no version; `undelete` it first")
 
     async def tell_all(client: Client) -> Exit:
         if version:
@@ -87,7 +89,7 @@ def show(
                 facts.show(version_facts(one))
                 facts.text("text", one.content)
             return Exit.SUCCEEDED
-        persona = await client.personas.get(agent_id)
+        persona = await client.personas.get(agent_id, include_deleted=deleted)
         if as_json:
             print(json_line(persona))
         else:
@@ -130,9 +132,7 @@ def set_persona(
 def edit(
     agent_id: AgentId,
     reason: Reason = "",
-    force: Annotated[
-        bool, typer.Option("--force", help="Save over what others saved in the meantime.")
-    ] = False,
+    force: editing.Force = False,
     address: Address = "",
     api_key: ApiKey = "",
 ) -> None:
@@ -182,29 +182,18 @@ def edit(
 
 def delete(
     ids: AgentIds,
-    purge: Annotated[
-        bool, typer.Option("--purge", help="For good, deleted before or not.")
-    ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask before it is for good.")
-    ] = False,
+    purge: deleting.Purge = False,
+    yes: deleting.Yes = False,
     as_json: AsJson = False,
     address: Address = "",
     api_key: ApiKey = "",
 ) -> None:
     """Delete personas, not their agents; `undelete` takes them back unless they are purged."""
-    if purge and not yes:
-        what = f"the persona of {ids[0]}" if len(ids) == 1 else f"{len(ids)} personas"
-        confirm(
-            f"Delete {what} with all versions for good?",
-            unasked="--purge is for good",
-            declined="nothing was deleted",
-        )
+    deleting.ask(ids, purge=purge, yes=yes, one="the persona of {}", many="personas")
 
     async def one(client: Client, agent_id: str) -> None:
         await client.personas.delete(agent_id, purge=purge)
-        gone = "deleted for good" if purge else "deleted"
-        told = f"the persona of {agent_id} {gone}"
+        told = f"the persona of {agent_id} {deleting.told(purge)}"
         print(json_line(Persona(agent_id=agent_id)) if as_json else told)
 
     call_each(ids, one, address, api_key)

@@ -9,11 +9,8 @@ from typing import Annotated
 import typer
 
 from conductor.content.v1.screenplay_pb2 import Screenplay
-from conductor.content.v1.screenplay_service_pb2 import (
-    ListScreenplaysRequest,
-)
-from conductor_ai.cli import facts, listing, rows
-from conductor_ai.cli.asking import confirm
+from conductor.content.v1.screenplay_service_pb2 import ListScreenplaysRequest
+from conductor_ai.cli import deleting, facts, listing, rows
 from conductor_ai.cli.connection import Address, ApiKey, call, call_each
 from conductor_ai.cli.exits import Exit
 from conductor_ai.cli.output import AsJson, harmless, json_line
@@ -78,7 +75,7 @@ def list_screenplays(
 
 def get(
     screenplay_id: Id,
-    deleted: Annotated[bool, typer.Option("--deleted", help="Also when it is deleted.")] = False,
+    deleted: deleting.AlsoDeleted = False,
     as_json: AsJson = False,
     address: Address = "",
     api_key: ApiKey = "",
@@ -146,28 +143,18 @@ def set_directory(
 
 def delete(
     ids: Ids,
-    purge: Annotated[
-        bool, typer.Option("--purge", help="For good, deleted before or not.")
-    ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask before it is for good.")
-    ] = False,
+    purge: deleting.Purge = False,
+    yes: deleting.Yes = False,
     as_json: AsJson = False,
     address: Address = "",
     api_key: ApiKey = "",
 ) -> None:
     """Delete screenplays; `undelete` takes them back unless they are purged."""
-    if purge and not yes:
-        what = ids[0] if len(ids) == 1 else f"{len(ids)} screenplays"
-        confirm(
-            f"Delete {what} with all texts for good?",
-            unasked="--purge is for good",
-            declined="nothing was deleted",
-        )
+    deleting.ask(ids, purge=purge, yes=yes, one="{}", many="screenplays", parts="texts")
 
     async def one(client: Client, screenplay_id: str) -> None:
         await client.screenplays.delete(screenplay_id, purge=purge)
-        gone = "deleted for good" if purge else "deleted"
+        gone = deleting.told(purge)
         print(json_line(Screenplay(id=screenplay_id)) if as_json else f"{screenplay_id} {gone}")
 
     call_each(ids, one, address, api_key)

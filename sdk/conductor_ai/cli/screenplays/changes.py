@@ -86,9 +86,7 @@ def update(
 
 def edit(
     screenplay_id: Id,
-    force: Annotated[
-        bool, typer.Option("--force", help="Save over what others saved in the meantime.")
-    ] = False,
+    force: editing.Force = False,
     address: Address = "",
     api_key: ApiKey = "",
 ) -> None:

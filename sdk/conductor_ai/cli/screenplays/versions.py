@@ -17,8 +17,6 @@ from conductor_ai.cli.tables import Column
 from conductor_ai.client import Client
 
 _ALL = 0
-
-
 NEWEST = 0
 
 
