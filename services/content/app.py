@@ -29,7 +29,6 @@ from services.content.handlers.personas import PersonaHandlers
 from services.content.handlers.screenplays import ScreenplayHandlers
 from services.content.handlers.system import SystemHandlers
 from services.content.handlers.templates import TemplateHandlers
-from services.content.ports.deletions import Mortal
 from services.content.settings import ContentSettings
 from services.content.stores import COLLECTIONS, LOGS
 from services.content.stores.agents import StoredAgents
@@ -38,7 +37,6 @@ from services.content.stores.personas import StoredPersonas, StoredVersions
 from services.content.stores.probes import StoredPersonaParts, StoreProbe
 from services.content.stores.screenplays import StoredScreenplays, StoredTexts
 from services.content.usecases.agents import AgentService, Resolver
-from services.content.usecases.deletions import Cascades, Purge
 from services.content.usecases.exports import Exporter
 from services.content.usecases.imports import Importer
 from services.content.usecases.keeping import ImportKeeper
@@ -48,6 +46,8 @@ from services.content.usecases.system import SystemCheck
 from services.content.usecases.templates import TemplateService
 from services.kit import ids
 from services.kit.frame import Frame, Work, hosted, open_frame
+from services.kit.resources.cascades import Cascades, Purge
+from services.kit.resources.ports import Mortal
 from services.kit.server import App, main
 from services.kit.storage.ports import Store
 from services.kit.tasks import Workbench

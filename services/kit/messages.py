@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from conductor.auth.v1 import access_pb2
 from services.kit.errors import invalid
 from services.kit.principals import Scope
+from services.kit.resources.deletions import Life, purge_time
 
 M = TypeVar("M", bound=Message)
 
@@ -63,3 +64,30 @@ def fitting(messages: Iterable[M]) -> list[M]:
             break
         page.append(message)
     return page
+
+
+class Deletable(Protocol):
+    """A message of a thing that can be deleted."""
+
+    @property
+    def delete_time(self) -> Timestamp:
+        """When it was."""
+        ...
+
+    @property
+    def purge_time(self) -> Timestamp:
+        """When it goes for good."""
+        ...
+
+
+def life_to_proto(life: Life, message: Deletable, keep_days: float) -> None:
+    """Print into the message of a thing when it was deleted and goes for good, if it is deleted.
+
+    Args:
+        keep_days: how long what is deleted is kept; 0 for ever.
+    """
+    if life.delete_time is None:
+        return
+    message.delete_time.CopyFrom(timestamp(life.delete_time))
+    if keep_days:
+        message.purge_time.CopyFrom(timestamp(purge_time(life.delete_time, keep_days)))

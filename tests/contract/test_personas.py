@@ -8,8 +8,8 @@ import pytest
 
 from services.content.domain import personas
 from services.content.domain.personas import Draft, Wanted
-from services.content.ports import FencedError, TakenError
 from services.content.stores.personas import StoredPersonas, StoredVersions
+from services.kit.resources.ports import FencedError, TakenError
 from services.kit.storage.ports import Store
 from tests.contract.conftest import OpenStore
 from tests.fakes.desk import AGENT, COLLECTIONS, ORG, Desk

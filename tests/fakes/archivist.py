@@ -11,10 +11,9 @@ from pathlib import Path
 
 from services.content.adapters.archives import ZippedArchives
 from services.content.adapters.yamls import PlainYaml
-from services.content.domain import deletions, personas, screenplays
+from services.content.domain import personas, screenplays
 from services.content.domain.agents import Agent, AgentModel, Definition
 from services.content.domain.archives import Layout
-from services.content.domain.deletions import Cascade
 from services.content.domain.imports import ImportReport, Progress
 from services.content.domain.personas import Draft, Persona
 from services.content.domain.screenplays import Screenplay
@@ -26,6 +25,8 @@ from services.content.stores.screenplays import StoredScreenplays, StoredTexts
 from services.content.usecases.exports import Exporter
 from services.content.usecases.imports import Asked, Importer
 from services.content.usecases.keeping import ImportKeeper
+from services.kit.resources import deletions
+from services.kit.resources.deletions import Cascade
 from services.kit.storage.ports import Store
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import EPOCH

@@ -11,10 +11,10 @@ from services.content.domain.templates import Category, Template
 from services.content.stores.agents import AGENTS, StoredAgents
 from services.content.stores.personas import PERSONAS, VERSIONS, StoredPersonas, StoredVersions
 from services.content.usecases.agents import AgentService, Resolver
-from services.content.usecases.deletions import Cascades, Kin, Purge
 from services.content.usecases.personas import PersonaKin, PersonaService, VersionKin
 from services.content.usecases.templates import TemplateService
 from services.kit.errors import DomainError
+from services.kit.resources.cascades import Cascades, Kin, Purge
 from services.kit.storage.ports import Store
 from services.kit.tasks import Workbench
 from tests.fakes.memory import Memory, MemoryStore

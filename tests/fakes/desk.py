@@ -9,8 +9,8 @@ from services.content.domain.personas import Draft, Persona, Wanted
 from services.content.stores.agents import AGENTS, StoredAgents
 from services.content.stores.personas import PERSONAS, VERSIONS, StoredPersonas, StoredVersions
 from services.content.usecases.agents import AgentService
-from services.content.usecases.deletions import Cascades, Purge
 from services.content.usecases.personas import PersonaKin, PersonaService, VersionKin
+from services.kit.resources.cascades import Cascades, Purge
 from services.kit.storage.ports import Store
 from services.kit.tasks import Workbench
 from tests.fakes.virtual import EPOCH

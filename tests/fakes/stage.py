@@ -12,8 +12,8 @@ from services.content.stores.screenplays import (
     StoredScreenplays,
     StoredTexts,
 )
-from services.content.usecases.deletions import Cascades, Purge
 from services.content.usecases.screenplays import ScreenplayService, TextKin
+from services.kit.resources.cascades import Cascades, Purge
 from services.kit.storage.ports import Store
 from services.kit.tasks import Workbench
 from tests.fakes.memory import Memory, MemoryStore

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from services.content.adapters.templates import FOLDER, BrokenTemplateError, read_templates
-from services.content.domain import agents, etags
+from services.content.domain import agents
 from services.content.domain.agents import Asked, Definition
 from services.content.domain.templates import Choice
 from services.kit.errors import DomainError, Reason, Resource
+from services.kit.resources import etags
 from tests.fakes.catalogue import ORG, Catalogue
 
 DAY = 24 * 3600 * 1_000_000

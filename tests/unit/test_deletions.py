@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.content.domain import deletions
 from services.content.domain.agents import Asked, Definition
-from services.content.domain.deletions import Cascade, Life
 from services.content.domain.personas import Draft
 from services.content.domain.templates import Choice
 from services.content.stores.agents import AGENTS
 from services.content.stores.personas import PERSONAS, VERSIONS
 from services.content.usecases.personas import PersonaKin
 from services.kit.errors import DomainError, Reason
+from services.kit.resources import deletions
+from services.kit.resources.deletions import Cascade, Life
 from services.kit.storage.ports import (
     Collection,
     Document,

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.content.adapters.yamls import PlainYaml
-from services.content.domain import deletions
 from services.content.domain.agents import AgentModel, Definition, built_in, checked
 from services.content.domain.archives import Layout
-from services.content.domain.deletions import Cascade
 from services.content.domain.directories import definition_row
 from services.content.domain.imports import Action, ImportReport
 from services.content.stores import COLLECTIONS
 from services.kit.errors import DomainError, Reason
+from services.kit.resources import deletions
+from services.kit.resources.deletions import Cascade
 from tests.fakes.archivist import ORG, Archivist, archivist, files, zipped
 from tests.fakes.cuts import Cut
 from tests.fakes.memory import Memory, MemoryStore

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.content.domain.words import LONGEST, MOST_TERMS, folded, query_terms, terms
+from services.kit.resources.words import LONGEST, MOST_TERMS, folded, query_terms, terms
 
 
 def finds(query: str, *texts: str, tags: tuple[str, ...] = ()) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from typing import Any
 
 from conductor.content.v1 import agent_pb2, agent_service_pb2
-from services.content.convert.lives import life_to_proto
 from services.content.domain.agents import (
     Agent,
     AgentModel,
@@ -16,7 +15,7 @@ from services.content.domain.agents import (
     Resolved,
     Wanted,
 )
-from services.kit.messages import timestamp
+from services.kit.messages import life_to_proto, timestamp
 
 _TEXTS = (
     "name",

@@ -10,7 +10,6 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from conductor.content.v1 import persona_pb2, persona_service_pb2
 from services.content.convert.comparisons import comparison_to_proto
-from services.content.convert.lives import life_to_proto
 from services.content.domain.comparisons import Comparison
 from services.content.domain.personas import (
     KEPT_VERSIONS,
@@ -23,7 +22,7 @@ from services.content.domain.personas import (
     Wanted,
 )
 from services.kit.errors import invalid
-from services.kit.messages import timestamp
+from services.kit.messages import life_to_proto, timestamp
 
 UPDATABLE = frozenset({"content", "metadata"})
 """The fields that an update may change."""

@@ -12,11 +12,10 @@ from conductor.content.v1 import screenplay_pb2
 from conductor.content.v1 import screenplay_service_pb2 as pb
 from services.content.convert.comparisons import comparison_to_proto
 from services.content.convert.findings import finding_to_proto
-from services.content.convert.lives import life_to_proto
 from services.content.domain.comparisons import Comparison
 from services.content.domain.markdown import Report
 from services.content.domain.screenplays import Asked, Checked, Order, Screenplay, Text, Wanted
-from services.kit.messages import timestamp
+from services.kit.messages import life_to_proto, timestamp
 
 UPDATABLE = frozenset(
     {

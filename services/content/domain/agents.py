@@ -10,12 +10,13 @@ from difflib import SequenceMatcher
 from enum import StrEnum
 from typing import Any
 
-from services.content.domain import labels, paths
-from services.content.domain.deletions import Life
+from services.content.domain import paths
 from services.content.domain.personas import PersonaVersion
-from services.content.domain.requests import digest
-from services.content.domain.words import folded
 from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
+from services.kit.resources import labels
+from services.kit.resources.deletions import Life
+from services.kit.resources.request_ids import digest
+from services.kit.resources.words import folded
 
 DEFAULT_ID = "default"
 """The agent of every organisation that cannot be deleted."""

@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 
-from services.content.domain.deletions import Cascade, Life
 from services.content.domain.statistics import TextStatistics
 from services.kit.errors import DomainError, Reason, Resource, invalid
+from services.kit.resources.deletions import Cascade, Life
 
 PRODUCTION = "production"
 """The alias whose version runs use that name none."""

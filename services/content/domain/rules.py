@@ -8,10 +8,10 @@ from hashlib import sha256
 from services.content.domain import agents, personas, screenplays
 from services.content.domain.agents import Agent
 from services.content.domain.archives import Record
-from services.content.domain.deletions import Life
 from services.content.domain.personas import Persona, PersonaVersion
 from services.content.domain.screenplays import Screenplay, Text
 from services.kit.errors import DomainError
+from services.kit.resources.deletions import Life
 
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _DELETION = re.compile(r"[A-Za-z0-9_+-]{1,200}")

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from services.content.domain import deletions, labels, paths
-from services.content.domain.deletions import Life
+from services.content.domain import paths
 from services.content.domain.findings import Finding
-from services.content.domain.requests import digest
-from services.content.domain.words import folded
 from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
+from services.kit.resources import deletions, labels
+from services.kit.resources.deletions import Life
+from services.kit.resources.request_ids import digest
+from services.kit.resources.words import folded
 
 KEPT_TEXTS = 50
 """How many texts of a screenplay are kept, the newest among them."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from services.content.domain.agents import Agent, Wanted
 from services.content.domain.personas import PersonaVersion
-from services.content.ports.deletions import Roots
+from services.kit.resources.ports import Roots
 
 
 class Agents(Roots[Agent], Protocol):

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from services.content.domain.agents import Agent
 from services.content.domain.personas import Persona, PersonaVersion
-from services.content.ports.deletions import Roots
+from services.kit.resources.ports import Roots
 
 
 class Personas(Roots[Persona], Protocol):

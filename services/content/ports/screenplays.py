@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from services.content.domain.screenplays import Screenplay, Text, Wanted
-from services.content.ports.deletions import Roots
+from services.kit.resources.ports import Roots
 
 
 class Screenplays(Roots[Screenplay], Protocol):

@@ -7,10 +7,19 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from services.content.domain.agents import Agent, AgentModel, Definition, Order, Wanted, name_key
-from services.content.domain.deletions import Cascade
-from services.content.domain.words import query_terms, terms
-from services.content.ports.deletions import Place
-from services.content.stores.deletions import (
+from services.kit.resources.deletions import Cascade
+from services.kit.resources.ports import Place
+from services.kit.resources.words import query_terms, terms
+from services.kit.storage.ports import (
+    Collection,
+    Delete,
+    Document,
+    Insert,
+    Query,
+    Replace,
+    Store,
+)
+from services.kit.storage.resources import (
     DELETED,
     LIFE_FIELDS,
     LIFE_SWEPT,
@@ -21,16 +30,7 @@ from services.content.stores.deletions import (
     pending,
     read_life,
     time_key,
-)
-from services.content.stores.writing import write
-from services.kit.storage.ports import (
-    Collection,
-    Delete,
-    Document,
-    Insert,
-    Query,
-    Replace,
-    Store,
+    write,
 )
 
 AGENTS = Collection(

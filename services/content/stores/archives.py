@@ -14,8 +14,6 @@ from services.content.domain.personas import Persona, PersonaVersion
 from services.content.domain.screenplays import Screenplay, Text
 from services.content.ports.archives import Claim, ImportRunningError
 from services.content.stores import agents, personas, screenplays
-from services.content.stores.deletions import LIVE
-from services.content.stores.writing import write
 from services.kit.errors import DomainError, Reason
 from services.kit.storage.ports import (
     Collection,
@@ -29,6 +27,7 @@ from services.kit.storage.ports import (
     Store,
     Write,
 )
+from services.kit.storage.resources import LIVE, write
 
 IMPORTS = Collection("imports", fields=("state",), swept=("state",), unique=("holder",))
 STAGED = Collection("staged_batches")

@@ -6,21 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from services.content.domain.deletions import Cascade
 from services.content.domain.personas import Alias, Persona, PersonaVersion, version_id
-from services.content.ports.deletions import Place
-from services.content.stores.deletions import (
-    DELETED,
-    LIFE_FIELDS,
-    LIFE_SWEPT,
-    LIVE,
-    deleted,
-    life_body,
-    life_fields,
-    pending,
-    read_life,
-)
-from services.content.stores.writing import number_key, write
+from services.kit.resources.deletions import Cascade
+from services.kit.resources.ports import Place
 from services.kit.storage.ports import (
     Collection,
     ConflictError,
@@ -30,6 +18,19 @@ from services.kit.storage.ports import (
     Query,
     Replace,
     Store,
+)
+from services.kit.storage.resources import (
+    DELETED,
+    LIFE_FIELDS,
+    LIFE_SWEPT,
+    LIVE,
+    deleted,
+    life_body,
+    life_fields,
+    number_key,
+    pending,
+    read_life,
+    write,
 )
 
 PERSONAS = Collection("personas", fields=LIFE_FIELDS, swept=LIFE_SWEPT)

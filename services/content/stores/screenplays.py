@@ -7,24 +7,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from services.content.domain.deletions import Cascade
 from services.content.domain.screenplays import Order, Screenplay, Text, Wanted, name_key, text_id
-from services.content.domain.words import query_terms, terms
-from services.content.ports import TakenError
-from services.content.ports.deletions import Place
-from services.content.stores.deletions import (
-    DELETED,
-    LIFE_FIELDS,
-    LIFE_SWEPT,
-    LIVE,
-    deleted,
-    life_body,
-    life_fields,
-    pending,
-    read_life,
-    time_key,
-)
-from services.content.stores.writing import number_key, write
+from services.kit.resources.deletions import Cascade
+from services.kit.resources.ports import Place, TakenError
+from services.kit.resources.words import query_terms, terms
 from services.kit.storage.ports import (
     Collection,
     ConflictError,
@@ -34,6 +20,20 @@ from services.kit.storage.ports import (
     Query,
     Replace,
     Store,
+)
+from services.kit.storage.resources import (
+    DELETED,
+    LIFE_FIELDS,
+    LIFE_SWEPT,
+    LIVE,
+    deleted,
+    life_body,
+    life_fields,
+    number_key,
+    pending,
+    read_life,
+    time_key,
+    write,
 )
 
 SCREENPLAYS = Collection(

@@ -7,12 +7,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from services.content.domain import agents, deletions, etags, requests
+from services.content.domain import agents
 from services.content.domain.agents import DEFAULT_ID, Agent, Asked, Resolved, Wanted
-from services.content.ports import FencedError, TakenError
 from services.content.ports.agents import Agents, Personas
-from services.content.usecases.deletions import Cascades
 from services.kit.errors import DomainError, Reason, Resource
+from services.kit.resources import deletions, etags, request_ids
+from services.kit.resources.cascades import Cascades
+from services.kit.resources.ports import FencedError, TakenError
 
 _TRIES = 30
 _KNOWN = 500
@@ -57,7 +58,7 @@ class AgentService:
             if asked.request_id:
                 earlier = await self._agents.by_request_id(org, asked.request_id)
                 if earlier is not None:
-                    requests.same_request(asked.digest, earlier.digest, earlier.resource)
+                    request_ids.same_request(asked.digest, earlier.digest, earlier.resource)
                     return await self._settled(earlier)
             id_ = asked.id or await self._free_id(org, definition.name)
             if asked.id and (holder := await self._stored(org, id_)) is not None:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 
 from services.content.domain import personas
 from services.content.domain.personas import Draft, Persona, PersonaVersion
-from services.content.ports import FencedError, TakenError
 from services.content.ports.personas import Personas, Versions
+from services.kit.resources.ports import FencedError, TakenError
 
 _PAGE = 500
 

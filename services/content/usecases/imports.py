@@ -17,7 +17,6 @@ from services.content.domain.imports import (
     Progress,
     Put,
 )
-from services.content.ports import FencedError
 from services.content.ports.archives import (
     Archives,
     Claim,
@@ -32,6 +31,7 @@ from services.content.usecases.keeping import ImportKeeper
 from services.content.usecases.migrations import Migration, things_of
 from services.content.usecases.plans import Plan, is_root
 from services.kit.errors import DomainError, Reason, Resource, Violation
+from services.kit.resources.ports import FencedError
 
 _TOLD_BYTES = 8 * 1024 * 1024
 _BATCH_CHARACTERS = 1024 * 1024

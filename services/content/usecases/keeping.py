@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from services.content.ports import FencedError
 from services.content.ports.archives import Claim, Imports
 from services.kit.errors import DomainError, Reason
+from services.kit.resources.ports import FencedError
 
 _LOG = logging.getLogger(__name__)
 _SWEEP_SECONDS = 3.0

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from services.content.domain import personas, screenplays
 from services.content.domain.agents import DEFAULT_ID, Agent, built_in
 from services.content.domain.archives import ArchiveError, File
-from services.content.domain.deletions import Life
 from services.content.domain.directories import AgentFolder, Reading, ScreenplayFile, Thing
 from services.content.domain.imports import (
     Action,
@@ -22,6 +21,7 @@ from services.content.domain.imports import (
 from services.content.domain.personas import Draft, Persona
 from services.content.domain.screenplays import KEPT_TEXTS, UNIQUE_PATHS, Screenplay
 from services.content.ports.archives import Library
+from services.kit.resources.deletions import Life
 
 _REASON = "Taken in from a directory"
 _DIFFERS = "it differs; force overwrites it"

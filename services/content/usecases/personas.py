@@ -7,9 +7,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from services.content.domain import deletions, etags, personas
+from services.content.domain import personas
 from services.content.domain.comparisons import Comparison, compare
-from services.content.domain.deletions import Cascade, Life
 from services.content.domain.personas import (
     CleanUp,
     Draft,
@@ -19,12 +18,14 @@ from services.content.domain.personas import (
     Wanted,
 )
 from services.content.domain.statistics import statistics_of
-from services.content.ports import FencedError
 from services.content.ports.personas import Agents, Personas, Versions
 from services.content.ports.work import Workbench
-from services.content.usecases.deletions import Cascades
 from services.content.usecases.histories import History
 from services.kit.errors import DomainError, Reason
+from services.kit.resources import deletions, etags
+from services.kit.resources.cascades import Cascades
+from services.kit.resources.deletions import Cascade, Life
+from services.kit.resources.ports import FencedError
 
 _TRIES = 100
 """Of twenty who make a version at once the last one needs twenty."""

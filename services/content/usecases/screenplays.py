@@ -7,17 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from services.content.domain import (
-    comparisons,
-    deletions,
-    etags,
-    markdown,
-    paths,
-    requests,
-    screenplays,
-)
+from services.content.domain import comparisons, markdown, paths, screenplays
 from services.content.domain.comparisons import Comparison
-from services.content.domain.deletions import Cascade
 from services.content.domain.markdown import Report
 from services.content.domain.screenplays import (
     KEPT_TEXTS,
@@ -28,11 +19,13 @@ from services.content.domain.screenplays import (
     Text,
     Wanted,
 )
-from services.content.ports import FencedError, TakenError
 from services.content.ports.screenplays import Screenplays, Texts
 from services.content.ports.work import Workbench
-from services.content.usecases.deletions import Cascades
 from services.kit.errors import DomainError, Reason
+from services.kit.resources import deletions, etags, request_ids
+from services.kit.resources.cascades import Cascades
+from services.kit.resources.deletions import Cascade
+from services.kit.resources.ports import FencedError, TakenError
 
 _TRIES = 30
 _FINDINGS = 100
@@ -129,7 +122,7 @@ class ScreenplayService:
                 earlier = await self._screenplays.by_request_id(org, asked.request_id)
                 if earlier is not None and not earlier.life.purging:
                     digest = screenplays.digest_of(asked)
-                    requests.same_request(digest, earlier.digest, earlier.resource)
+                    request_ids.same_request(digest, earlier.digest, earlier.resource)
                     return Checked(earlier)
             made = screenplays.made(org, self._new_id(), asked, self._clock(), author)
             try:

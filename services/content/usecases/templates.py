@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from services.content.domain import deletions, templates
+from services.content.domain import templates
 from services.content.domain.agents import Agent
 from services.content.domain.templates import Category, Choice, Template
-from services.content.ports import FencedError, TakenError
 from services.content.ports.agents import Agents, Personas
-from services.content.usecases.deletions import Cascades
 from services.kit.errors import DomainError, Reason
+from services.kit.resources import deletions
+from services.kit.resources.cascades import Cascades
+from services.kit.resources.ports import FencedError, TakenError
 
 _REASON = "Installed from the template."
 

@@ -1,13 +1,21 @@
-"""Lives in documents: how every deletable thing says in its document whether it is deleted."""
+"""What people make as documents: whether it is deleted, and what stores refuse of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services.content.domain.deletions import Cascade, Life
-from services.content.ports.deletions import Place
-from services.kit.storage.ports import Collection, Document, Query, Store
+from services.kit.resources.deletions import Cascade, Life
+from services.kit.resources.ports import FencedError, Place, TakenError
+from services.kit.storage.ports import (
+    Collection,
+    ConflictError,
+    Document,
+    DuplicateError,
+    Query,
+    Store,
+    Write,
+)
 
 LIFE_FIELDS = ("life", "cascade", "delete_key")
 """Join the fields of a collection of deletable things."""
@@ -94,3 +102,23 @@ def _place(document: Document) -> Place:
     key = document.fields["delete_key"]
     time = int(key) if key else None
     return Place(document.org, document.id, document.create_time, time, document.version)
+
+
+async def write(store: Store, *writes: Write) -> None:
+    """Write documents.
+
+    Raises:
+        FencedError: one of them has another version by now, or is gone.
+        TakenError: another one has the id or a unique key.
+    """
+    try:
+        await store.write(*writes)
+    except ConflictError:
+        raise FencedError from None
+    except DuplicateError as error:
+        raise TakenError(error.field) from None
+
+
+def number_key(number: int) -> str:
+    """Print a number so that text has the order of numbers."""
+    return f"{number:010d}"

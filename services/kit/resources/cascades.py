@@ -9,11 +9,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
-from services.content.domain import deletions
-from services.content.domain.deletions import Cascade
-from services.content.ports import FencedError
-from services.content.ports.deletions import Mortal, Place, Roots
 from services.kit.errors import DomainError
+from services.kit.resources import deletions
+from services.kit.resources.deletions import Cascade
+from services.kit.resources.ports import FencedError, Mortal, Place, Roots
 
 _LOG = logging.getLogger(__name__)
 _PAGE = 200

@@ -6,7 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from services.content.domain.deletions import Cascade, Life
+from services.kit.resources.deletions import Cascade, Life
+
+
+class FencedError(Exception):
+    """Somebody else changed or removed what was to be changed; nothing happened."""
+
+
+class TakenError(Exception):
+    """Another one of the organisation has the id or the unique key; nothing happened.
+
+    Attributes:
+        field: `id`, or the name of the key.
+    """
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"{field} is taken")
+        self.field = field
 
 
 class Mortal(Protocol):

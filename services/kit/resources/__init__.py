@@ -1,0 +1,1 @@
+"""What every service needs that keeps things people make, change, delete and find."""
