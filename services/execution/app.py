@@ -13,11 +13,16 @@ from functools import partial
 
 from conductor.auth.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
 from conductor.content.v1.agent_service_pb2_grpc import AgentServiceStub
+from conductor.conversations.v1.conversation_service_pb2_grpc import ConversationServiceStub
+from conductor.conversations.v1.instance_service_pb2_grpc import InstanceServiceStub
+from conductor.conversations.v1.turn_service_pb2_grpc import TurnServiceStub
 from conductor.execution.v1.execution_service_pb2_grpc import (
     add_ExecutionServiceServicer_to_server,
 )
 from conductor.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 from services.execution.adapters.agents import OWNER, ContentAgents
+from services.execution.adapters.conversations import OWNER as KEEPER
+from services.execution.adapters.conversations import KeptConversations, NoConversations
 from services.execution.adapters.metrics import MeteredWork, Unmetered
 from services.execution.adapters.mock import MockProvider, Script
 from services.execution.adapters.prices import FilePrices
@@ -25,22 +30,25 @@ from services.execution.adapters.providers import Server, connect
 from services.execution.adapters.traces import TracedWork, Untraced
 from services.execution.domain import NANO, Agent, Model, Persistence, Tolerance, Turns, Wish
 from services.execution.handlers import ExecutionHandlers, GatewayHandlers, KeyHandlers
-from services.execution.ports import Leases, Metrics, Provider, Traces
+from services.execution.ports import Conversations, Leases, Metrics, Provider, Traces
 from services.execution.settings import KNOWN_PROVIDERS, ExecutionSettings, OrgSettings
 from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions, StoredKeys, StoredLeases
 from services.execution.usecases.calls import Patience
 from services.execution.usecases.catalogue import Absent, Catalogue, Preference
 from services.execution.usecases.circuits import Circuits
+from services.execution.usecases.errands import Errands
 from services.execution.usecases.executions import ExecutionService, Terms
 from services.execution.usecases.health import Health
 from services.execution.usecases.keys import KeyKeeper, KeyUses
 from services.execution.usecases.retention import Retention
+from services.execution.usecases.talks import Talks
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
 from services.kit import ids
 from services.kit.errors import DomainError
 from services.kit.frame import Work, hosted, open_frame
 from services.kit.keys import mint
+from services.kit.peers import Peers
 from services.kit.server import App, main
 from services.kit.settings import PREFIX, SettingsError
 from services.kit.storage.opening import open_queue
@@ -65,6 +73,7 @@ class _Shared:
     wakeups: Wakeups
     metrics: Metrics
     traces: Traces
+    talks: Talks
 
 
 async def compose(
@@ -72,7 +81,7 @@ async def compose(
 ) -> App:
     """Build the service; what it opens is closed by the stack."""
     frame = await open_frame(settings, COLLECTIONS, LOGS, stack, telemetry)
-    shared = await _shared(settings, frame.store, stack, telemetry)
+    shared = await _shared(settings, frame.store, frame.peers, stack, telemetry)
 
     worker = _worker(settings, shared, StoredLeases(frame.store))
     content = AgentServiceStub(frame.peers.channel(OWNER))
@@ -112,7 +121,11 @@ async def compose(
 
 
 async def _shared(
-    settings: ExecutionSettings, store: Store, stack: AsyncExitStack, telemetry: Telemetry
+    settings: ExecutionSettings,
+    store: Store,
+    peers: Peers,
+    stack: AsyncExitStack,
+    telemetry: Telemetry,
 ) -> _Shared:
     queue, wakeups = await open_queue(settings, settings.service, stack)
     catalogue = await _catalogue(settings, stack)
@@ -123,8 +136,9 @@ async def _shared(
         settings.execution_breaker_open_seconds,
         settings.execution_breaker_probes,
     )
+    executions = StoredExecutions(store)
     return _Shared(
-        StoredExecutions(store),
+        executions,
         catalogue,
         Circuits(tolerance, time.monotonic),
         _turns(settings),
@@ -132,6 +146,19 @@ async def _shared(
         wakeups,
         Unmetered() if meter is None else MeteredWork(meter, known),
         Untraced() if tracer is None else TracedWork(tracer),
+        Talks(executions, _conversations(peers), queue, wakeups),
+    )
+
+
+def _conversations(peers: Peers) -> Conversations:
+    if KEEPER not in peers.others:
+        return NoConversations()
+    channel = peers.channel(KEEPER)
+    return KeptConversations(
+        TurnServiceStub(channel),
+        InstanceServiceStub(channel),
+        ConversationServiceStub(channel),
+        peers.itself,
     )
 
 
@@ -146,6 +173,7 @@ def _worker(settings: ExecutionSettings, shared: _Shared, leases: Leases) -> Wor
         shared.turns,
         shared.metrics,
         shared.traces,
+        shared.talks,
         clock=ids.now,
         monotonic=time.monotonic,
         new_id=partial(ids.new_id, "worker"),
@@ -182,6 +210,7 @@ def _service(
         shared.turns,
         shared.metrics,
         shared.traces,
+        shared.talks,
         clock=ids.now,
         new_id=partial(ids.new_id, "exec"),
         terms=_terms(settings),
@@ -203,7 +232,9 @@ def _watches(settings: ExecutionSettings, shared: _Shared) -> Watches:
 def _sweeps(
     settings: ExecutionSettings, shared: _Shared, service: ExecutionService
 ) -> Iterator[Work]:
-    """Yield what deletes runs that are older than they have to be kept."""
+    """Yield what does what is left to be done, and what deletes runs that need not be kept."""
+    executions, talks = shared.executions, shared.talks
+    yield Errands(executions, talks, service, monotonic=time.monotonic).serve
     if settings.execution_retention_seconds:
         seconds = settings.execution_retention_seconds
         yield Retention(shared.executions, service, keep_seconds=seconds, clock=ids.now).serve

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from services.execution.domain.events import MAX_ANSWER_BYTES, MAX_RESULT_BYTES
 from services.execution.domain.models import AgentSnapshot, Choice, Wish
 
 DEFAULT_PRIORITY = 3
@@ -36,6 +37,11 @@ class Asked:
     fallbacks: tuple[Wish, ...] = ()
     persona_version: str = ""
     """A number, `latest`, `first` or an alias."""
+    busy_policy: str = ""
+    """One of BusyPolicy."""
+    reply_to: str = ""
+    apart: bool = False
+    """Whether to stay out of the conversation that the instance is placed in."""
 
     def content(self) -> dict[str, Any]:
         """Gather what was given, for telling a repetition from another request."""
@@ -74,6 +80,11 @@ class Order:
     def model(self) -> str:
         """The model that is asked first."""
         return self.choices[0].model
+
+    @property
+    def most_result_bytes(self) -> int:
+        """How large its answer may grow."""
+        return MAX_ANSWER_BYTES if self.conversation_id else MAX_RESULT_BYTES
 
 
 def digest(asked: Asked) -> str:
