@@ -41,6 +41,7 @@ from services.execution.usecases.executions import ExecutionService, Terms
 from services.execution.usecases.health import Health
 from services.execution.usecases.keys import KeyKeeper, KeyUses
 from services.execution.usecases.retention import Retention
+from services.execution.usecases.sessions import Sessions
 from services.execution.usecases.talks import Talks
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
@@ -54,6 +55,7 @@ from services.kit.settings import PREFIX, SettingsError
 from services.kit.storage.opening import open_queue
 from services.kit.storage.ports import Store, Wakeups, WorkQueue
 from services.kit.telemetry import SILENT, Telemetry
+from services.kit.validation import Validation
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -97,7 +99,15 @@ async def compose(
     uses = KeyUses(keys, clock=ids.now)
     keeper = KeyKeeper(keys, mint=mint, used=uses.note, clock=ids.now)
 
+    sessions = Sessions(
+        service,
+        shared.talks,
+        watches,
+        heartbeat_seconds=settings.execution_heartbeat_seconds,
+    )
+
     async def drain() -> None:
+        sessions.close()
         watches.close()
         await worker.stop()
 
@@ -105,7 +115,14 @@ async def compose(
     return frame.app(
         hosted(
             add_ExecutionServiceServicer_to_server,
-            ExecutionHandlers(service, watches, shared.catalogue, shared.circuits),
+            ExecutionHandlers(
+                service,
+                watches,
+                sessions,
+                shared.catalogue,
+                shared.circuits,
+                Validation().check,
+            ),
         ),
         hosted(
             add_GatewayServiceServicer_to_server,

@@ -162,9 +162,7 @@ class StoredExecutions:
     async def _everywhere(
         self, equal: Mapping[str, str], after: tuple[int, str] | None
     ) -> Sequence[Document]:
-        query = Query(
-            EXECUTIONS, None, equal=equal, after=after, limit=_DUE_PAGE, keys_only=True
-        )
+        query = Query(EXECUTIONS, None, equal=equal, after=after, limit=_DUE_PAGE, keys_only=True)
         return await self._store.query(query)
 
     async def append(self, org: str, id_: str, after: int, events: Sequence[Event]) -> None:

@@ -211,7 +211,8 @@ class House:
             await self.worker.stop()
 
     async def start(self, text: str = "Hello", org: str = ORG, **asked: object) -> Execution:
-        return await self.service.start(org, Asked(text, **asked))  # type: ignore[arg-type]
+        author = str(asked.pop("author", ""))
+        return await self.service.start(org, Asked(text, **asked), author)  # type: ignore[arg-type]
 
     async def end_of(self, execution: Execution, within: float = 100.0) -> Execution:
         """Wait for the end of a run, in virtual seconds, and read it."""

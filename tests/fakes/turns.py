@@ -73,30 +73,30 @@ class FakeTurns:
         return self.conversations.setdefault(id_, Conversation())
 
     async def instance(self, org: str, instance_id: str) -> Placement:
-        return await self._ask("instance", lambda: self._instance(instance_id))
+        return await self._ask("instance", lambda: self.instance_of(instance_id))
 
     async def active(self, org: str, conversation_id: str) -> Placement:
         return await self._ask("active", lambda: self.conversation(conversation_id).active)
 
     async def create(self, org: str, who: Placement) -> str:
-        def make() -> str:
-            id_ = f"conv_{len(self.conversations) + 1}"
-            self.conversation(id_).active = who
-            return id_
-
-        return await self._ask("create", make)
+        return await self._ask("create", lambda: self.make(who))
 
     async def append(self, execution: Execution) -> Appended:
-        return await self._ask("append", lambda: self._append(execution))
+        order, talk = execution.order, execution.talk or Talk()
+        added = Message(execution.id, order.input, reply_to=talk.reply_to)
+        return await self._ask(
+            "append", lambda: self.add(order.conversation_id, added, talk.busy_policy)
+        )
 
     async def place(self, execution: Execution) -> int:
-        return await self._ask("place", lambda: self._place(execution))
+        where = execution.order.conversation_id
+        return await self._ask("place", lambda: self.place_of(where, execution.id))
 
     async def fill(self, filling: Filling) -> None:
-        await self._ask("fill", lambda: self._fill(filling))
+        await self._ask("fill", lambda: self.complete(filling))
 
     async def withdraw(self, left: Left) -> None:
-        await self._ask("withdraw", lambda: self._withdraw(left))
+        await self._ask("withdraw", lambda: self.take_back(left.conversation_id, left.id))
 
     async def _ask(self, what: str, answer: Callable[[], T]) -> T:
         self.asked[what] += 1
@@ -107,39 +107,42 @@ class FakeTurns:
             await self.trouble(what, True)
         return given
 
-    def _instance(self, instance_id: str) -> Placement:
+    def make(self, who: Placement) -> str:
+        id_ = f"conv_{len(self.conversations) + 1}"
+        self.conversation(id_).active = who
+        return id_
+
+    def instance_of(self, instance_id: str) -> Placement:
         if instance_id not in self.instances:
             raise DomainError(Reason.REASON_INSTANCE_NOT_FOUND, f"There is no {instance_id}.")
         return self.instances[instance_id]
 
-    def _append(self, execution: Execution) -> Appended:
-        id_, order, talk = execution.id, execution.order, execution.talk or Talk()
-        kept = self.conversation(order.conversation_id)
+    def add(self, conversation_id: str, said: Message, policy: BusyPolicy) -> Appended:
+        id_, kept = said.execution_id, self.conversation(conversation_id)
         if id_ in self.withdrawn:
             raise DomainError(Reason.REASON_TURN_WITHDRAWN, "It was taken back.")
         if not kept.of(id_):
-            if kept.turns and (talk.busy_policy is BusyPolicy.REJECT or len(kept.turns) > 20):
+            if kept.turns and (policy is BusyPolicy.REJECT or len(kept.turns) > 20):
                 raise DomainError(
                     Reason.REASON_CONVERSATION_BUSY,
                     "A run answers.",
                     metadata={"execution_id": kept.turns[0]},
                 )
             kept.turns.append(id_)
-            kept.messages.append(Message(id_, order.input, reply_to=talk.reply_to))
-            kept.messages.append(Message(id_, "", "pending"))
+            kept.messages += [said, Message(id_, "", "pending")]
         place = kept.turns.index(id_) if id_ in kept.turns else 0
-        cut = talk.busy_policy is BusyPolicy.INTERRUPT
+        cut = policy is BusyPolicy.INTERRUPT
         return Appended(
             f"{id_}.message", f"{id_}.answer", place, tuple(kept.turns[:place]) if cut else ()
         )
 
-    def _place(self, execution: Execution) -> int:
-        kept = self.conversation(execution.order.conversation_id)
-        if execution.id not in kept.turns:
+    def place_of(self, conversation_id: str, execution_id: str) -> int:
+        kept = self.conversation(conversation_id)
+        if execution_id not in kept.turns:
             raise DomainError(Reason.REASON_TURN_NOT_FOUND, "There is no such turn.")
-        return kept.turns.index(execution.id)
+        return kept.turns.index(execution_id)
 
-    def _fill(self, filling: Filling) -> None:
+    def complete(self, filling: Filling) -> None:
         id_ = filling.execution_id
         if filling.conversation_id:
             kept = self.conversation(filling.conversation_id)
@@ -153,12 +156,12 @@ class FakeTurns:
                 kept.turns.remove(id_)
         self.runs.setdefault(id_, filling)
 
-    def _withdraw(self, left: Left) -> None:
-        self.withdrawn.add(left.id)
-        kept = self.conversation(left.conversation_id)
-        kept.messages = [one for one in kept.messages if one.execution_id != left.id]
-        if left.id in kept.turns:
-            kept.turns.remove(left.id)
+    def take_back(self, conversation_id: str, execution_id: str) -> None:
+        self.withdrawn.add(execution_id)
+        kept = self.conversation(conversation_id)
+        kept.messages = [one for one in kept.messages if one.execution_id != execution_id]
+        if execution_id in kept.turns:
+            kept.turns.remove(execution_id)
 
 
 @dataclass

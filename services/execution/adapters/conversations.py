@@ -164,7 +164,9 @@ class KeptConversations:
     async def active(self, org: str, conversation_id: str) -> Placement:
         """Read who answers in a conversation."""
         request = GetConversationRequest(conversation_id=conversation_id)
-        found = await self._ask(org, lambda own: self._conversations.GetConversation(request, **own))
+        found = await self._ask(
+            org, lambda own: self._conversations.GetConversation(request, **own)
+        )
         agent = found.active_agent
         return Placement(
             agent_id=agent.agent_id,
@@ -229,9 +231,7 @@ class KeptConversations:
         request = FillAnswerRequest(
             execution_id=filling.execution_id,
             conversation_id=filling.conversation_id,
-            agent=_agent(
-                filling.agent_id, filling.instance_id, filling.agent_name, filling.emoji
-            ),
+            agent=_agent(filling.agent_id, filling.instance_id, filling.agent_name, filling.emoji),
             input_preview=filling.input[:_PREVIEW_CHARACTERS],
             status=conversation_pb2.Message.Status.Value(f"STATUS_{filling.status.upper()}"),
             content=content,
@@ -246,9 +246,7 @@ class KeptConversations:
         request = WithdrawTurnRequest(execution_id=left.id, conversation_id=left.conversation_id)
         await self._ask(left.org, lambda own: self._turns.WithdrawTurn(request, **own))
 
-    async def _ask(
-        self, org: str, ask: Callable[[_Own], Awaitable[T]], tries: int = 1
-    ) -> T:
+    async def _ask(self, org: str, ask: Callable[[_Own], Awaitable[T]], tries: int = 1) -> T:
         own: _Own = {"timeout": _ANSWER_SECONDS, "metadata": self._itself(org)}
         while True:
             tries -= 1

@@ -518,9 +518,7 @@ class Run:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         now = self._tools.clock()
-        ended, events = domain.conclude(
-            self._execution, self._head, self._said, self._worker, now
-        )
+        ended, events = domain.conclude(self._execution, self._head, self._said, self._worker, now)
         await self._commit(ended, events)
 
     async def _commit(self, changed: Execution, events: Sequence[Event]) -> None:

@@ -97,7 +97,7 @@ class Talks:
                 found = await self._conversations.instance(org, active.instance_id)
                 return replace(found, conversation_id=conversation_id)
         # An instance that was deleted leaves its agent to answer.
-        return replace(active, instance_id="")
+        return replace(active, instance_id="", conversation_id=conversation_id)
 
     async def open(self, org: str, asked: Asked) -> str:
         """Find the conversation of a session, or make a new one; returns its id.

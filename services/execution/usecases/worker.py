@@ -474,8 +474,7 @@ class Behind:
             self.drop(waiting)
 
     def patient(self) -> set[Waiting]:
-        """Those that need not be asked for again until they are woken: one of each conversation
-        before them is."""
+        """All but the first of each conversation, which is asked for with each sweep."""
         first = {min(runs, key=lambda one: (runs[one], one)) for runs in self._runs.values()}
         return self._channels.keys() - first
 
