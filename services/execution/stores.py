@@ -386,16 +386,7 @@ def _document(execution: Execution) -> Document:
     if order.agent is not None:
         # Beside the order, whose fields an older release that still runs has to know each of.
         body["agent"] = {name: value for name, value in _fields(order.agent).items() if value}
-    if execution.talk is not None:
-        talk = _fields(execution.talk)
-        body["talk"] = {name: value for name, value in talk.items() if value}
-        body["talk"]["busy_policy"] = execution.talk.busy_policy.value
-    if execution.ending is not None:
-        failure = execution.ending.failure
-        body["ending"] = {
-            "time": execution.ending.time,
-            "failure": None if failure is None else _fields(failure),
-        }
+    body |= _talk_body(execution)
     return Document(
         org=execution.org,
         id=execution.id,
@@ -420,6 +411,22 @@ def _document(execution: Execution) -> Document:
         body=body,
         content=_content(execution),
     )
+
+
+def _talk_body(execution: Execution) -> dict[str, Any]:
+    """Print what runs in conversations alone have."""
+    body: dict[str, Any] = {}
+    if execution.talk is not None:
+        talk = _fields(execution.talk)
+        body["talk"] = {name: value for name, value in talk.items() if value}
+        body["talk"]["busy_policy"] = execution.talk.busy_policy.value
+    if execution.ending is not None:
+        failure = execution.ending.failure
+        body["ending"] = {
+            "time": execution.ending.time,
+            "failure": None if failure is None else _fields(failure),
+        }
+    return body
 
 
 def _content(execution: Execution) -> dict[str, str]:

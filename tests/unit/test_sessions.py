@@ -85,8 +85,6 @@ async def test_a_session_answers_each_message_in_its_turn_and_ends_after_the_las
         ("2", "completed"),
         ("ab", "completed"),
     ]
-        [("1", "completed"), ("2", "completed")] + 2 * [("ab", "completed")]
-    )
 
 
 @in_virtual_time

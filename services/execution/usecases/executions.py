@@ -200,6 +200,13 @@ class ExecutionService:
             raise domain.not_found(execution_id)
         return execution
 
+    async def _accepted(self, org: str, execution_id: str) -> Execution:
+        """Read a run, and take it into its conversation first if it is held."""
+        execution = await self._stored(org, execution_id)
+        if not execution.held:
+            return execution
+        return await self._talks.enter(execution, self.cancel, fresh=False)
+
     async def answer(self, org: str, execution_id: str, ended: Awaitable[None]) -> Execution:
         """Wait for the end of a run and read it.
 
@@ -258,9 +265,7 @@ class ExecutionService:
             DomainError: EXECUTION_NOT_FOUND, EXECUTION_FINISHED, CONFLICT.
         """
         for _ in range(_CANCEL_TRIES):
-            execution = await self._stored(org, execution_id)
-            if execution.held:
-                execution = await self._talks.enter(execution, self.cancel, fresh=False)
+            execution = await self._accepted(org, execution_id)
             last = await self._executions.last_event(org, execution_id)
             if last is not None and domain.is_behind(execution, last):
                 await repair(self._executions, execution)

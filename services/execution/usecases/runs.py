@@ -159,11 +159,7 @@ class Run:
 
     async def _see_through(self) -> None:
         try:
-            course = await self._claim()
-            if course is not None:
-                await self._answer(course)
-            elif self._claimed is not None and self._claimed.ending is not None:
-                await self._conclude()
+            await self._go_through()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._end is End.HAND_BACK:
@@ -183,6 +179,13 @@ class Run:
         except Exception:  # noqa: BLE001 whatever a provider does, the run has to end
             _LOG.exception("run %s met a fault of the worker", self._id)
             await self._fail_internally()
+
+    async def _go_through(self) -> None:
+        course = await self._claim()
+        if course is not None:
+            await self._answer(course)
+        elif self._claimed is not None and self._claimed.ending is not None:
+            await self._conclude()
 
     async def _look(self) -> None:
         while self._look_again:
