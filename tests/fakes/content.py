@@ -112,7 +112,7 @@ class FakeContent:
     def __init__(
         self,
         catalogue: Catalogue | None = None,
-        others: Iterable[grpc.GenericRpcHandler[Any, Any]] = (),
+        others: Iterable[grpc.GenericRpcHandler] = (),
     ) -> None:
         self._others = tuple(others)
         self.catalogue = catalogue or Catalogue()

@@ -22,6 +22,7 @@ from tests.fakes.turns import FakeTurns, Message
 
 _PACKAGE = "conductor.conversations.v1"
 Context = grpc.aio.ServicerContext[Any, Any]
+Answer = Callable[[Any], Awaitable[Proto]]
 
 
 class TurnRpcs:
@@ -31,9 +32,9 @@ class TurnRpcs:
         self._turns = turns
         self.requests: list[Proto] = []
 
-    def handlers(self) -> Iterator[grpc.GenericRpcHandler[Any, Any]]:
+    def handlers(self) -> Iterator[grpc.GenericRpcHandler]:
         """The rpcs, each service by itself."""
-        for service, methods in (
+        services: tuple[tuple[str, dict[str, tuple[Answer, Any]]], ...] = (
             (
                 "TurnService",
                 {
@@ -57,13 +58,14 @@ class TurnRpcs:
                 "InstanceService",
                 {"GetInstance": (self._instance, instance_service.GetInstanceRequest)},
             ),
-        ):
+        )
+        for service, methods in services:
             rpcs: dict[str, Any] = {
                 name: self._rpc(answer, request) for name, (answer, request) in methods.items()
             }
             yield grpc.method_handlers_generic_handler(f"{_PACKAGE}.{service}", rpcs)
 
-    def _rpc(self, answer: Callable[[Any], Awaitable[Proto]], request: Any) -> Any:
+    def _rpc(self, answer: Answer, request: Any) -> Any:
         async def serve(asked: Proto, context: Context) -> Proto:
             self.requests.append(asked)
             try:

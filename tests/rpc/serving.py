@@ -95,6 +95,7 @@ async def served(
     *,
     catalogue: Catalogue | None = None,
     turns: FakeTurns | None = None,
+    noted: list[TurnRpcs] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Mesh]:
     """Serve until the block ends, then stop gracefully.
@@ -102,6 +103,7 @@ async def served(
     Args:
         catalogue: the agents there are, where no setting says who else knows them.
         turns: the conversations there are; None where nobody keeps any.
+        noted: gets what knows the requests to them.
     """
     settings = {"execution_address": "127.0.0.1:0"} | settings
     # The channel is closed last, so that clients see how the server ends.
@@ -109,6 +111,8 @@ async def served(
         if "peers" not in settings:
             rpcs = None if turns is None else TurnRpcs(turns)
             others = () if rpcs is None else rpcs.handlers()
+            if rpcs is not None and noted is not None:
+                noted.append(rpcs)
             content = await stack.enter_async_context(FakeContent(catalogue, others))
             settings["peers"] = {"content": content.target}
             if rpcs is not None:

@@ -25,7 +25,7 @@ WHO = Speaker(ORG, "key:k", "call:1")
 class Talker:
     """Says what a test wants, and notes what was taken."""
 
-    said: asyncio.Queue[str | None | type[StopAsyncIteration]] = field(
+    said: asyncio.Queue[str | type[StopAsyncIteration] | None] = field(
         default_factory=asyncio.Queue
     )
     taken: int = 0
