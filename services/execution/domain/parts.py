@@ -21,7 +21,7 @@ from string import ascii_lowercase
 _MARK = "mesh"
 _NONCE_DIGITS = 16
 _WITHIN = 80
-"""How many characters behind a tag's first one its nonce is looked for."""
+"""How many letters and digits behind a tag's first one its nonce is looked for."""
 
 _ALIKE: Mapping[str, str] = {
     # Characters that look like the first and do not decompose to it: Cyrillic, Greek and Armenian letters,
@@ -51,6 +51,7 @@ _ALIKE: Mapping[str, str] = {
     "x": "\u0445\u0425\u03c7\u03a7",
     "y": "\u0443\u0423\u03b3\u03a5",
 }
+_BEGINNING = re.compile(f"[<&%{_ALIKE['<']}]")
 _FORMS = (
     # Where characters decompose to a letter or digit: with accents, raised, in circles, wide, italic.
     (0xA0, 0x250),
@@ -119,7 +120,7 @@ def unescaped(text: str, nonce_: str) -> str:
 
 def _ends(pattern: re.Pattern[str], text: str) -> list[int]:
     """Find the places behind the beginning of each tag, and the backslashes there."""
-    if text.isascii() and not any(one in text for one in "<&%"):
+    if _BEGINNING.search(text) is None:
         return []
     return [found.end() for found in pattern.finditer(text.translate(_folding()))]
 
@@ -134,30 +135,30 @@ def _pieces(text: str, places: Sequence[int]) -> Iterator[str]:
 def _patterns(nonce_: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Match the beginning of what could be taken for a tag, and the backslashes behind it.
 
-    What follows is looked at up to the next beginning of that kind, so that reading a text takes time in
-    proportion to its length, whatever it is. The second is for less-than as HTML and URLs write it, which
-    a model may read.
+    Of what follows so little is looked at that reading a text takes time in proportion to its length,
+    whatever it is. The second is for less-than as HTML and URLs write it, which a model may read.
     """
     encoded = (
         rf"&(?:{_folded('lt')}|#{_folded('0')}*6{_folded('0')}|#x{_folded('0')}*{_folded('3c')});?"
     )
     return (
         _pattern("<", "<", nonce_),
-        _pattern(f"{encoded}|%{_folded('3c')}", "&%", nonce_),
+        _pattern(f"{encoded}|%{_folded('3c')}", "<&%", nonce_),
     )
 
 
 def _pattern(opening: str, openings: str, nonce_: str) -> re.Pattern[str]:
     """Make a pattern for a folded text."""
     # Between letters: all that is neither letter nor digit, blanks and invisible characters too.
-    between = rf"[^\w{openings}]*+"
+    between = r"[^\w<]*+"
 
     def spelt(word: str) -> str:
         return between.join(one for one in _folded(word) if one.isalnum())
 
     names = "|".join(spelt(part) for part in Part)
     named = f"{between}{spelt(_MARK)}{between}(?:{names})"
-    numbered = f"[^{openings}]{{0,{_WITHIN}}}?{spelt(nonce_)}"
+    # Marks are not counted, so that a marked text is read like the one it was.
+    numbered = rf"(?:[^\w{openings}]*+\w){{0,{_WITHIN}}}?{between}{spelt(nonce_)}"
     return re.compile(rf"(?:{opening})\\*+(?={named}|{numbered})")
 
 

@@ -25,6 +25,8 @@ _UNKNOWN_WINDOW = 32_768
 _UNKNOWN_OUTPUT = 8192
 _REMARK_BYTES = 16
 """What a message takes besides its text."""
+_NOTE_BYTES = 160
+"""What a note takes that says what is left out."""
 
 _PREAMBLE = """\
 What follows was put together by the mesh that runs you. It comes in parts. A part begins with a tag \
@@ -94,6 +96,15 @@ class Context:
     """How many older remarks there are that were not read, because they cannot fit."""
 
 
+    @property
+    def size(self) -> int:
+        """How much it is, in characters."""
+        texts = [one.text for one in self.history]
+        if self.screenplay is not None:
+            texts.append(self.screenplay.content)
+        return sum(map(len, texts))
+
+
 class Role(StrEnum):
     """Who a message to a model is from, as all providers know it."""
 
@@ -160,7 +171,7 @@ def assemble(execution_id: str, order: Order, context: Context, budget: int) -> 
     whole = _system(order, context, nonce)
     fixed = _size(whole)
     said = [one for one in context.history if one.text.strip()]
-    kept = _newest(said, budget - fixed - _size(order.input), nonce)
+    kept = _newest(said, budget - fixed - _size(order.input) - _NOTE_BYTES, nonce)
     omitted = context.omitted + len(said) - len(kept)
     remarks = [*_leading(kept, omitted), *kept, Remark(Voice.USER, order.input)]
     messages = list(_messages(remarks, nonce))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from services.execution.domain import Context, Execution, Told, prompts
+
+_MUCH = 128 * 1024
+"""Characters which others would have to wait for while they are put together."""
 
 
 class Briefing:
@@ -19,15 +24,19 @@ class Briefing:
         self._told: tuple[int, Told] | None = None
         self._newest: Told | None = None
 
-    def told(self, choice: int) -> Told:
+    async def told(self, choice: int) -> Told:
         """Tell the model that is one of the order's choices."""
         if self._told is None or self._told[0] != choice:
-            self._told = choice, self._assembled(choice)
+            if self._context is not None and self._context.size > _MUCH:
+                told = await asyncio.to_thread(self._assembled, choice)
+            else:
+                told = self._assembled(choice)
+            self._told = choice, told
         return self._told[1]
 
-    def news(self, choice: int) -> Told | None:
-        """Tell the same, if the last call of this did not tell as much; None where there is no context."""
-        told = self.told(choice)
+    async def news(self, choice: int) -> Told | None:
+        """Tell the same, if that was not news before; None where there is no context."""
+        told = await self.told(choice)
         if self._context is None or told == self._newest:
             return None
         self._newest = told

@@ -302,13 +302,16 @@ class Run:
             return Briefing(self._execution, None)
         loop = asyncio.get_running_loop()
         most, pause = most_room(self._execution), 0.0
-        while True:
+        while loop.time() < deadline:
+            limit = asyncio.timeout_at(deadline)
             try:
-                async with asyncio.timeout_at(deadline):
+                async with limit:
                     context = await self._tools.contexts.read(self._execution, most)
                     return Briefing(self._execution, context)
             except TimeoutError:
-                raise domain.timed_out(self._execution.order.timeout_ms) from None
+                if not limit.expired():
+                    raise
+                break
             except DomainError as error:
                 if error.retry_after is None:
                     raise
@@ -317,6 +320,7 @@ class Run:
                 await self._wait_for_context(trouble)
             pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
             await asyncio.sleep(min(pause, max(deadline - loop.time(), 0.0)))
+        raise domain.timed_out(self._execution.order.timeout_ms)
 
     async def _wait_for_context(self, trouble: DomainError) -> None:
         """Store that the run has to wait for what it is to be told."""
@@ -328,6 +332,7 @@ class Run:
 
     async def _announce(self, course: _Course, briefing: Briefing) -> None:
         """Store that an attempt begins, and what the model is told when that is news."""
+        news = await briefing.news(course.choice)
         begun, events = domain.call(
             self._execution,
             self._head,
@@ -336,7 +341,7 @@ class Run:
             course.choice,
             self._worker,
             self._tools.clock(),
-            briefing.news(course.choice),
+            news,
         )
         await self._commit(begun, events)
 
@@ -348,14 +353,13 @@ class Run:
 
     async def _attempt(self, course: _Course, briefing: Briefing, deadline: float) -> Spoken:
         """Call the model once."""
-        order = self._execution.order
+        order, told = self._execution.order, await briefing.told(course.choice)
         recorder = Recorder(
             lambda text: self._record(course, text),
             self._tools.flush_every,
             self._recording_failed,
         )
         choice = order.choices[course.choice]
-        told = briefing.told(course.choice)
         attempt = Attempt(self._tools, order, choice, told, course.tally, recorder)
         spoken = await attempt.make(course.step, course.attempt, deadline)
         if self._end is not None:
