@@ -28,10 +28,13 @@ from conductor.conversations.v1.turn_service_pb2 import (
 )
 from services.execution.domain import (
     Appended,
+    Context,
     Execution,
     Filling,
     Placement,
+    Remark,
     Talk,
+    Voice,
     unavailable_feature,
 )
 from services.execution.ports import AwayError, Left
@@ -42,7 +45,9 @@ OWNER = "conversations"
 """The service that keeps them."""
 
 _ANSWER_SECONDS = 2.0
+_READ_SECONDS = 5.0
 _AGAIN_SECONDS = 0.1
+_HISTORY_BYTES = 3 * 1024 * 1024
 _PREVIEW_CHARACTERS = 2000
 _MESSAGE_CHARACTERS = 2000
 _AUTHOR_CHARACTERS = 200
@@ -221,6 +226,25 @@ class KeptConversations:
         read = await self._ask(execution.org, lambda own: self._turns.ReadTurn(request, **own))
         return 0 if read.ready else max(read.place, 1)
 
+    async def read(self, execution: Execution, max_bytes: int) -> Context:
+        """Read what was said before a run, as it is told of it."""
+        order = execution.order
+        request = ReadTurnRequest(
+            execution_id=execution.id,
+            conversation_id=order.conversation_id,
+            max_bytes=min(max_bytes, _HISTORY_BYTES),
+        )
+        read = await self._ask(
+            execution.org, lambda own: self._turns.ReadTurn(request, **own), seconds=_READ_SECONDS
+        )
+        itself = order.agent_id, order.instance_id
+        return Context(
+            title=read.title,
+            context=read.context,
+            history=[_remark(message, itself) for message in read.history],
+            omitted=read.omitted_count,
+        )
+
     async def fill(self, filling: Filling) -> None:
         """Complete an answer."""
         seconds, rest = divmod(filling.duration, 1_000_000)
@@ -246,8 +270,15 @@ class KeptConversations:
         request = WithdrawTurnRequest(execution_id=left.id, conversation_id=left.conversation_id)
         await self._ask(left.org, lambda own: self._turns.WithdrawTurn(request, **own))
 
-    async def _ask(self, org: str, ask: Callable[[_Own], Awaitable[T]], tries: int = 1) -> T:
-        own: _Own = {"timeout": _ANSWER_SECONDS, "metadata": self._itself(org)}
+    async def _ask(
+        self,
+        org: str,
+        ask: Callable[[_Own], Awaitable[T]],
+        *,
+        tries: int = 1,
+        seconds: float = _ANSWER_SECONDS,
+    ) -> T:
+        own: _Own = {"timeout": seconds, "metadata": self._itself(org)}
         while True:
             tries -= 1
             try:
@@ -279,6 +310,10 @@ class NoConversations:
         """Refuse a message."""
         raise _missing("conversation_id", "conversations")
 
+    async def read(self, execution: Execution, max_bytes: int) -> Context:  # noqa: ARG002 the port's
+        """Wait for settings that say it."""
+        self._wait()
+
     async def place(self, execution: Execution) -> int:  # noqa: ARG002 the port's
         """Wait for settings that say it."""
         self._wait()
@@ -309,6 +344,21 @@ def _agent(
     return conversation_pb2.AgentReference(
         agent_id=agent_id, instance_id=instance_id, name=name, emoji=emoji
     )
+
+
+def _remark(message: conversation_pb2.Message, itself: tuple[str, str]) -> Remark:
+    """Read a message as the agent hears it that is, or runs as, `itself`."""
+    agent = message.agent
+    match message.type:
+        case conversation_pb2.Message.TYPE_SYSTEM:
+            voice = Voice.MESH
+        case conversation_pb2.Message.TYPE_AGENT | conversation_pb2.Message.TYPE_DELEGATION:
+            is_own = (agent.agent_id, agent.instance_id) == itself
+            voice = Voice.SELF if is_own else Voice.AGENT
+        case _:
+            voice = Voice.USER
+    name = (agent.name or agent.agent_id) if voice is Voice.AGENT else ""
+    return Remark(voice, message.content, name)
 
 
 def _is_final(error: DomainError) -> bool:

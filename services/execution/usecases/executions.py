@@ -11,6 +11,7 @@ from services.execution import domain
 from services.execution.domain import (
     AgentSnapshot,
     Asked,
+    ContextMode,
     Errand,
     Execution,
     Filter,
@@ -28,6 +29,7 @@ from services.execution.ports import (
     Metrics,
     QueueFullError,
     RequestIdTakenError,
+    Screenplays,
     Traces,
     Wakeups,
     WorkQueue,
@@ -79,6 +81,7 @@ class ExecutionService:
         self,
         executions: Executions,
         agents: Agents,
+        screenplays: Screenplays,
         catalogue: Catalogue,
         queue: WorkQueue,
         wakeups: Wakeups,
@@ -93,6 +96,7 @@ class ExecutionService:
     ) -> None:
         self._executions = executions
         self._agents = agents
+        self._screenplays = screenplays
         self._catalogue = catalogue
         self._queue = queue
         self._wakeups = wakeups
@@ -114,7 +118,7 @@ class ExecutionService:
 
         Raises:
             DomainError: INVALID_REQUEST, FEATURE_UNAVAILABLE, AGENT_NOT_FOUND,
-                PERSONA_VERSION_NOT_FOUND, SERVICE_UNAVAILABLE, MODEL_NOT_FOUND,
+                PERSONA_VERSION_NOT_FOUND, SCREENPLAY_NOT_FOUND, SERVICE_UNAVAILABLE, MODEL_NOT_FOUND,
                 PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, REQUEST_ID_REUSED,
                 QUEUE_FULL; CONVERSATION_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED,
                 CONVERSATION_BUSY, MESSAGE_NOT_FOUND.
@@ -122,13 +126,9 @@ class ExecutionService:
         if not asked.input.strip():
             raise invalid("input", "must hold text that is not only white space")
         for _ in range(_START_TRIES):
-            if asked.request_id:
-                earlier = await self._executions.by_request_id(org, asked.request_id)
-                if earlier is not None:
-                    domain.same_request(earlier, asked)
-                    if not earlier.held:
-                        return earlier
-                    return await self._talks.enter(earlier, self.cancel, fresh=False)
+            earlier = await self._earlier(org, asked)
+            if earlier is not None:
+                return earlier
             placement = await self._talks.placed(org, asked)
             order = await self._order(org, asked, placement)
             talk = self._talks.talk(placement, asked, author)
@@ -143,13 +143,35 @@ class ExecutionService:
                 if asked.request_id and await self._executions.by_request_id(org, asked.request_id):
                     continue
                 raise domain.queue_full(self._terms.most_waiting) from None
-            if execution.held:
-                return await self._talks.enter(execution, self.cancel, fresh=True)
-            await self._queue.put(work_item(_waiting(execution)))
-            return execution
+            return await self._let_go(execution)
         raise _contended(asked.request_id)
 
+    async def _earlier(self, org: str, asked: Asked) -> Execution | None:
+        """Find the run that a repeated request started, and do what was left of that."""
+        if not asked.request_id:
+            return None
+        earlier = await self._executions.by_request_id(org, asked.request_id)
+        if earlier is None:
+            return None
+        domain.same_request(earlier, asked)
+        if not earlier.held:
+            return earlier
+        return await self._talks.enter(earlier, self.cancel, fresh=False)
+
+    async def _let_go(self, execution: Execution) -> Execution:
+        """Let a run that was stored just now wait for its turn."""
+        if execution.held:
+            execution = await self._talks.enter(execution, self.cancel, fresh=True)
+        else:
+            await self._queue.put(work_item(_waiting(execution)))
+        if execution.order.screenplay_id:
+            await self._screenplays.note_use(execution.org, execution.order.screenplay_id)
+        return execution
+
     async def _order(self, org: str, asked: Asked, placement: Placement) -> Order:
+        mode = domain.context_mode(asked, placement)
+        if mode is ContextMode.INTERACTIVE and not placement.conversation_id:
+            raise invalid("context_mode", "interactive runs need a conversation_id")
         agent_id = placement.agent_id or _DEFAULT_AGENT
         agent = await self._agents.get(org, agent_id, asked.persona_version)
         terms = self._terms
@@ -169,12 +191,17 @@ class ExecutionService:
             for choice in choices:
                 if choice.price is None:
                     raise domain.price_unknown(choice, given=asked.max_cost is not None)
+        screenplay_id = asked.screenplay_id or placement.screenplay_id
+        cwd = asked.cwd or placement.cwd
+        if screenplay_id:
+            screenplay = await self._screenplays.get(org, screenplay_id)
+            cwd = cwd or screenplay.working_directory
         return Order(
             input=asked.input,
             agent_id=agent.id,
             choices=choices,
             timeout_ms=timeout or terms.timeout_ms,
-            cwd=asked.cwd or placement.cwd,
+            cwd=cwd,
             metadata=asked.metadata,
             request_id=asked.request_id,
             conversation_id=placement.conversation_id,
@@ -183,7 +210,10 @@ class ExecutionService:
             max_output_tokens=tokens,
             max_cost=cost,
             agent=_with_servers(agent.snapshot, placement.mcp_servers),
-            system=agent.system,
+            persona=agent.persona,
+            instructions=agent.instructions,
+            context_mode=mode,
+            screenplay_id=screenplay_id,
         )
 
     async def get(self, org: str, execution_id: str) -> Execution:

@@ -74,11 +74,11 @@ class Talks:
         try:
             if asked.instance_id:
                 return await self._as_instance(org, asked)
-            if asked.conversation_id and not asked.agent_id:
-                return await self._as_active(org, asked.conversation_id)
+            if asked.conversation_id:
+                return await self._as_active(org, asked)
         except AwayError as away:
             raise away.error from away
-        return Placement(asked.agent_id, conversation_id=asked.conversation_id)
+        return Placement(asked.agent_id)
 
     async def _as_instance(self, org: str, asked: Asked) -> Placement:
         found = await self._conversations.instance(org, asked.instance_id)
@@ -88,16 +88,26 @@ class Talks:
             )
         if asked.apart:
             return replace(found, conversation_id="")
-        return replace(found, conversation_id=asked.conversation_id or found.conversation_id)
+        where = asked.conversation_id or found.conversation_id
+        if where and not (found.screenplay_id or asked.screenplay_id):
+            active = await self._conversations.active(org, where)
+            found = replace(found, screenplay_id=active.screenplay_id)
+        return replace(found, conversation_id=where)
 
-    async def _as_active(self, org: str, conversation_id: str) -> Placement:
-        active = await self._conversations.active(org, conversation_id)
+    async def _as_active(self, org: str, asked: Asked) -> Placement:
+        """Let the agent that is asked for answer, else the one that does by itself."""
+        where = asked.conversation_id
+        active = await self._conversations.active(org, where)
+        if asked.agent_id:
+            screenplay_id = active.screenplay_id
+            return Placement(asked.agent_id, conversation_id=where, screenplay_id=screenplay_id)
         if active.instance_id:
             with suppress(DomainError):
                 found = await self._conversations.instance(org, active.instance_id)
-                return replace(found, conversation_id=conversation_id)
+                screenplay_id = found.screenplay_id or active.screenplay_id
+                return replace(found, conversation_id=where, screenplay_id=screenplay_id)
         # An instance that was deleted leaves its agent to answer.
-        return replace(active, instance_id="", conversation_id=conversation_id)
+        return replace(active, instance_id="", conversation_id=where)
 
     async def open(self, org: str, asked: Asked) -> str:
         """Find the conversation of a session, or make a new one; returns its id.
@@ -108,8 +118,10 @@ class Talks:
         found = await self.placed(org, asked)
         try:
             if not found.conversation_id:
+                if asked.screenplay_id:
+                    found = replace(found, screenplay_id=asked.screenplay_id)
                 return await self._conversations.create(org, found)
-            if not (asked.conversation_id and not asked.agent_id and not asked.instance_id):
+            if asked.instance_id:
                 await self._conversations.active(org, found.conversation_id)
         except AwayError as away:
             raise away.error from away
