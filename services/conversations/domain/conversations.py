@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from services.conversations.domain import messages
+from services.conversations.domain import messages, turns
 from services.conversations.domain.messages import Change, Message, Part, Reference, Type
+from services.conversations.domain.turns import Turns
 from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
 from services.kit.resources.deletions import Life
 from services.kit.resources.request_ids import digest
@@ -22,15 +23,6 @@ MOST_PARTICIPANTS = 100
 _SHORTEST_TITLE, _LONGEST_TITLE = 3, 100
 _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A run that answers in a conversation, or waits for that."""
-
-    execution_id: str
-    policy: str = ""
-    """What it asked for, should others answer when it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +62,7 @@ class Conversation:
     preview: str = ""
     preview_position: int = 0
     """Of the message that the preview is of; 0 for none."""
-    turns: tuple[Turn, ...] = ()
+    turns: Turns = ()
     """The runs that answer in it, the one that runs first."""
     changes: tuple[Change, ...] = ()
     """What was decided about messages and may still be to do: it is counted here already."""
@@ -98,7 +90,7 @@ class Conversation:
 
     def answers(self, execution_id: str) -> bool:
         """Whether a run is among its turns."""
-        return any(turn.execution_id == execution_id for turn in self.turns)
+        return turns.place_of(self.turns, execution_id) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,9 +287,7 @@ def digest_of(asked: Asked) -> str:
     return digest(values)
 
 
-def changed(
-    conversation: Conversation, values: Mapping[str, Any], now: int
-) -> Conversation | None:
+def changed(conversation: Conversation, values: Mapping[str, Any], now: int) -> Conversation | None:
     """Change a conversation, which makes a new etag; None when nothing changes.
 
     Args:
@@ -377,15 +367,15 @@ def told(conversation: Conversation, message: Message) -> Conversation:
     )
     if is_shown(after, message):
         if message.position > after.preview_position:
-            after = replace(
-                after, preview=message.preview, preview_position=message.position
-            )
+            after = replace(after, preview=message.preview, preview_position=message.position)
         if message.type is Type.AGENT:
             after = joined(after, message.agent)
     return after
 
 
-def left(conversation: Conversation, execution_id: str, answer: Message | None, now: int) -> Conversation:
+def left(
+    conversation: Conversation, execution_id: str, answer: Message | None, now: int
+) -> Conversation:
     """Let a run leave the turns; from now on its answer counts, if it has one.
 
     Args:
@@ -394,8 +384,8 @@ def left(conversation: Conversation, execution_id: str, answer: Message | None, 
     """
     if not conversation.answers(execution_id):
         return conversation
-    turns = tuple(turn for turn in conversation.turns if turn.execution_id != execution_id)
-    after = touched(replace(conversation, turns=turns), now)
+    rest = turns.ended(conversation.turns, execution_id)
+    after = touched(replace(conversation, turns=rest), now)
     return after if answer is None else told(after, answer)
 
 

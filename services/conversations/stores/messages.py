@@ -87,6 +87,14 @@ class StoredMessages:
         """Read the message of a turn."""
         return await self._found(org, "turn_key", _turn_key(org, execution_id, part))
 
+    async def any_deleted(self, org: str, execution_id: str) -> bool:
+        """Tell whether a message of a turn is deleted."""
+        for part in (Part.USER, Part.ANSWER):
+            found = await self.of_turn(org, execution_id, part)
+            if found is not None and not found.is_kept:
+                return True
+        return False
+
     async def by_request_id(self, org: str, request_id: str) -> Message | None:
         """Read the message a request_id added."""
         return await self._found(org, "request_key", _request_key(org, request_id))
