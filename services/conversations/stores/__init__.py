@@ -1,12 +1,14 @@
 """What the conversations service keeps, as documents; one module for each noun."""
 
 from services.conversations.stores.conversations import CONVERSATIONS
+from services.conversations.stores.histories import RUNS
 from services.conversations.stores.messages import MESSAGES
 from services.kit.audit import AUDIT
 
 COLLECTIONS = (
     CONVERSATIONS,
     MESSAGES,
+    RUNS,
     AUDIT,
 )
 LOGS: tuple[str, ...] = ()

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from services.conversations.domain import conversations, messages
 from services.conversations.domain.conversations import Conversation
-from services.conversations.domain.messages import Change, Draft, Message
+from services.conversations.domain.messages import Change, Draft, Message, Showing, Span
 from services.conversations.ports.conversations import Conversations, Runs
-from services.conversations.ports.messages import Messages, Showing, Span
+from services.conversations.ports.messages import Messages
 from services.conversations.usecases.locks import Locks
 from services.kit.resources.ports import FencedError, TakenError
 
@@ -83,15 +83,20 @@ class Transcript:
             raise conversations.is_deleted(conversation_id)
         return found
 
-    async def message(self, conversation: Conversation, message_id: str) -> Message:
+    async def message(
+        self, conversation: Conversation, message_id: str, field: str = ""
+    ) -> Message:
         """Read a message of a conversation, deleted or not, with its content.
+
+        Args:
+            field: of the request that names it, where that is not the message it is about.
 
         Raises:
             DomainError: MESSAGE_NOT_FOUND.
         """
         found = await self._messages.get(conversation.org, message_id)
         if found is None or found.conversation_id != conversation.id or found.withdrawn:
-            raise messages.not_found(message_id, conversation.id)
+            raise messages.not_found(message_id, conversation.id, field)
         return found
 
     async def change(
@@ -124,9 +129,18 @@ class Transcript:
         raise conversations.contended(conversation_id)
 
     async def append(
-        self, org: str, conversation_id: str, draft: Draft, *, include_deleted: bool = False
+        self,
+        org: str,
+        conversation_id: str,
+        draft: Draft,
+        *,
+        digest: str = "",
+        include_deleted: bool = False,
     ) -> tuple[Conversation, Message]:
         """Add a message at the next position; one that a turn has already is answered as it is.
+
+        Args:
+            digest: of the request, when the draft has a request_id.
 
         Returns:
             The conversation, which counts the message, and the message.
@@ -140,7 +154,9 @@ class Transcript:
             for _ in range(_TRIES):
                 stored = await self.get(org, conversation_id, include_deleted=include_deleted)
                 now = max(self._clock(), stored.update_time)
-                message = messages.placed(draft, org, id_, conversation_id, stored.head + 1, now)
+                message = messages.placed(
+                    draft, org, id_, conversation_id, stored.head + 1, now, digest
+                )
                 try:
                     grown = conversations.followed(stored, message)
                     return await self._conversations.append(grown, message), message
@@ -257,12 +273,7 @@ class Transcript:
             for message in page:
                 if conversations.is_shown(conversation, message):
                     return message
-            span = Span(
-                conversation.id,
-                before=page[-1].position,
-                newest_first=True,
-                showing=Showing.SEEN,
-            )
+            span = span.beyond(page[-1].position)
         return None
 
     async def _taken(self, error: TakenError, draft: Draft, org: str, id_: str) -> Message | None:

@@ -209,7 +209,7 @@ class TurnService:
             raise conversations.is_deleted(found.id)
         conversations.check_agent_allowed(found, asked.agent.agent_id)
         if asked.reply_to:
-            await self._transcript.message(found, asked.reply_to)
+            await self._transcript.message(found, asked.reply_to, "reply_to")
         if asked.agent.instance_id:
             placed = await self._cast.reference(asked.org, asked.agent.instance_id)
             if placed.agent_id != asked.agent.agent_id:
