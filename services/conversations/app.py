@@ -16,10 +16,12 @@ from conductor.conversations.v1.conversation_service_pb2_grpc import (
 from conductor.conversations.v1.message_service_pb2_grpc import (
     add_MessageServiceServicer_to_server,
 )
+from conductor.conversations.v1.turn_service_pb2_grpc import add_TurnServiceServicer_to_server
 from services.conversations.adapters.cast import NoCast
 from services.conversations.adapters.content import ContentService
 from services.conversations.handlers.conversations import ConversationHandlers
 from services.conversations.handlers.messages import MessageHandlers
+from services.conversations.handlers.turns import TurnHandlers
 from services.conversations.settings import ConversationsSettings
 from services.conversations.stores import COLLECTIONS, LOGS
 from services.conversations.stores.conversations import StoredConversations
@@ -31,6 +33,7 @@ from services.conversations.usecases.histories import HistoryService
 from services.conversations.usecases.messages import MessageService
 from services.conversations.usecases.references import References
 from services.conversations.usecases.transcripts import Transcript
+from services.conversations.usecases.turns import TurnService
 from services.kit import ids
 from services.kit.frame import Work, hosted, open_frame
 from services.kit.resources.cascades import Cascades, Kin, Purge
@@ -87,6 +90,7 @@ async def compose(
         new_message_id=_new_message,
         new_deletion_id=_new_deletion,
     )
+    turns = TurnService(stored, said, transcript, histories, cast, cast, clock=ids.now)
     if settings.conversations_processes == 1:
         await cascades.begin()
     keep_days = settings.conversations_retention_days
@@ -99,6 +103,7 @@ async def compose(
             add_MessageServiceServicer_to_server,
             MessageHandlers(MessageService(stored, said, transcript, references)),
         ),
+        hosted(add_TurnServiceServicer_to_server, TurnHandlers(turns)),
         background=_sweeps(settings, cascades),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from services.conversations.domain.conversations import Conversation
 from services.conversations.domain.messages import Reference
+from services.conversations.domain.turns import Doing
 from services.kit.errors import DomainError, Reason, Resource
 
 
@@ -23,3 +24,6 @@ class NoCast:
     async def copy(self, org: str, conversation_id: str, copy: Conversation) -> Mapping[str, str]:  # noqa: ARG002 a port
         """Copy none."""
         return {}
+
+    async def note(self, org: str, instance_id: str, doing: Doing) -> None:
+        """Note nothing."""

@@ -31,6 +31,17 @@ class Turn:
     """That of its message; who asks again is told again whom it interrupted."""
 
 
+class Doing(StrEnum):
+    """What the runs of an instance let it do."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    NOTHING = "nothing"
+    """Its run was cancelled."""
+
+
 Turns = tuple[Turn, ...]
 """The turns of a conversation in their order. The first one runs."""
 
@@ -77,16 +88,6 @@ def place_of(turns: Turns, execution_id: str) -> int | None:
     """Count the turns before that of a run; None when it has none."""
     ids = [turn.execution_id for turn in turns]
     return ids.index(execution_id) if execution_id in ids else None
-
-
-def user_key(org: str, execution_id: str) -> str:
-    """Make the key of the message that a run answers; no two messages have the same."""
-    return f"{org}/{execution_id}/user"
-
-
-def answer_key(org: str, execution_id: str) -> str:
-    """Make the key of the answer of a run; no two messages have the same."""
-    return f"{org}/{execution_id}/answer"
 
 
 def not_found(execution_id: str, conversation_id: str) -> DomainError:

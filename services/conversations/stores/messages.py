@@ -64,6 +64,7 @@ _PLAIN = (
     "delete_time",
     "complete_time",
     "change",
+    "withdrawn",
     "request_id",
     "digest",
 )
