@@ -9,11 +9,11 @@ from typing import Any
 
 import grpc
 
+from conductor.conversations.v1 import conversation_service_pb2 as conversations_pb
 from conductor.conversations.v1 import (
     conversation_service_pb2_grpc,
     message_service_pb2_grpc,
 )
-from conductor.conversations.v1 import conversation_service_pb2 as conversations_pb
 from conductor.conversations.v1 import message_service_pb2 as messages_pb
 from conductor.conversations.v1.conversation_pb2 import Conversation, Message
 from services.conversations.app import compose
