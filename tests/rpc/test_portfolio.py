@@ -15,11 +15,8 @@ from conductor.content.v1.agent_service_pb2 import GetAgentRequest
 from conductor.conversations.v1 import portfolio_service_pb2 as pb
 from conductor.conversations.v1.portfolio_service_pb2_grpc import PortfolioServiceStub
 from conductor.gateway.v1.gateway_service_pb2 import ExecuteRequest, ExecuteResponse
-from conductor.gateway.v1.gateway_service_pb2_grpc import (
-    GatewayServiceServicer,
-    add_GatewayServiceServicer_to_server,
-)
 from services.kit.errors import DETAILS, DomainError, Reason, to_status
+from services.kit.interceptor import Context
 from tests.rpc.content import Content, served_content
 from tests.rpc.conversations import Conversations, served_conversations
 from tests.rpc.serving import PATIENCE, refusal
@@ -27,16 +24,22 @@ from tests.rpc.serving import PATIENCE, refusal
 ADDRESS = "x-envoy-external-address"
 
 
-class Answering(GatewayServiceServicer):
+class Answering:
     """Runs that answer what they were given, once their agent is there."""
 
     def __init__(self, content: Content) -> None:
         self._content = content
         self.given: list[ExecuteRequest] = []
 
-    async def Execute(
-        self, request: ExecuteRequest, context: grpc.aio.ServicerContext
-    ) -> ExecuteResponse:
+    def handlers(self) -> grpc.GenericRpcHandler:
+        execute = grpc.unary_unary_rpc_method_handler(
+            self._execute, ExecuteRequest.FromString, ExecuteResponse.SerializeToString
+        )
+        return grpc.method_handlers_generic_handler(
+            "conductor.gateway.v1.GatewayService", {"Execute": execute}
+        )
+
+    async def _execute(self, request: ExecuteRequest, context: Context) -> ExecuteResponse:
         self.given.append(request)
         try:
             await self._content.agents.GetAgent(
@@ -71,7 +74,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         content = await stack.enter_async_context(served_content(tmp_path / "content"))
         gateway = Answering(content)
         server = grpc.aio.server()
-        add_GatewayServiceServicer_to_server(gateway, server)
+        server.add_generic_rpc_handlers((gateway.handlers(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         stack.push_async_callback(server.stop, None)
@@ -119,7 +122,8 @@ async def test_the_21st_of_a_minute_is_refused_whichever_process_counts(house: H
     late = await refusal(house.chat("once more", process=1))
     assert late.reason == "RATE_LIMITED"
     assert late.message == "Rate limit exceeded: 20 per 1 minute."
-    assert late.retry_after is not None and 0 < late.retry_after <= 60
+    assert late.retry_after is not None
+    assert 0 < late.retry_after <= 60
     assert (await house.chat("me too", address="203.0.113.10")).response == "You said me too."
 
 

@@ -12,7 +12,9 @@ from services.conversations.domain.visits import MOST, WINDOW
 
 @given(st.lists(st.integers(0, WINDOW // 5), max_size=120))
 def test_no_span_of_a_minute_has_more_visits_than_may_be(gaps: list[int]) -> None:
-    now, kept, admitted = 10 * WINDOW, (), []
+    now = 10 * WINDOW
+    kept: tuple[int, ...] = ()
+    admitted: list[int] = []
     for gap in gaps:
         now += gap
         times = visits.came(kept, now)
