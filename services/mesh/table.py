@@ -56,6 +56,8 @@ SERVICES = (
         rpc_services=(
             "conductor.conversations.v1.ConversationService",
             "conductor.conversations.v1.MessageService",
+            "conductor.conversations.v1.PortfolioService",
         ),
+        long_rpcs=("conductor.conversations.v1.PortfolioService/ChatPortfolio",),
     ),
 )

@@ -3,12 +3,14 @@
 from services.conversations.stores.conversations import CONVERSATIONS
 from services.conversations.stores.histories import RUNS
 from services.conversations.stores.messages import MESSAGES
+from services.conversations.stores.visitors import VISITORS
 from services.kit.audit import AUDIT
 
 COLLECTIONS = (
     CONVERSATIONS,
     MESSAGES,
     RUNS,
+    VISITORS,
     AUDIT,
 )
 LOGS: tuple[str, ...] = ()
