@@ -51,4 +51,11 @@ SERVICES = (
             "conductor.content.v1.SystemService",
         ),
     ),
+    Service(
+        name="conversations",
+        rpc_services=(
+            "conductor.conversations.v1.ConversationService",
+            "conductor.conversations.v1.MessageService",
+        ),
+    ),
 )
