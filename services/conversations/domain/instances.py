@@ -165,7 +165,9 @@ def check_id(id_: str) -> None:
     if not _ID.fullmatch(id_):
         raise invalid("instance.instance_id", "must be at most 64 letters, digits, `_` and `-`")
     if id_ in _TAKEN_IDS:
-        raise invalid("instance.instance_id", f"must not be {id_}, which a route has; choose another")
+        raise invalid(
+            "instance.instance_id", f"must not be {id_}, which a route has; choose another"
+        )
 
 
 def tidy(values: Mapping[str, Any], at: str = "instance.") -> dict[str, Any]:
@@ -319,9 +321,7 @@ def unmarked(instance: Instance, to: str, deletion: str) -> Instance | None:
     return None if found is None else replace(instance, ties=found)
 
 
-def copied(
-    instance: Instance, id_: str, conversation_id: str, staged: Life, now: int
-) -> Instance:
+def copied(instance: Instance, id_: str, conversation_id: str, staged: Life, now: int) -> Instance:
     """Copy an instance into a copy of its conversation, which is not seen yet.
 
     It has done nothing, and begins with that.
@@ -348,6 +348,15 @@ def copied(
         ties=kept if seen is None else seen,
         version=1,
     )
+
+
+def belongs(instance: Instance, kind: str, of: str) -> bool:
+    """Tell whether it belongs to a thing of a kind."""
+    return of == {
+        AGENT: instance.agent_id,
+        SCREENPLAY: instance.screenplay_id,
+        CONVERSATION: instance.conversation_id,
+    }.get(kind)
 
 
 def held_by(instance: Instance) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from services.conversations.domain.conversations import Conversation
+from services.kit.resources import deletions
 from services.kit.resources.ties import tie
 
 
@@ -57,3 +59,32 @@ def back(parent: Parent, deletion: str) -> Parent | None:
         return None
     return replace(parent, deletion=deletion, gone=False)
 
+
+def taken(conversation: Conversation, deletion: str, time: int) -> Conversation | None:
+    """Let a conversation go with its screenplay; None when it heard of that deletion, or a newer one.
+
+    One that was deleted by itself stays as it is, and only hears of it.
+
+    Args:
+        time: when the screenplay was deleted, in microseconds since the epoch.
+    """
+    if deletion <= conversation.screenplay_deletion:
+        return None
+    life = conversation.life
+    # Its own deletions have their ids from another clock, so they say nothing of which is newer.
+    own = deletion if deletion > life.last_deletion else f"{life.last_deletion}+"
+    gone = deletions.marked(life, own, time) or life
+    return replace(conversation, life=gone, screenplay_deletion=deletion)
+
+
+def returned(conversation: Conversation, deletion: str) -> Conversation | None:
+    """Let a conversation come back with its screenplay; None when that changes nothing.
+
+    Args:
+        deletion: of the screenplay: it came back from all up to this one.
+    """
+    life, heard = conversation.life, conversation.screenplay_deletion
+    back = deletions.unmarked(life, life.deletion) or life
+    if deletion < heard or (deletion == heard and back == life):
+        return None
+    return replace(conversation, life=back, screenplay_deletion=deletion)
