@@ -36,9 +36,7 @@ class ContentCatalogue:
             persona = await self._personas.GetPersona(GetPersonaRequest(agent_id=agent_id))
             if persona.active_version == persona.version:
                 return Voice(persona.content, persona.version)
-            asked = GetPersonaVersionRequest(
-                agent_id=agent_id, version=str(persona.active_version)
-            )
+            asked = GetPersonaVersionRequest(agent_id=agent_id, version=str(persona.active_version))
             version = await self._personas.GetPersonaVersion(asked)
         except DomainError as error:
             if error.reason != Reason.REASON_PERSONA_NOT_FOUND:

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from services.conversations.domain import messages
-from services.conversations.domain.messages import Change, Message, Part, Reference, Type
+from services.conversations.domain import messages, turns
+from services.conversations.domain.messages import Change, Message, Part, Reference, Status, Type
+from services.conversations.domain.turns import Turns
 from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
+from services.kit.resources import deletions, request_ids
 from services.kit.resources.deletions import Life
-from services.kit.resources.request_ids import digest
 from services.kit.resources.words import folded
 
 LONGEST_CONTEXT = 50_000
@@ -22,15 +23,6 @@ MOST_PARTICIPANTS = 100
 _SHORTEST_TITLE, _LONGEST_TITLE = 3, 100
 _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A run that answers in a conversation, or waits for that."""
-
-    execution_id: str
-    policy: str = ""
-    """What it asked for, should others answer when it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +62,7 @@ class Conversation:
     preview: str = ""
     preview_position: int = 0
     """Of the message that the preview is of; 0 for none."""
-    turns: tuple[Turn, ...] = ()
+    turns: Turns = ()
     """The runs that answer in it, the one that runs first."""
     changes: tuple[Change, ...] = ()
     """What was decided about messages and may still be to do: it is counted here already."""
@@ -100,7 +92,7 @@ class Conversation:
 
     def answers(self, execution_id: str) -> bool:
         """Whether a run is among its turns."""
-        return any(turn.execution_id == execution_id for turn in self.turns)
+        return turns.place_of(self.turns, execution_id) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,12 +259,16 @@ def check_agent_allowed(conversation: Conversation, agent_id: str) -> None:
 # Changes
 
 
-def made(org: str, id_: str, asked: Asked, now: int) -> Conversation:
+def made(org: str, id_: str, asked: Asked, now: int, digest: str = "") -> Conversation:
     """Make a conversation.
 
     Args:
-        asked: with tidy values.
+        asked: with tidy values, and agents that were looked up.
         now: microseconds since the epoch.
+        digest: of what was asked for, when it had a request_id.
+
+    Raises:
+        DomainError: AGENT_NOT_ALLOWED.
     """
     values = {"title": default_title(now), "display_order": now / 1_000_000, **asked.values}
     conversation = Conversation(
@@ -282,9 +278,10 @@ def made(org: str, id_: str, asked: Asked, now: int) -> Conversation:
         update_time=now,
         request_id=asked.request_id,
         request_rpc="CreateConversation" if asked.request_id else "",
-        digest=digest_of(asked) if asked.request_id else "",
+        digest=digest,
         **values,
     )
+    check_allowed(conversation)
     return joined(conversation, conversation.active_agent)
 
 
@@ -294,12 +291,10 @@ def digest_of(asked: Asked) -> str:
     active = values.get("active_agent")
     if active is not None:
         values["active_agent"] = [active.agent_id, active.instance_id]
-    return digest(values)
+    return request_ids.digest(values)
 
 
-def changed(
-    conversation: Conversation, values: Mapping[str, Any], now: int
-) -> Conversation | None:
+def changed(conversation: Conversation, values: Mapping[str, Any], now: int) -> Conversation | None:
     """Change a conversation, which makes a new etag; None when nothing changes.
 
     Args:
@@ -379,15 +374,15 @@ def told(conversation: Conversation, message: Message) -> Conversation:
     )
     if is_shown(after, message):
         if message.position > after.preview_position:
-            after = replace(
-                after, preview=message.preview, preview_position=message.position
-            )
+            after = replace(after, preview=message.preview, preview_position=message.position)
         if message.type is Type.AGENT:
             after = joined(after, message.agent)
     return after
 
 
-def left(conversation: Conversation, execution_id: str, answer: Message | None, now: int) -> Conversation:
+def left(
+    conversation: Conversation, execution_id: str, answer: Message | None, now: int
+) -> Conversation:
     """Let a run leave the turns; from now on its answer counts, if it has one.
 
     Args:
@@ -396,8 +391,8 @@ def left(conversation: Conversation, execution_id: str, answer: Message | None, 
     """
     if not conversation.answers(execution_id):
         return conversation
-    turns = tuple(turn for turn in conversation.turns if turn.execution_id != execution_id)
-    after = touched(replace(conversation, turns=turns), now)
+    rest = turns.ended(conversation.turns, execution_id)
+    after = touched(replace(conversation, turns=rest), now)
     return after if answer is None else told(after, answer)
 
 
@@ -436,6 +431,93 @@ def settled(conversation: Conversation, change: Change) -> Conversation:
     """Note that a change of a message is done."""
     rest = tuple(one for one in conversation.changes if one.id != change.id)
     return replace(conversation, changes=rest)
+
+
+# Copies
+
+
+def copied(conversation: Conversation, id_: str, title: str, now: int, life: Life) -> Conversation:
+    """Begin a copy without messages.
+
+    Args:
+        title: empty for that of the conversation, marked as a copy.
+        now: microseconds since the epoch.
+        life: of what nobody sees yet.
+    """
+    return Conversation(
+        org=conversation.org,
+        id=id_,
+        title=title or copied_title(conversation.title),
+        create_time=now,
+        update_time=now,
+        context=conversation.context,
+        screenplay_id=conversation.screenplay_id,
+        auto_delegate=conversation.auto_delegate,
+        max_chain_depth=conversation.max_chain_depth,
+        allowed_agents=conversation.allowed_agents,
+        active_agent=conversation.active_agent,
+        participants=conversation.participants,
+        display_order=now / 1_000_000,
+        cloned_from=conversation.id,
+        life=life,
+    )
+
+
+def recast(copy: Conversation, instance_ids: Mapping[str, str]) -> Conversation:
+    """Let the copies of instances take part in a copy in place of the instances."""
+    return replace(
+        copy,
+        active_agent=recast_agent(copy.active_agent, instance_ids),
+        participants=tuple(
+            agent
+            for one in copy.participants
+            if (agent := recast_agent(one, instance_ids)) is not None
+        ),
+        instance_ids=instance_ids,
+    )
+
+
+def recast_agent(agent: Reference | None, instance_ids: Mapping[str, str]) -> Reference | None:
+    """Name the copy of an instance; one that was not copied is left to its agent."""
+    if agent is None or not agent.instance_id:
+        return agent
+    return replace(agent, instance_id=instance_ids.get(agent.instance_id, ""))
+
+
+def is_copied(conversation: Conversation, message: Message) -> bool:
+    """Whether a copy has a message: not what is deleted, and no answer that is awaited."""
+    is_awaited = message.status is Status.PENDING or _is_awaited(conversation, message)
+    return message.is_kept and not is_awaited
+
+
+def copied_message(
+    message: Message, copy: Conversation, position: int, ids: Mapping[str, str]
+) -> Message:
+    """Make the copy of a message; no run starts or answers it.
+
+    Args:
+        ids: of the copies, by those of the messages: of this one and of all before it.
+    """
+    return replace(
+        message,
+        id=ids[message.id],
+        conversation_id=copy.id,
+        position=position,
+        agent=recast_agent(message.agent, copy.instance_ids),
+        target=recast_agent(message.target, copy.instance_ids),
+        reply_to=ids.get(message.reply_to, ""),
+        execution_id="",
+        part=Part.NONE,
+        change="",
+        request_id="",
+        digest="",
+        version=1,
+    )
+
+
+def begun(copy: Conversation, now: int) -> Conversation:
+    """Let a copy be seen."""
+    return touched(replace(copy, life=deletions.begun(copy.life)), now)
 
 
 # Errors

@@ -5,14 +5,13 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from services.kit.errors import DomainError, Reason, Resource, invalid
-from services.kit.resources.request_ids import digest
+from services.kit.resources import request_ids
 
 PREVIEW = 200
 """How many characters of a message its conversation shows."""
-BEFORE_ALL = 0
-"""What comes before the first position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +157,52 @@ class Change:
     """Microseconds since the epoch."""
 
 
+class Showing(StrEnum):
+    """Which messages are read, by what became of them."""
+
+    ALL = "all"
+    KEPT = "kept"
+    """Those that are not deleted."""
+    OPEN = "open"
+    """Those that are not hidden."""
+    SEEN = "seen"
+    """Those that are neither deleted nor hidden."""
+    TOLD = "told"
+    """Those of them that are complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which messages of a conversation are read, in the order of their positions."""
+
+    conversation_id: str
+    after: int = 0
+    """Only those behind this position; 0 for all."""
+    before: int = 0
+    """Only those in front of this position; 0 for all."""
+    newest_first: bool = False
+    showing: Showing = Showing.KEPT
+    reply_to: str = ""
+    """Only replies to this message."""
+
+    def beyond(self, position: int) -> Span:
+        """Go on behind a message of it, in the order it is read in."""
+        if self.newest_first:
+            return replace(self, before=min(position, self.before or position))
+        return replace(self, after=max(position, self.after))
+
+    def content(self) -> list[Any]:
+        """Return what page tokens are bound to."""
+        return [
+            self.conversation_id,
+            self.after,
+            self.before,
+            self.newest_first,
+            self.showing.value,
+            self.reply_to,
+        ]
+
+
 def document_id(conversation_id: str, position: int) -> str:
     """Make the id of a message's document: the next one is taken by whoever comes first."""
     return f"{conversation_id}.{position:010d}"
@@ -187,13 +232,20 @@ def checked(draft: Draft, at: str = "message.") -> Draft:
 
 
 def placed(
-    draft: Draft, org: str, id_: str, conversation_id: str, position: int, now: int
+    draft: Draft,
+    org: str,
+    id_: str,
+    conversation_id: str,
+    position: int,
+    now: int,
+    digest: str = "",
 ) -> Message:
     """Make a message of what is to be said.
 
     Args:
         position: the next one of its conversation.
         now: microseconds since the epoch.
+        digest: of the request, when the draft has a request_id.
     """
     return Message(
         org=org,
@@ -213,7 +265,7 @@ def placed(
         execution_id=draft.execution_id,
         part=draft.part,
         request_id=draft.request_id,
-        digest=digest_of(draft, conversation_id) if draft.request_id else "",
+        digest=digest,
     )
 
 
@@ -223,7 +275,9 @@ def digest_of(draft: Draft, conversation_id: str) -> str:
         None if one is None else [one.agent_id, one.instance_id]
         for one in (draft.agent, draft.target)
     ]
-    return digest([conversation_id, draft.type.value, draft.content, draft.reply_to, agents])
+    return request_ids.digest(
+        [conversation_id, draft.type.value, draft.content, draft.reply_to, agents]
+    )
 
 
 def filled(

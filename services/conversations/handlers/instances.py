@@ -140,4 +140,3 @@ class InstanceHandlers(InstanceServiceServicer):
 
     def _printed(self, found: Counted) -> instance_pb2.Instance:
         return convert.instance_to_proto(found.instance, found.totals, self._keep_days)
-

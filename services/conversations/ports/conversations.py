@@ -105,9 +105,7 @@ class Cast(Protocol):
         """
         ...
 
-    async def copy(
-        self, org: str, conversation_id: str, copy: Conversation
-    ) -> Mapping[str, str]:
+    async def copy(self, org: str, conversation_id: str, copy: Conversation) -> Mapping[str, str]:
         """Copy the instances of a conversation, deleted ones left out, to a copy that is not seen yet.
 
         The copies take the mark of the copy's deletion, `copy.life`, and begin when it does. Its number
@@ -122,13 +120,9 @@ class Cast(Protocol):
 class Runs(Protocol):
     """The histories of runs, as messages need them."""
 
-    async def hide(self, org: str, execution_id: str, *, hidden: bool, decision: int) -> None:
-        """Leave a run out of histories whose message was deleted, or no longer; may be done again.
+    async def follow(self, org: str, execution_id: str) -> object:
+        """Leave a run out of histories of which a message is deleted, else show it; may be done again.
 
-        Nothing happens when there is no such run. Whoever adds it later reads its messages and then its
-        conversation, whose next change it makes, so that nothing is missed.
-
-        Args:
-            decision: greater for what was decided later; what comes late changes nothing.
+        Nothing happens when there is no such run yet: whoever adds it looks at its messages.
         """
         ...

@@ -3,38 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
-from services.conversations.domain.messages import Message, Part
-
-
-class Showing(StrEnum):
-    """Which messages are read, by what became of them."""
-
-    ALL = "all"
-    KEPT = "kept"
-    """Those that are not deleted."""
-    SEEN = "seen"
-    """Those that are neither deleted nor hidden."""
-    TOLD = "told"
-    """Those of them that are complete."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Which messages of a conversation are read, in the order of their positions."""
-
-    conversation_id: str
-    after: int = 0
-    """Only those behind this position; 0 for all."""
-    before: int = 0
-    """Only those in front of this position; 0 for all."""
-    newest_first: bool = False
-    showing: Showing = Showing.KEPT
-    reply_to: str = ""
-    """Only replies to this message."""
+from services.conversations.domain.messages import Message, Part, Span
 
 
 class Messages(Protocol):

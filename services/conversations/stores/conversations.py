@@ -9,11 +9,11 @@ from typing import Any
 from services.conversations.domain.conversations import (
     Conversation,
     Order,
-    Turn,
     Wanted,
     title_key,
 )
 from services.conversations.domain.messages import Change, Message, Reference
+from services.conversations.domain.turns import Policy, Turn
 from services.conversations.stores import messages
 from services.conversations.stores.messages import reference_from_body, reference_to_body
 from services.kit.resources.deletions import Cascade
@@ -215,7 +215,9 @@ def from_document(document: Document) -> Conversation:
         allowed_agents=tuple(body.pop("allowed_agents", ())),
         active_agent=reference_from_body(body.pop("active_agent", None)),
         participants=tuple(Reference(**one) for one in body.pop("participants", ())),
-        turns=tuple(Turn(**one) for one in body.pop("turns", ())),
+        turns=tuple(
+            Turn(one["execution_id"], Policy(one["policy"])) for one in body.pop("turns", ())
+        ),
         changes=tuple(Change(**one) for one in body.pop("changes", ())),
         life=read_life(document.fields, body.pop("life", {})),
         **body,

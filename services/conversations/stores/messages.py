@@ -12,11 +12,12 @@ from services.conversations.domain.messages import (
     Message,
     Part,
     Reference,
+    Showing,
+    Span,
     Status,
     Type,
     document_id,
 )
-from services.conversations.ports.messages import Showing, Span
 from services.kit.resources.words import query_terms, terms
 from services.kit.storage.ports import (
     Collection,
@@ -32,7 +33,7 @@ from services.kit.storage.resources import number_key, write
 
 MESSAGES = Collection(
     "messages",
-    fields=("conversation_id", "position_key", "kept", "seen", "told", "reply_to"),
+    fields=("conversation_id", "position_key", "kept", "open", "told", "reply_to"),
     unique=("message_key", "turn_key", "request_key"),
     orders=(("conversation_id", "position_key"),),
     searched=True,
@@ -45,7 +46,13 @@ _AT_ONCE = 8
 _REMOVED_AT_ONCE = 100
 _COUNTED_AT_ONCE = 500
 _YES, _NO = "1", ""
-_FIELDS = {Showing.KEPT: "kept", Showing.SEEN: "seen", Showing.TOLD: "told"}
+_FLAGS = {
+    Showing.ALL: (),
+    Showing.KEPT: ("kept",),
+    Showing.OPEN: ("open",),
+    Showing.SEEN: ("kept", "open"),
+    Showing.TOLD: ("told",),
+}
 _PLAIN = (
     "content_bytes",
     "preview",
@@ -87,6 +94,14 @@ class StoredMessages:
         """Read the message of a turn."""
         return await self._found(org, "turn_key", _turn_key(org, execution_id, part))
 
+    async def any_deleted(self, org: str, execution_id: str) -> bool:
+        """Tell whether a message of a turn is deleted."""
+        for part in (Part.USER, Part.ANSWER):
+            found = await self.of_turn(org, execution_id, part)
+            if found is not None and not found.is_kept:
+                return True
+        return False
+
     async def by_request_id(self, org: str, request_id: str) -> Message | None:
         """Read the message a request_id added."""
         return await self._found(org, "request_key", _request_key(org, request_id))
@@ -107,7 +122,7 @@ class StoredMessages:
             if len(inside) < limit:
                 break
             last = int(inside[-1].fields["position_key"])
-            span = replace(span, before=last) if span.newest_first else replace(span, after=last)
+            span = span.beyond(last)
         return counted
 
     async def whole(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -179,9 +194,7 @@ class StoredMessages:
 
 
 def _query(org: str, span: Span, limit: int) -> Query:
-    equal = {"conversation_id": span.conversation_id}
-    if span.showing in _FIELDS:
-        equal[_FIELDS[span.showing]] = _YES
+    equal = {"conversation_id": span.conversation_id, **dict.fromkeys(_FLAGS[span.showing], _YES)}
     if span.reply_to:
         equal["reply_to"] = span.reply_to
     if span.newest_first:
@@ -240,7 +253,7 @@ def to_document(message: Message) -> Document:
             "conversation_id": message.conversation_id,
             "position_key": number_key(message.position),
             "kept": _flag(message.is_kept),
-            "seen": _flag(message.is_seen),
+            "open": _flag(not message.hidden),
             "told": _flag(message.is_told),
             "reply_to": message.reply_to,
             "message_key": _key(org, message.id),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from weakref import WeakValueDictionary
+from collections.abc import Callable
 
 from services.conversations.domain import conversations, messages
 from services.conversations.domain.conversations import Conversation
-from services.conversations.domain.messages import Change, Draft, Message, Part
+from services.conversations.domain.messages import Change, Draft, Message, Showing, Span
 from services.conversations.ports.conversations import Conversations, Runs
-from services.conversations.ports.messages import Messages, Showing, Span
+from services.conversations.ports.messages import Messages
+from services.conversations.usecases.locks import Locks
 from services.kit.resources.ports import FencedError, TakenError
 
 _TRIES = 200
@@ -49,7 +48,7 @@ class Transcript:
         self._clock = clock
         self._new_id = new_id
         self._new_change_id = new_change_id
-        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._locks = Locks()
 
     async def load(self, org: str, conversation_id: str) -> Conversation | None:
         """Read a conversation, deleted or not, once it and its messages have followed each other.
@@ -84,15 +83,20 @@ class Transcript:
             raise conversations.is_deleted(conversation_id)
         return found
 
-    async def message(self, conversation: Conversation, message_id: str) -> Message:
+    async def message(
+        self, conversation: Conversation, message_id: str, field: str = ""
+    ) -> Message:
         """Read a message of a conversation, deleted or not, with its content.
+
+        Args:
+            field: of the request that names it, where that is not the message it is about.
 
         Raises:
             DomainError: MESSAGE_NOT_FOUND.
         """
         found = await self._messages.get(conversation.org, message_id)
         if found is None or found.conversation_id != conversation.id:
-            raise messages.not_found(message_id, conversation.id)
+            raise messages.not_found(message_id, conversation.id, field)
         return found
 
     async def change(
@@ -125,9 +129,18 @@ class Transcript:
         raise conversations.contended(conversation_id)
 
     async def append(
-        self, org: str, conversation_id: str, draft: Draft, *, include_deleted: bool = False
+        self,
+        org: str,
+        conversation_id: str,
+        draft: Draft,
+        *,
+        digest: str = "",
+        include_deleted: bool = False,
     ) -> tuple[Conversation, Message]:
         """Add a message at the next position; one that a turn has already is answered as it is.
+
+        Args:
+            digest: of the request, when the draft has a request_id.
 
         Returns:
             The conversation, which counts the message, and the message.
@@ -141,7 +154,9 @@ class Transcript:
             for _ in range(_TRIES):
                 stored = await self.get(org, conversation_id, include_deleted=include_deleted)
                 now = max(self._clock(), stored.update_time)
-                message = messages.placed(draft, org, id_, conversation_id, stored.head + 1, now)
+                message = messages.placed(
+                    draft, org, id_, conversation_id, stored.head + 1, now, digest
+                )
                 try:
                     grown = conversations.followed(stored, message)
                     return await self._conversations.append(grown, message), message
@@ -202,18 +217,13 @@ class Transcript:
                 return messages.applied(message, change)
         raise conversations.contended(conversation_id)
 
-    @asynccontextmanager
-    async def alone(self, org: str, conversation_id: str) -> AsyncIterator[None]:
-        """Let those of this process change a conversation one after the other."""
-        lock = self._locks.setdefault((org, conversation_id), asyncio.Lock())
-        async with lock:
-            yield
+    def alone(self, org: str, conversation_id: str) -> asyncio.Lock:
+        """Find what lets those of this process change a conversation one after the other."""
+        return self._locks.of((org, conversation_id))
 
     async def _follow(self, conversation: Conversation) -> Conversation:
         """Count the message at the next position, which is there."""
-        message = await self._messages.at(
-            conversation.org, conversation.id, conversation.head + 1
-        )
+        message = await self._messages.at(conversation.org, conversation.id, conversation.head + 1)
         if message is None:
             # It was removed: by whoever added it too late, or with the conversation.
             raise FencedError
@@ -245,41 +255,22 @@ class Transcript:
             changed = messages.applied(message, change)
             if not message.execution_id or changed.is_kept == message.is_kept:
                 return await self._conversations.settle(after, changed)
-            message = await self._messages.save(changed)
-        await self._hide_run(message, conversation.version)
+            await self._messages.save(changed)
+        if message.execution_id:
+            await self._runs.follow(message.org, message.execution_id)
         return await self._conversations.save(after)
-
-    async def _hide_run(self, message: Message, decision: int) -> None:
-        """Leave the run of a message out of histories as long as one of its messages is deleted."""
-        if not message.execution_id:
-            return
-        found = [
-            await self._messages.of_turn(message.org, message.execution_id, part)
-            for part in (Part.USER, Part.ANSWER)
-        ]
-        hidden = any(one is not None and not one.is_kept for one in found)
-        await self._runs.hide(
-            message.org, message.execution_id, hidden=hidden, decision=decision
-        )
 
     async def _newest(self, conversation: Conversation, but: Message) -> Message | None:
         """Read the newest message that may be previewed, but for one; only when that one is."""
         if but.position != conversation.preview_position:
             return None
         # What is newer than the one that is previewed may not be.
-        span = Span(
-            conversation.id, before=but.position, newest_first=True, showing=Showing.SEEN
-        )
+        span = Span(conversation.id, before=but.position, newest_first=True, showing=Showing.SEEN)
         while page := await self._messages.list(conversation.org, span, _SHOWN):
             for message in page:
                 if conversations.is_shown(conversation, message):
                     return message
-            span = Span(
-                conversation.id,
-                before=page[-1].position,
-                newest_first=True,
-                showing=Showing.SEEN,
-            )
+            span = span.beyond(page[-1].position)
         return None
 
     async def _taken(self, error: TakenError, draft: Draft, org: str, id_: str) -> Message | None:
