@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from services.kit.resources.ports import FencedError, TakenError
 from services.kit.resources.ties import tie
 
 _PAGE = 200
+_AT_ONCE = 20
 
 
 class Cast:
@@ -74,13 +76,13 @@ class Cast:
 
     async def mark(self, org: str, kind: str, of: str, to: str, deletion: str, time: int) -> None:
         """Let the instances of a thing go with what they are tied to."""
-        async for id_ in self.ids(org, kind, of):
-            await self.change(org, id_, lambda one: instances.marked(one, to, deletion, time))
+        await self._change_all(
+            org, kind, of, lambda one: instances.marked(one, to, deletion, time)
+        )
 
     async def unmark(self, org: str, kind: str, of: str, to: str, deletion: str) -> None:
         """Let the instances of a thing come back with what they are tied to."""
-        async for id_ in self.ids(org, kind, of):
-            await self.change(org, id_, lambda one: instances.unmarked(one, to, deletion))
+        await self._change_all(org, kind, of, lambda one: instances.unmarked(one, to, deletion))
 
     async def purge(self, org: str, kind: str, of: str, doomed: Callable[[Instance], bool]) -> None:
         """Remove the instances of a thing for good, with their histories.
@@ -102,6 +104,23 @@ class Cast:
                     going = instances.deleted(found, deletion, now, purge=True)
                     await self._cascades.finish(await self._instances.save(going), id_)
                     break
+
+    async def _change_all(
+        self, org: str, kind: str, of: str, change: Callable[[Instance], Instance | None]
+    ) -> None:
+        """Store a change of the instances of a thing, some at a time."""
+
+        def belonging(one: Instance) -> Instance | None:
+            # Others may have the id by now.
+            return change(one) if instances.belongs(one, kind, of) else None
+
+        some: list[str] = []
+        async for id_ in self.ids(org, kind, of):
+            some.append(id_)
+            if len(some) == _AT_ONCE:
+                await asyncio.gather(*(self.change(org, one, belonging) for one in some))
+                some.clear()
+        await asyncio.gather(*(self.change(org, one, belonging) for one in some))
 
 
 class InstanceKin:

@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 import grpc
 
-from services.kit.errors import DomainError, code_of
+from services.kit.errors import DomainError, Reason, code_of
 from services.kit.resources import deletions
 from services.kit.resources.deletions import Cascade
 from services.kit.resources.ports import FencedError, Mortal, Place, Roots
@@ -21,6 +21,8 @@ _PAGE = 200
 _SWEEP_SECONDS = 1.0
 _PURGE_SECONDS = 600.0
 _PATIENCE_SECONDS = 5.0
+_TRY_SECONDS = 2.0
+"""How long whoever makes a change waits for what belongs to it afar."""
 _HELPED_WITH = (Cascade.MARK, Cascade.UNMARK)
 _AFAR = (Cascade.MARK_AFAR, Cascade.UNMARK_AFAR)
 
@@ -121,12 +123,14 @@ class Cascades(Generic[T]):
         """
         if not thing.life.purging:
             settled = await self.settled(thing, id_)
-            return None if settled is None else await self._tried(self._reach(settled, id_))
+            if settled is None:
+                return None
+            return await self._tried(self._reach(settled, id_), _TRY_SECONDS)
         await self.mark(thing, id_)
         for kin in self._kin:
             await kin.purge(thing.org, id_)
         # Nobody sees the thing any more. It stays for those afar until they are gone.
-        trouble = await self._tried(self._purge_afar(thing, id_))
+        trouble = await self._tried(self._purge_afar(thing, id_), _TRY_SECONDS)
         if trouble is None:
             with suppress(FencedError):
                 await self.roots.remove(thing)
@@ -224,14 +228,25 @@ class Cascades(Generic[T]):
         for kin in self._afar:
             await kin.purge(thing.org, id_)
 
-    async def _tried(self, work: Awaitable[None]) -> DomainError | None:
-        """Do something that has to do with those afar; answers what kept it from being done."""
+    async def _tried(
+        self, work: Awaitable[None], seconds: float | None = None
+    ) -> DomainError | None:
+        """Do something that has to do with those afar; answers what kept it from being done.
+
+        Args:
+            seconds: how long at most; None for as long as the others may take.
+        """
+        trouble = None
         try:
-            await work
+            async with asyncio.timeout(seconds):
+                await work
         except DomainError as error:
-            _LOG.info("what belongs to a %s elsewhere follows later: %s", self.roots.kind, error)
-            return error
-        return None
+            trouble = error
+        except TimeoutError:
+            trouble = DomainError(Reason.REASON_SERVICE_UNAVAILABLE, "They take too long.")
+        if trouble is not None:
+            _LOG.info("what belongs to a %s elsewhere follows later: %s", self.roots.kind, trouble)
+        return trouble
 
     async def _check_marks(self, marked: T, id_: str, found: T | None) -> None:
         """Take the marks of a deletion back that came late.
