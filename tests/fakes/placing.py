@@ -9,6 +9,7 @@ from typing import Any
 from services.conversations.domain import conversations, instances
 from services.conversations.domain.conversations import Conversation
 from services.conversations.domain.instances import Instance
+from services.conversations.domain.messages import Reference
 from services.conversations.domain.parents import Kind
 from services.conversations.ports.instances import AgentCard, Voice
 from services.conversations.stores.conversations import CONVERSATIONS, StoredConversations
@@ -26,7 +27,6 @@ from services.conversations.usecases.instances import InstanceService
 from services.conversations.usecases.kin import Cast, HistoryKin, InstanceKin, KinService
 from services.conversations.usecases.references import References
 from services.conversations.usecases.transcripts import Transcript
-from services.conversations.domain.messages import Reference
 from services.kit.errors import DomainError, Reason, Resource
 from services.kit.resources.cascades import Cascades
 from services.kit.storage.ports import Store

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.conversations.domain import parents
 from services.conversations.domain.histories import Ended, Outcome
-from services.conversations.domain.parents import Kind
+from services.conversations.domain.parents import Kind, Parent
 from services.conversations.stores.conversations import CONVERSATIONS
 from services.conversations.stores.instances import INSTANCES
 from services.kit.errors import DomainError, Reason
@@ -102,7 +103,68 @@ async def test_instances_go_and_come_with_their_conversation(placing: Placing) -
     assert await placing.listed() == [other.id]
 
 
+async def _seen(memory: Memory, talk_id: str, placed_id: str, *, by: str) -> tuple[bool, bool]:
+    """What a process sees that is started anew and has swept nothing: conversation and instance."""
+    fresh = Placing(MemoryStore(_copy(memory), COLLECTIONS), prefix="n")
+    if by == "list":
+        shown = placed_id in await fresh.listed()
+    else:
+        try:
+            await fresh.get(placed_id)
+            shown = True
+        except DomainError:
+            shown = False
+    return talk_id in await fresh.talks(), shown
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("change", ["delete", "undelete", "purge"])
+async def test_a_conversation_and_its_instances_are_seen_together_whoever_dies(
+    change: str, answered: bool
+) -> None:
+    async def act(placing: Placing, how: str) -> None:
+        if how == "undelete":
+            await placing.conversations.undelete(ORG, talk.id)
+        else:
+            await placing.conversations.delete(ORG, talk.id, "", purge=how == "purge")
+
+    first = Memory()
+    calm = Placing(MemoryStore(first, COLLECTIONS))
+    talk = await calm.talk()
+    placed = await calm.place(conversation_id=talk.id)
+    if change == "undelete":
+        await act(calm, "delete")
+    for writes in itertools.count():
+        memory = _copy(first)
+        line = Cut(MemoryStore(memory, COLLECTIONS), writes, answered=answered, keeps_prefix=True)
+        with suppress(DomainError):
+            await act(Placing(line, prefix="v"), change)
+        if not line.is_cut:
+            break
+        for by in ("list", "get"):
+            seen = await _seen(memory, talk.id, placed.id, by=by)
+            assert len(set(seen)) == 1
+        await Placing(MemoryStore(memory, COLLECTIONS), prefix="z").sweep()
+        assert await _seen(memory, talk.id, placed.id, by="list") == seen
+        _is_tidy(memory)
+    assert writes >= 3
+
+
 # With a screenplay or an agent
+
+
+def test_what_was_heard_of_a_thing_is_never_older_than_before() -> None:
+    first = parents.deleted(Parent(ORG, Kind.AGENT, "writer", 1), "del_2", 7)
+    assert first is not None
+
+    assert parents.deleted(first, "del_1", 6) is None
+    assert parents.back(first, "del_1") is None
+    assert parents.deleted(first, "del_2", 7) == first
+    back = parents.back(first, "del_2")
+    assert back is not None
+    assert not back.gone
+    assert parents.deleted(back, "del_2", 7) is None
+    assert parents.deleted(back, "del_3", 8) is not None
 
 
 @dataclass
