@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from services.conversations.domain import instances
 from services.conversations.domain.conversations import Asked as AskedConversation
 from services.conversations.domain.conversations import Conversation
 from services.conversations.domain.exchanges import Added, Asked, Filling
@@ -20,7 +21,7 @@ from services.conversations.domain.messages import (
     Status,
     Type,
 )
-from services.conversations.domain.turns import Doing, Policy
+from services.conversations.domain.turns import Policy
 from services.conversations.stores.conversations import CONVERSATIONS, StoredConversations
 from services.conversations.stores.histories import RUNS, StoredLinks
 from services.conversations.stores.messages import MESSAGES, StoredMessages
@@ -55,7 +56,7 @@ class Cast:
     """Instances of the agent `writer`, whatever their ids but for `inst_0`."""
 
     def __init__(self) -> None:
-        self.doing: dict[str, Doing] = {}
+        self.doing: dict[str, instances.Status] = {}
 
     async def reference(self, org: str, instance_id: str) -> Reference:
         if instance_id == "inst_0":
@@ -65,8 +66,13 @@ class Cast:
     async def copy(self, org: str, conversation_id: str, copy: Conversation) -> dict[str, str]:
         return {}
 
-    async def note(self, org: str, instance_id: str, doing: Doing) -> None:
-        self.doing[instance_id] = doing
+    async def note(self, org: str, instance_id: str, status: instances.Status) -> None:
+        self.doing[instance_id] = status
+
+
+async def kept(conversation: Conversation) -> Conversation:
+    """Its screenplay does nothing meanwhile."""
+    return conversation
 
 
 class Hall:
@@ -96,6 +102,7 @@ class Hall:
             self.transcript,
             references,
             self.cascades,
+            kept=kept,
             clock=self.clock,
             new_id=lambda: self._id("conv"),
             new_deletion_id=lambda: self._id("del"),

@@ -11,8 +11,9 @@ from random import Random
 import pytest
 
 from services.conversations.domain.histories import Totals, Whose
+from services.conversations.domain.instances import Status as Doing
 from services.conversations.domain.messages import Part, Showing, Status
-from services.conversations.domain.turns import MOST_WAITING, Doing, Policy
+from services.conversations.domain.turns import MOST_WAITING, Policy
 from services.kit.errors import DomainError, reason_name
 from services.kit.storage.ports import Collection, Document, Query, Write
 from tests.fakes.cuts import Cut
@@ -50,7 +51,7 @@ async def test_a_turn_is_a_message_and_an_answer_that_is_awaited_and_then_comple
     assert await hall.texts(id_) == ["Hello", "Q a", "A a"]
     found = await hall.conversation(id_)
     assert (found.preview, found.turns, found.participants) == ("A a", (), (WRITER,))
-    assert hall.cast.doing == {"inst_1": Doing.SUCCEEDED}
+    assert hall.cast.doing == {"inst_1": Doing.COMPLETED}
     assert await hall.history() == ["a"]
     await hall.check(id_)
 
@@ -70,7 +71,7 @@ async def test_whoever_asks_again_is_answered_the_same_and_adds_nothing() -> Non
     assert late.answer.content == "A a"
     assert await hall.running(id_) == []
     assert (await hall.totals()).succeeded == (await hall.totals()).count == 1
-    assert hall.cast.doing == {"inst_1": Doing.SUCCEEDED}
+    assert hall.cast.doing == {"inst_1": Doing.COMPLETED}
     await hall.check(id_)
 
 
@@ -98,7 +99,7 @@ async def test_a_run_outside_of_conversations_is_counted_alone() -> None:
         assert await hall.fill("", "a", Status.FAILED) is None
 
     assert (await hall.totals()).failed == 1
-    assert hall.cast.doing == {"inst_1": Doing.FAILED}
+    assert hall.cast.doing == {"inst_1": Doing.ERROR}
 
 
 async def test_a_turn_is_refused_that_cannot_be() -> None:
@@ -175,7 +176,7 @@ async def test_those_who_wait_come_one_after_the_other_and_are_told_the_answers(
     for place, run in enumerate("abc"):
         assert (await hall.ask(id_, run)).placed.place == place
 
-    assert hall.cast.doing == {"inst_1": Doing.WAITING}
+    assert hall.cast.doing == {"inst_1": Doing.QUEUED}
     told = await hall.turns.read(ORG, "c", id_, 10_000)
     assert (told.place, told.history, told.omitted) == (2, (), 0)
     await hall.fill(id_, "a")

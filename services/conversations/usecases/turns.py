@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from services.conversations.domain import conversations, messages, turns
+from services.conversations.domain import conversations, instances, messages, turns
 from services.conversations.domain.conversations import Conversation
 from services.conversations.domain.exchanges import Added, Asked, Filling, Told
 from services.conversations.domain.histories import Ended, Outcome
 from services.conversations.domain.messages import Draft, Message, Part, Showing, Span, Status, Type
-from services.conversations.domain.turns import Doing
 from services.conversations.ports.conversations import Cast, Conversations
 from services.conversations.ports.messages import Messages
 from services.conversations.ports.turns import Stage
@@ -34,9 +33,9 @@ _OUTCOMES = {
     Status.CANCELLED: Outcome.CANCELLED,
 }
 _DONE = {
-    Outcome.SUCCEEDED: Doing.SUCCEEDED,
-    Outcome.FAILED: Doing.FAILED,
-    Outcome.CANCELLED: Doing.NOTHING,
+    Outcome.SUCCEEDED: instances.Status.COMPLETED,
+    Outcome.FAILED: instances.Status.ERROR,
+    Outcome.CANCELLED: instances.Status.PENDING,
 }
 
 
@@ -88,7 +87,8 @@ class TurnService:
             found, answer = await self._said(asked, _awaited(asked, message))
         placed = turns.placed(found.turns, asked.execution_id)
         if asked.agent.instance_id and answer.status is Status.PENDING:
-            doing = Doing.WAITING if placed.place else Doing.RUNNING
+            running, queued = instances.Status.RUNNING, instances.Status.QUEUED
+            doing = queued if placed.place else running
             await self._stage.note(asked.org, asked.agent.instance_id, doing)
         return Added(message, answer, placed)
 
@@ -365,7 +365,7 @@ class TurnService:
         first = found.turns[0].execution_id
         answer = await self._messages.of_turn(found.org, first, Part.ANSWER)
         if answer is not None and answer.agent is not None and answer.agent.instance_id:
-            await self._stage.note(found.org, answer.agent.instance_id, Doing.RUNNING)
+            await self._stage.note(found.org, answer.agent.instance_id, instances.Status.RUNNING)
 
     async def _withdrawn(
         self, org: str, execution_id: str, conversation_id: str, part: Part
