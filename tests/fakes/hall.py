@@ -116,6 +116,7 @@ class Hall:
             self.cast,
             self.cast,
             clock=self.clock,
+            most_told=500,
         )
 
     def clock(self) -> int:

@@ -6,13 +6,17 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 
 import pytest
 
+from services.conversations.convert.turns import told_to_proto
+from services.conversations.domain.conversations import Conversation
+from services.conversations.domain.exchanges import Told
 from services.conversations.domain.histories import Totals, Whose
 from services.conversations.domain.instances import Status as Doing
-from services.conversations.domain.messages import Part, Showing, Status
+from services.conversations.domain.messages import Message, Part, Showing, Status, Type
 from services.conversations.domain.turns import MOST_WAITING, Policy
 from services.kit.errors import DomainError, reason_name
 from services.kit.storage.ports import Collection, Document, Query, Write
@@ -219,6 +223,31 @@ async def test_a_run_behind_others_that_is_cancelled_leaves_the_row() -> None:
     assert (await hall.turns.read(ORG, "c", id_, 0)).place == 1
 
 
+async def test_whose_message_came_late_keeps_its_turn_and_is_told_to_those_behind_it() -> None:
+    memory = Memory()
+    hall = Hall(MemoryStore(memory, COLLECTIONS))
+    id_ = await hall.open()
+    dying = Cut(MemoryStore(memory, COLLECTIONS), 1, answered=True, keeps_prefix=True)
+    assert await refused(Hall(dying).ask(id_, "a")) == "STORE_UNAVAILABLE"
+    await hall.ask(id_, "b")
+    await hall.ask(id_, "a")
+    await hall.ask(id_, "c")
+    await hall.say(id_, "Hello")
+    assert await hall.running(id_) == ["a", "b", "c"]
+    assert await hall.texts(id_) == ["Q b", "…", "Q a", "…", "Q c", "…", "Hello"]
+
+    first = await hall.told(id_, "a")
+    await hall.fill(id_, "a")
+    second = await hall.told(id_, "b")
+    tight = await hall.told(id_, "b", 3)
+    await hall.fill(id_, "b")
+
+    assert first == ["+0"]
+    assert second == ["Q a", "A a", "+0"]
+    assert tight == ["A a", "+1"]
+    assert await hall.told(id_, "c") == ["Q b", "A b", "Q a", "A a", "+0"]
+
+
 # What a run is told
 
 
@@ -271,14 +300,31 @@ async def test_what_is_hidden_or_deleted_is_not_told_and_not_counted() -> None:
     assert await hall.told(id_, "a") == ["one", "three", "+0"]
 
 
-async def test_a_run_is_told_many_pages_and_at_most_two_thousand_messages() -> None:
+async def test_a_run_is_told_many_pages_but_not_more_messages_than_it_may_be() -> None:
     hall = Hall()
     id_ = await hall.open()
-    for number in range(450):
+    for number in range(510):
         await hall.say(id_, f"{number}")
     await hall.ask(id_, "a")
 
-    assert await hall.told(id_, "a") == [*(f"{number}" for number in range(450)), "+0"]
+    assert await hall.told(id_, "a") == [*(f"{number}" for number in range(10, 510)), "+10"]
+
+
+def test_what_a_run_is_told_fits_a_message_however_short_its_parts() -> None:
+    agent = replace(WRITER, name="🎈" * 200)
+    said = [
+        Message(ORG, f"m{n}", "conv_1", n, n, Type.AGENT, "ann", "x" * 1200, 1200, agent=agent)
+        for n in range(1, 2001)
+    ]
+    conversation = Conversation(ORG, "conv_1", "Talk", 1, 1, context="🎈" * 50_000)
+
+    told = told_to_proto(Told(conversation, 0, said, 7))
+
+    assert 4_000_000 < told.ByteSize() < 4 * 1024 * 1024
+    dropped = 2000 - len(told.history)
+    assert dropped > 0
+    assert told.omitted_count == 7 + dropped
+    assert [told.history[0].id, told.history[-1].id] == [f"m{dropped + 1}", "m2000"]
 
 
 async def test_a_run_whose_answer_is_complete_is_told_the_same_as_before() -> None:

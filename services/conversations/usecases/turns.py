@@ -21,7 +21,6 @@ from services.kit.errors import invalid
 from services.kit.resources.ports import FencedError
 
 MOST_TOLD = 2000
-"""How many messages a run is told at most."""
 _TRIES = 200
 """Of the writers of many processes each loses to some of the others."""
 _LOOKS = 5
@@ -49,6 +48,7 @@ class TurnService:
 
     Args:
         clock: microseconds since the epoch.
+        most_told: how many messages a run is told at most.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class TurnService:
         stage: Stage,
         *,
         clock: Callable[[], int],
+        most_told: int = MOST_TOLD,
     ) -> None:
         self._conversations = stored
         self._messages = said
@@ -69,6 +70,7 @@ class TurnService:
         self._cast = cast
         self._stage = stage
         self._clock = clock
+        self._most_told = most_told
         self._locks = Locks()
 
     async def append(self, asked: Asked) -> Added:
@@ -226,7 +228,7 @@ class TurnService:
             asked.org, asked.conversation_id, draft, include_deleted=True
         )
         if message.withdrawn:
-            await self._leave(asked.org, asked.conversation_id, asked.execution_id)
+            # Whoever withdraws it lets go of the place, too, at the end.
             raise turns.withdrawn(asked.execution_id)
         return found, message
 
@@ -261,7 +263,7 @@ class TurnService:
             if one.execution_id in waiting:
                 continue
             room -= one.content_bytes
-            if room < 0 or len(chosen) == MOST_TOLD:
+            if room < 0 or len(chosen) == self._most_told:
                 break
             chosen.append(one)
         whole = await self._messages.whole(chosen[::-1])
