@@ -68,7 +68,7 @@ async def compose(
         new_change_id=partial(ids.new_id, "chg"),
     )
     # What goes and comes with a conversation, in this order.
-    kin: list[Kin] = [MessageKin(stored, said)]
+    kin: list[Kin] = [MessageKin(said)]
     cascades = Cascades(stored, kin, monotonic=time.monotonic)
     conversations = ConversationService(
         stored,
