@@ -354,7 +354,7 @@ def _upload_routes(
     descriptors: descriptor_pb2.FileDescriptorSet, services: Sequence[Service]
 ) -> Iterator[Config]:
     """The REST routes whose body is a file as it is, before the transcoder."""
-    clusters_ = {name: service.name for service in services for name in service.rpc_services}
+    homes = {name: service.name for service in services for name in service.rpc_services}
     messages = {
         f".{file.package}.{message.name}": message
         for file in descriptors.file
@@ -362,17 +362,16 @@ def _upload_routes(
     }
     for file in descriptors.file:
         for service in file.service:
-            cluster = clusters_.get(f"{file.package}.{service.name}")
+            cluster = homes.get(f"{file.package}.{service.name}", "")
             for method in service.method if cluster else ():
+                fields = {field.name: field for field in messages[method.input_type].field}
                 rule = method.options.Extensions[annotations_pb2.http]
                 for one in (rule, *rule.additional_bindings):
-                    fields = {field.name: field for field in messages[method.input_type].field}
                     body = fields.get(one.body)
                     if body is None or body.type_name != _HTTP_BODY:
                         continue
-                    path = _VARIABLE.sub("[^/]+", one.post)
                     match = {
-                        "safe_regex": {"regex": path},
+                        "safe_regex": {"regex": _VARIABLE.sub("[^/]+", one.post)},
                         "headers": [{"name": ":method", "string_match": {"exact": "POST"}}],
                     }
                     yield _body_route(match, cluster, _MARKDOWN, _NO_MARKDOWN)

@@ -201,7 +201,7 @@ async def test_what_is_cut_anywhere_happened_or_did_not_and_can_be_done_again(
     story: str, answered: bool, keeps_prefix: bool
 ) -> None:
     before, change, allowed = STORIES[story]
-    seen = set()
+    seen, last = set(), ""
     for writes in itertools.count():
         memory = Memory()
         whole = Parlour(MemoryStore(memory, COLLECTIONS))
