@@ -94,9 +94,7 @@ class Hall:
             new_change_id=lambda: self._id("chg"),
         )
         references = References(Library(), self.cast)
-        self.cascades = Cascades(
-            self.stored, [MessageKin(self.stored, self.said)], monotonic=lambda: 0.0
-        )
+        self.cascades = Cascades(self.stored, [MessageKin(self.said)], monotonic=lambda: 0.0)
         self.conversations = ConversationService(
             self.stored,
             self.transcript,

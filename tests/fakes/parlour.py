@@ -62,14 +62,12 @@ class Parlour:
         self.org = org
         self.now = 0
         self.stored, self.said = StoredConversations(store), StoredMessages(store)
-        self.cascades = Cascades(
-            self.stored, [MessageKin(self.stored, self.said)], monotonic=lambda: 0.0
-        )
-        histories = HistoryService(StoredLinks(store), self.said, clock=self.clock)
+        self.cascades = Cascades(self.stored, [MessageKin(self.said)], monotonic=lambda: 0.0)
+        self.histories = HistoryService(StoredLinks(store), self.said, clock=self.clock)
         self.transcript = Transcript(
             self.stored,
             self.said,
-            histories,
+            self.histories,
             clock=self.clock,
             new_id=lambda: self.new_id("msg"),
             new_change_id=lambda: self.new_id("chg"),
