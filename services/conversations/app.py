@@ -20,12 +20,14 @@ from conductor.conversations.v1.kin_service_pb2_grpc import add_KinServiceServic
 from conductor.conversations.v1.message_service_pb2_grpc import (
     add_MessageServiceServicer_to_server,
 )
+from conductor.conversations.v1.turn_service_pb2_grpc import add_TurnServiceServicer_to_server
 from services.conversations.adapters.catalogue import ContentCatalogue
 from services.conversations.adapters.content import ContentService
 from services.conversations.handlers.conversations import ConversationHandlers
 from services.conversations.handlers.instances import InstanceHandlers
 from services.conversations.handlers.kin import KinHandlers
 from services.conversations.handlers.messages import MessageHandlers
+from services.conversations.handlers.turns import TurnHandlers
 from services.conversations.settings import ConversationsSettings
 from services.conversations.stores import COLLECTIONS, LOGS
 from services.conversations.stores.conversations import StoredConversations
@@ -40,6 +42,7 @@ from services.conversations.usecases.kin import Cast, HistoryKin, InstanceKin, K
 from services.conversations.usecases.messages import MessageService
 from services.conversations.usecases.references import References
 from services.conversations.usecases.transcripts import Transcript
+from services.conversations.usecases.turns import TurnService
 from services.kit import ids
 from services.kit.frame import Work, hosted, open_frame
 from services.kit.resources.cascades import Cascades, Kin, Purge
@@ -75,7 +78,7 @@ async def compose(
     ends = Cascades(placed, [HistoryKin(histories)], monotonic=time.monotonic)
     cast = Cast(placed, ends, clock=ids.now, new_deletion_id=_new_deletion)
     # What goes and comes with a conversation, in this order.
-    belonging: list[Kin] = [InstanceKin(cast), MessageKin(stored, said)]
+    belonging: list[Kin] = [InstanceKin(cast), MessageKin(said)]
     cascades = Cascades(stored, belonging, monotonic=time.monotonic)
     catalogue = ContentCatalogue(frame.peers)
     kin = KinService(
@@ -123,6 +126,7 @@ async def compose(
         new_message_id=_new_message,
         new_deletion_id=_new_deletion,
     )
+    turns = TurnService(stored, said, transcript, histories, instances, instances, clock=ids.now)
     if settings.conversations_processes == 1:
         await ends.begin()
         await cascades.begin()
@@ -136,6 +140,7 @@ async def compose(
             add_MessageServiceServicer_to_server,
             MessageHandlers(MessageService(stored, said, transcript, references)),
         ),
+        hosted(add_TurnServiceServicer_to_server, TurnHandlers(turns)),
         hosted(
             add_InstanceServiceServicer_to_server,
             InstanceHandlers(instances, histories, keep_days),

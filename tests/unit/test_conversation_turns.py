@@ -78,14 +78,3 @@ def test_a_turn_that_is_asked_for_again_is_told_the_same_as_the_first_time(polic
         assert turns.added(once.turns, "c", again, "conv_1") == once
     behind = turns.added(once.turns, "d", Policy.QUEUE, "conv_1").turns
     assert turns.placed(behind, "c").interrupted == once.interrupted
-
-
-def test_the_keys_of_a_turn_are_those_of_nobody_else() -> None:
-    keys = {
-        turns.user_key("acme", "a"),
-        turns.answer_key("acme", "a"),
-        turns.user_key("acme", "b"),
-        turns.user_key("other", "a"),
-    }
-
-    assert len(keys) == 4

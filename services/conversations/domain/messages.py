@@ -69,6 +69,8 @@ class Draft:
     part: Part = Part.NONE
     """Which message of the turn of that run it is. A turn has one of each, however often it is added."""
     request_id: str = ""
+    withdrawn: bool = False
+    """Whether it only takes the place of what must not be said any more: it is deleted from the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ class Message:
     """When an answer was complete, or was known not to come."""
     change: str = ""
     """The id of the last change that hid or deleted it, or took that back."""
+    withdrawn: bool = False
+    """Whether its turn was taken back: it is deleted, or is about to be, and never comes back."""
     request_id: str = ""
     digest: str = ""
     """Of the request that added it, when it had a request_id."""
@@ -264,6 +268,8 @@ def placed(
         reply_to=draft.reply_to,
         execution_id=draft.execution_id,
         part=draft.part,
+        delete_time=now if draft.withdrawn else None,
+        withdrawn=draft.withdrawn,
         request_id=draft.request_id,
         digest=digest,
     )
@@ -307,6 +313,15 @@ def filled(
         error_message=error_message,
         complete_time=max(now, message.create_time),
     )
+
+
+def withdrawn(message: Message, now: int) -> Message:
+    """Take back that something is said; an answer is no longer awaited. It is to be deleted then.
+
+    Args:
+        now: microseconds since the epoch.
+    """
+    return replace(filled(message, Status.CANCELLED, "", now), withdrawn=True)
 
 
 def applied(message: Message, change: Change) -> Message:

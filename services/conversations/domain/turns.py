@@ -79,16 +79,6 @@ def place_of(turns: Turns, execution_id: str) -> int | None:
     return ids.index(execution_id) if execution_id in ids else None
 
 
-def user_key(org: str, execution_id: str) -> str:
-    """Make the key of the message that a run answers; no two messages have the same."""
-    return f"{org}/{execution_id}/user"
-
-
-def answer_key(org: str, execution_id: str) -> str:
-    """Make the key of the answer of a run; no two messages have the same."""
-    return f"{org}/{execution_id}/answer"
-
-
 def not_found(execution_id: str, conversation_id: str) -> DomainError:
     """Make the error for a run that answers nothing in a conversation."""
     return DomainError(

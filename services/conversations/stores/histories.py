@@ -44,6 +44,10 @@ class StoredLinks:
         await write(self._store, Replace(RUNS, to_document(link)))
         return replace(link, version=link.version + 1)
 
+    async def _chain(self, org: str, chain: str, limit: int) -> list[Document]:
+        query = Query(RUNS, org, {"chain": chain}, limit=limit, newest_first=True, order="number")
+        return await self._store.query(query)
+
     async def list(
         self, org: str, whose: Whose, shown: Shown, after: tuple[int, str] | None, limit: int
     ) -> Sequence[Link]:
@@ -61,10 +65,6 @@ class StoredLinks:
         # The newest first: whoever adds one meanwhile adds it to what is left, and it goes, too.
         while page := await self._chain(org, chain, _REMOVED_AT_ONCE):
             await write(self._store, *(Delete(RUNS, org, one.id, one.version) for one in page))
-
-    async def _chain(self, org: str, chain: str, limit: int) -> list[Document]:
-        query = Query(RUNS, org, {"chain": chain}, limit=limit, newest_first=True, order="number")
-        return await self._store.query(query)
 
 
 def to_document(link: Link) -> Document:

@@ -289,8 +289,7 @@ class ConversationService:
 class MessageKin:
     """The messages of a conversation: they are seen with it alone, and go for good with it."""
 
-    def __init__(self, stored: Conversations, said: Messages) -> None:
-        self._conversations = stored
+    def __init__(self, said: Messages) -> None:
         self._messages = said
 
     async def mark(self, org: str, parent_id: str, deletion: str, time: int) -> None:
@@ -300,12 +299,9 @@ class MessageKin:
         """Leave them."""
 
     async def purge(self, org: str, parent_id: str) -> None:
-        """Remove them, as long as their conversation is about to go for good."""
+        """Remove them."""
         every = Span(parent_id, newest_first=True, showing=Showing.ALL)
         while page := await self._messages.list(org, every, _PAGE):
-            found = await self._conversations.get(org, parent_id)
-            if found is None or not found.life.purging:
-                return
             await self._messages.remove(page)
 
 

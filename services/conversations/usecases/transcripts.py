@@ -95,7 +95,7 @@ class Transcript:
             DomainError: MESSAGE_NOT_FOUND.
         """
         found = await self._messages.get(conversation.org, message_id)
-        if found is None or found.conversation_id != conversation.id:
+        if found is None or found.conversation_id != conversation.id or found.withdrawn:
             raise messages.not_found(message_id, conversation.id, field)
         return found
 
@@ -177,12 +177,14 @@ class Transcript:
         wanted: Callable[[Message], tuple[bool, bool]],
         *,
         include_deleted: bool = False,
+        withdrawn: bool = False,
     ) -> Message:
         """Hide or delete a message, or take that back; the conversation counts it at once.
 
         Args:
             wanted: says of the message whether it is to be deleted, and whether it is to be hidden. Is
                 called again when somebody else was faster.
+            withdrawn: whether the message may be one that was withdrawn.
 
         Returns:
             The message, changed.
@@ -195,7 +197,8 @@ class Transcript:
                 # In this order: what is read of the message is what the conversation counts of it, or
                 # somebody else changes the conversation, too.
                 stored = await self.get(org, conversation_id, include_deleted=include_deleted)
-                message = await self.message(stored, message_id)
+                found = await self._messages.get(org, message_id) if withdrawn else None
+                message = found or await self.message(stored, message_id)
                 deleted, hidden = wanted(message)
                 if (deleted, hidden) == (not message.is_kept, message.hidden):
                     return message
@@ -279,7 +282,8 @@ class Transcript:
             found = await self._messages.of_turn(org, draft.execution_id, draft.part)
             if found is not None:
                 return found
-        if error.field == "request_key":
+        # Without a request_id the key is one of the position, like the id.
+        if error.field == "request_key" and draft.request_id:
             raise error
         return await self._messages.get(org, id_)
 
