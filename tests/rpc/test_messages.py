@@ -171,7 +171,7 @@ async def test_what_agents_say_names_them_as_they_are(tmp_path: Path, content: C
             ({"type": Message.TYPE_DELEGATION, "agent": writer}, "INVALID_REQUEST"),
             ({"type": Message.TYPE_AGENT, "agent": guest}, "AGENT_NOT_ALLOWED"),
         ):
-            refused = await refusal(talks.say(id_, "No", **fields))  # type: ignore[arg-type]
+            refused = await refusal(talks.say(id_, "No", **fields))
             assert refused.reason == reason, fields
 
 

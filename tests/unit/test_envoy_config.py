@@ -102,7 +102,11 @@ def test_only_rest_bodies_are_buffered() -> None:
         for route in routes
         if "envoy.filters.http.buffer" in route.get("typed_per_filter_config", {})
     ]
-    assert buffered == [{"prefix": "/"}]
+    upload = {
+        "safe_regex": {"regex": "/api/conversations/[^/]+/context/upload"},
+        "headers": [{"name": ":method", "string_match": {"exact": "POST"}}],
+    }
+    assert buffered == [upload, {"prefix": "/"}]
     assert routes[-1]["match"] == {"prefix": "/"}
 
 

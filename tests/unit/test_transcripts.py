@@ -13,6 +13,7 @@ import pytest
 
 from services.conversations.domain import conversations, messages
 from services.conversations.domain.conversations import Wanted
+from services.conversations.domain.histories import Ended, Outcome, Whose
 from services.conversations.domain.messages import Showing
 from services.conversations.stores.conversations import CONVERSATIONS
 from services.conversations.stores.messages import MESSAGES
@@ -200,7 +201,7 @@ async def test_what_is_cut_anywhere_happened_or_did_not_and_can_be_done_again(
     story: str, answered: bool, keeps_prefix: bool
 ) -> None:
     before, change, allowed = STORIES[story]
-    seen = set()
+    seen, last = set(), ""
     for writes in itertools.count():
         memory = Memory()
         whole = Parlour(MemoryStore(memory, COLLECTIONS))
@@ -297,6 +298,82 @@ async def test_a_purge_that_is_cut_anywhere_is_finished_by_whoever_comes_next(
 
 
 # At once
+
+
+class Held(MemoryStore):
+    """The line of a process to the store that is held before it reads a message by its position.
+
+    Writes that are made at once happen one by one.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__(memory, COLLECTIONS)
+        self.reached = asyncio.Event()
+        self.free = asyncio.Event()
+
+    async def get(self, collection: Collection, org: str, id_: str) -> Document | None:
+        if collection is MESSAGES:
+            self.reached.set()
+            await self.free.wait()
+        return await super().get(collection, org, id_)
+
+    async def write(self, *writes: Write) -> None:
+        for one in writes:
+            await super().write(one)
+
+
+async def test_who_is_late_with_what_was_decided_does_not_undo_what_was_decided_later() -> None:
+    memory = Memory()
+    house = Parlour(MemoryStore(memory, COLLECTIONS))
+    id_ = (await house.create()).id
+    message = await house.say(id_, "one")
+    cut = Cut(MemoryStore(memory, COLLECTIONS), 1, answered=True, keeps_prefix=True)
+    with suppress(DomainError):
+        await Parlour(cut).messages.delete(ORG, id_, message.id)
+    held = Held(memory)
+    late = asyncio.create_task(Parlour(held).conversations.get(ORG, id_))
+    await asyncio.wait_for(held.reached.wait(), 5)
+    assert (await house.check(id_))["kept"] == []
+    await house.messages.undelete(ORG, id_, message.id)
+
+    held.free.set()
+    await asyncio.wait_for(late, 5)
+
+    assert (await house.check(id_))["kept"] == ["one"]
+
+
+@each_semantics
+async def test_a_run_is_left_out_of_histories_while_a_message_of_it_is_deleted(
+    keeps_prefix: bool,
+) -> None:
+    memory = Memory()
+    house = Parlour(MemoryStore(memory, COLLECTIONS))
+    id_ = (await house.create()).id
+    await house.begin_turn(id_, "run1")
+    await house.end_turn(id_, "run1", "An answer")
+    run = Ended(ORG, "run1", "writer", Outcome.SUCCEEDED, 7, conversation_id=id_)
+    await house.histories.record(run)
+    asked, answer = await house.said.list(ORG, messages.Span(id_), 9)
+
+    async def listed() -> int:
+        return len(await house.histories.list(ORG, Whose(agent_id="writer"), None, 9))
+
+    for writes in itertools.count():
+        cut = Cut(
+            MemoryStore(memory, COLLECTIONS), writes, answered=True, keeps_prefix=keeps_prefix
+        )
+        with suppress(DomainError):
+            await Parlour(cut).messages.delete(ORG, id_, asked.id)
+        kept = (await house.check(id_))["kept"]
+        assert await listed() == (len(kept) == 2)
+        await house.messages.delete(ORG, id_, answer.id)
+        await house.messages.undelete(ORG, id_, asked.id)
+        assert await listed() == 0
+        await house.messages.undelete(ORG, id_, answer.id)
+        assert await listed() == 1
+        if not cut.is_cut:
+            break
+    assert writes > 1
 
 
 class Busy(MemoryStore):

@@ -2,6 +2,7 @@
 
 from services.conversations.stores.conversations import CONVERSATIONS
 from services.conversations.stores.histories import RUNS
+from services.conversations.stores.instances import INSTANCES, PARENTS
 from services.conversations.stores.messages import MESSAGES
 from services.conversations.stores.visitors import VISITORS
 from services.kit.audit import AUDIT
@@ -9,6 +10,8 @@ from services.kit.audit import AUDIT
 COLLECTIONS = (
     CONVERSATIONS,
     MESSAGES,
+    INSTANCES,
+    PARENTS,
     RUNS,
     VISITORS,
     AUDIT,

@@ -243,8 +243,9 @@ def to_document(message: Message) -> Document:
     is_short = message.content_bytes <= SHORT
     if is_short:
         body |= content
-    # What was added by no turn or request has a key that none of these looks like.
-    none = f"{org}/{id_}"
+    # What was added by no turn or request has keys that none of these looks like, nor those of who is
+    # too late for the position: what is told as taken is the id then.
+    none = _key(org, message.id)
     return Document(
         org=org,
         id=id_,
