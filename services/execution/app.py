@@ -13,19 +13,30 @@ from functools import partial
 
 from conductor.auth.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
 from conductor.content.v1.agent_service_pb2_grpc import AgentServiceStub
+from conductor.content.v1.screenplay_service_pb2_grpc import ScreenplayServiceStub
 from conductor.execution.v1.execution_service_pb2_grpc import (
     add_ExecutionServiceServicer_to_server,
 )
 from conductor.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 from services.execution.adapters.agents import OWNER, ContentAgents
+from services.execution.adapters.contexts import MeshContexts
 from services.execution.adapters.metrics import MeteredWork, Unmetered
 from services.execution.adapters.mock import MockProvider, Script
 from services.execution.adapters.prices import FilePrices
 from services.execution.adapters.providers import Server, connect
+from services.execution.adapters.screenplays import ContentScreenplays
 from services.execution.adapters.traces import TracedWork, Untraced
 from services.execution.domain import NANO, Agent, Model, Persistence, Tolerance, Turns, Wish
 from services.execution.handlers import ExecutionHandlers, GatewayHandlers, KeyHandlers
-from services.execution.ports import Leases, Metrics, Provider, Traces
+from services.execution.ports import (
+    Agents,
+    Contexts,
+    Leases,
+    Metrics,
+    Provider,
+    Screenplays,
+    Traces,
+)
 from services.execution.settings import KNOWN_PROVIDERS, ExecutionSettings, OrgSettings
 from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions, StoredKeys, StoredLeases
 from services.execution.usecases.calls import Patience
@@ -74,11 +85,12 @@ async def compose(
     frame = await open_frame(settings, COLLECTIONS, LOGS, stack, telemetry)
     shared = await _shared(settings, frame.store, stack, telemetry)
 
-    worker = _worker(settings, shared, StoredLeases(frame.store))
-    content = AgentServiceStub(frame.peers.channel(OWNER))
-    agents = ContentAgents(content, frame.peers.itself, monotonic=time.monotonic)
+    content, itself = frame.peers.channel(OWNER), frame.peers.itself
+    agents = ContentAgents(AgentServiceStub(content), itself, monotonic=time.monotonic)
     stack.push_async_callback(agents.close)
-    service = _service(settings, shared, agents)
+    screenplays = ContentScreenplays(ScreenplayServiceStub(content), itself)
+    worker = _worker(settings, shared, StoredLeases(frame.store), MeshContexts(screenplays))
+    service = _service(settings, shared, agents, screenplays)
     watches = _watches(settings, shared)
     shared.metrics.observe(
         running=worker.running, waiting=shared.turns.__len__, circuits=shared.circuits.states
@@ -135,10 +147,13 @@ async def _shared(
     )
 
 
-def _worker(settings: ExecutionSettings, shared: _Shared, leases: Leases) -> Worker:
+def _worker(
+    settings: ExecutionSettings, shared: _Shared, leases: Leases, contexts: Contexts
+) -> Worker:
     return Worker(
         shared.executions,
         leases,
+        contexts,
         shared.catalogue,
         shared.circuits,
         shared.queue,
@@ -171,11 +186,12 @@ def _worker(settings: ExecutionSettings, shared: _Shared, leases: Leases) -> Wor
 
 
 def _service(
-    settings: ExecutionSettings, shared: _Shared, agents: ContentAgents
+    settings: ExecutionSettings, shared: _Shared, agents: Agents, screenplays: Screenplays
 ) -> ExecutionService:
     return ExecutionService(
         shared.executions,
         agents,
+        screenplays,
         shared.catalogue,
         shared.queue,
         shared.wakeups,

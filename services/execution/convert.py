@@ -27,6 +27,7 @@ from services.execution.domain import (
     Asked,
     Choice,
     CircuitState,
+    ContextMode,
     Event,
     Execution,
     Filter,
@@ -38,7 +39,6 @@ from services.execution.domain import (
     Price,
     State,
     Wish,
-    unavailable_feature,
 )
 from services.kit.errors import DomainError, Reason, Violation, invalid
 from services.kit.messages import fitting, microseconds, scope, scopes_to_proto, timestamp
@@ -52,7 +52,7 @@ _STATE = "STATE_"
 _STATUS = b'{"event":"status_update"'
 _HIDDEN = tuple(
     b'{"event":"%b"' % kind.value.encode()
-    for kind in (Kind.JOB_QUEUED, Kind.JOB_RESUMED, Kind.LLM_FAILED)
+    for kind in (Kind.JOB_QUEUED, Kind.JOB_RESUMED, Kind.CONTEXT_READ, Kind.LLM_FAILED)
 )
 _ENDPOINTS = {
     "health": "/health",
@@ -62,19 +62,28 @@ _ENDPOINTS = {
     "executions": "/api/executions",
     "models": "/api/models",
 }
-_CONTEXT_MODES_TO_COME = frozenset({"stateful", "contextual", "interactive"})
+_CONTEXT_MODE = "CONTEXT_MODE_"
+_CONTEXT_MODES = {
+    "": None,
+    "stateful": ContextMode.CONTEXTUAL,
+    **{mode.value: mode for mode in ContextMode},
+}
+"""As chat clients name them."""
 
 # Executions
 
 
 def asked_of_start(request: execution_service_pb2.StartExecutionRequest) -> Asked:
     """Read what a caller asks to run."""
-    return _asked(request, request.input, request.persona_version)
+    name = execution_pb2.ContextMode.Name(request.context_mode).removeprefix(_CONTEXT_MODE)
+    mode = ContextMode(name.lower()) if request.context_mode else None
+    return _asked(request, request.input, mode, request.persona_version)
 
 
 def _asked(
     request: execution_service_pb2.StartExecutionRequest | gateway_service_pb2.ExecuteRequest,
     text: str,
+    mode: ContextMode | None,
     persona_version: str = "",
 ) -> Asked:
     """Read what both requests name alike."""
@@ -95,6 +104,8 @@ def _asked(
         max_cost=_nano(request.max_cost_usd) if request.HasField("max_cost_usd") else None,
         fallbacks=_wishes(request.fallbacks),
         persona_version=persona_version,
+        context_mode=mode,
+        screenplay_id=request.screenplay_id,
     )
 
 
@@ -129,6 +140,8 @@ def summary_to_proto(execution: Execution) -> execution_pb2.Execution:
         ],
         finish_reason=execution.finish_reason,
         agent=None if order.agent is None else _agent(order.agent),
+        context_mode=execution_pb2.ContextMode.Value(_CONTEXT_MODE + order.context_mode.name),
+        screenplay_id=order.screenplay_id,
         create_time=timestamp(execution.create_time),
         update_time=timestamp(execution.update_time),
     )
@@ -351,20 +364,20 @@ def asked_of_execute(request: gateway_service_pb2.ExecuteRequest) -> Asked:
     """Read what a chat client asks to run, in any of the three forms.
 
     Raises:
-        DomainError: INVALID_REQUEST or FEATURE_UNAVAILABLE.
+        DomainError: INVALID_REQUEST.
     """
-    mode = request.context_mode
-    if mode in _CONTEXT_MODES_TO_COME:
-        raise unavailable_feature(
-            "context_mode", f"{mode} runs are not available yet; use stateless"
-        )
-    if mode not in {"", "stateless"}:
-        raise invalid("context_mode", "must be stateless")
-    if request.screenplay_id:
-        raise unavailable_feature(
-            "screenplay_id", "screenplays are not available yet; leave it empty"
-        )
-    return _asked(request, _text(request))
+    return _asked(request, _text(request), context_mode(request.context_mode))
+
+
+def context_mode(name: str) -> ContextMode | None:
+    """Read what a chat client wants a run to be told; None leaves it open.
+
+    Raises:
+        DomainError: INVALID_REQUEST.
+    """
+    if name not in _CONTEXT_MODES:
+        raise invalid("context_mode", "must be stateless, contextual (or stateful) or interactive")
+    return _CONTEXT_MODES[name]
 
 
 def _text(request: gateway_service_pb2.ExecuteRequest) -> str:

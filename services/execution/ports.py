@@ -9,14 +9,17 @@ from typing import Protocol
 
 from services.execution.domain import (
     Agent,
+    ChatMessage,
     Choice,
     CircuitState,
+    Context,
     Event,
     Execution,
     Filter,
     Key,
     Model,
     Price,
+    Screenplay,
     Spend,
     State,
     Usage,
@@ -230,6 +233,38 @@ class Agents(Protocol):
         ...
 
 
+class Screenplays(Protocol):
+    """What agents work on."""
+
+    async def get(self, org: str, screenplay_id: str) -> Screenplay:
+        """Read a screenplay that is not deleted.
+
+        Raises:
+            DomainError: SCREENPLAY_NOT_FOUND; SERVICE_UNAVAILABLE and STORE_UNAVAILABLE while whoever
+                keeps them cannot tell.
+        """
+        ...
+
+    async def note_use(self, org: str, screenplay_id: str) -> None:
+        """Note that a screenplay is used now. Raises nothing: that may fail, and is in the log then."""
+        ...
+
+
+class Contexts(Protocol):
+    """What runs are told besides their agent and their input."""
+
+    async def read(self, execution: Execution, max_bytes: int) -> Context:
+        """Read it as it is now.
+
+        Args:
+            max_bytes: how many bytes of UTF-8 the history may have; what is older is only counted.
+
+        Raises:
+            DomainError: with a `retry_after` while whoever knows it cannot tell; any other ends the run.
+        """
+        ...
+
+
 class Prices(Protocol):
     """What models cost."""
 
@@ -248,7 +283,9 @@ class Prompt:
     max_output_tokens: int | None = None
     """The most tokens it may make; None leaves it to the model."""
     system: str = ""
-    """What it is told before the text, of who it is and how it works; empty for nothing."""
+    """What it is told before all messages, of who it is and how it works; empty for nothing."""
+    history: Sequence[ChatMessage] = ()
+    """The messages before the text: from user and assistant in turn, none of them empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,10 @@ from services.execution.domain import (
     DEFAULT_PRIORITY,
     NOTHING,
     PREVIEW_CHARACTERS,
+    SEPARATOR,
     AgentSnapshot,
     Choice,
+    ContextMode,
     Event,
     Execution,
     Failure,
@@ -358,9 +360,7 @@ def _document(execution: Execution) -> Document:
         body["finish_reason"] = execution.finish_reason
     if execution.traceparent:
         body["traceparent"] = execution.traceparent
-    if order.agent is not None:
-        # Beside the order, whose fields an older release that still runs has to know each of.
-        body["agent"] = {name: value for name, value in _fields(order.agent).items() if value}
+    body |= _beside(order)
     return Document(
         org=execution.org,
         id=execution.id,
@@ -407,12 +407,26 @@ def _order_body(order: Order) -> dict[str, Any]:
     }
 
 
+def _beside(order: Order) -> dict[str, Any]:
+    """Print what is beside the order, whose fields an older release that still runs has to know each of."""
+    body: dict[str, Any] = {}
+    if order.agent is not None:
+        body["agent"] = {name: value for name, value in _fields(order.agent).items() if value}
+    if order.has_context or order.screenplay_id:
+        body["context"] = {"mode": order.context_mode.value, "screenplay_id": order.screenplay_id}
+    if order.instructions:
+        body["persona_characters"] = len(order.persona)
+    return body
+
+
 def _choice_body(choice: Choice) -> dict[str, Any]:
     body: dict[str, Any] = {"ai_provider": choice.ai_provider, "model": choice.model}
     if choice.price is not None:
         body["price"] = _fields(choice.price)
     if choice.max_output_tokens is not None:
         body["max_output_tokens"] = choice.max_output_tokens
+    if choice.context_tokens is not None:
+        body["context_tokens"] = choice.context_tokens
     return body
 
 
@@ -434,9 +448,27 @@ def _order(document: Document) -> Order:
         instance_id=document.fields["instance_id"],
         priority=int(document.fields["priority"] or DEFAULT_PRIORITY),
         agent=None if agent is None else _agent(agent),
-        system=document.content.get("system", ""),
+        **_character(document),
+        **_context(document),
         **body,
     )
+
+
+def _character(document: Document) -> dict[str, Any]:
+    """Take apart what models are told of an agent; what older releases wrote counts as its persona."""
+    system = document.content.get("system", "")
+    end = document.body.get("persona_characters")
+    if end is None:
+        return {"persona": system}
+    begin = end + len(SEPARATOR) if end else 0
+    return {"persona": system[:end], "instructions": system[begin:]}
+
+
+def _context(document: Document) -> dict[str, Any]:
+    row = document.body.get("context")
+    if row is None:
+        return {}
+    return {"context_mode": ContextMode(row["mode"]), "screenplay_id": row["screenplay_id"]}
 
 
 def _agent(row: Mapping[str, Any]) -> AgentSnapshot:
@@ -446,7 +478,8 @@ def _agent(row: Mapping[str, Any]) -> AgentSnapshot:
 
 def _choice(row: Mapping[str, Any]) -> Choice:
     price = None if row.get("price") is None else Price(**row["price"])
-    return Choice(row["ai_provider"], row["model"], price, row.get("max_output_tokens"))
+    limits = row.get("max_output_tokens"), row.get("context_tokens")
+    return Choice(row["ai_provider"], row["model"], price, *limits)
 
 
 def _execution(document: Document) -> Execution:

@@ -14,12 +14,14 @@ from services.execution.adapters.traces import Untraced
 from services.execution.domain import (
     Agent,
     Asked,
+    Context,
     Event,
     Execution,
     Kind,
     Model,
     Persistence,
     Price,
+    Screenplay,
     Tolerance,
     Turns,
 )
@@ -82,6 +84,37 @@ class Agents:
 
 
 @dataclass
+class Library:
+    """Screenplays by id, and what runs are told of them and of their conversations."""
+
+    known: dict[str, Screenplay] = field(default_factory=dict)
+    used: list[str] = field(default_factory=list)
+    context: Context = field(default_factory=Context)
+    """What every run is told besides its screenplay."""
+    trouble: DomainError | None = None
+    """What every reading of a context ends with."""
+    asked_for: list[int] = field(default_factory=list)
+    """How many bytes of history each reading allowed."""
+
+    async def get(self, org: str, screenplay_id: str) -> Screenplay:
+        if screenplay_id not in self.known:
+            raise DomainError(
+                Reason.REASON_SCREENPLAY_NOT_FOUND, f"There is no screenplay {screenplay_id}."
+            )
+        return self.known[screenplay_id]
+
+    async def note_use(self, org: str, screenplay_id: str) -> None:
+        self.used.append(screenplay_id)
+
+    async def read(self, execution: Execution, max_bytes: int) -> Context:
+        self.asked_for.append(max_bytes)
+        if self.trouble is not None:
+            raise self.trouble
+        id_ = execution.order.screenplay_id
+        return replace(self.context, screenplay=await self.get("", id_)) if id_ else self.context
+
+
+@dataclass
 class PriceList:
     """Prices by model."""
 
@@ -125,6 +158,7 @@ class House:
     tolerance: Tolerance = field(default_factory=Tolerance)
     terms: Terms = field(default_factory=Terms)
     agents: Agents = field(default_factory=Agents)
+    library: Library = field(default_factory=Library)
     metrics: Metrics = field(default_factory=Unmetered)
     traces: Traces = field(default_factory=Untraced)
     org_concurrency: int = 100
@@ -143,6 +177,7 @@ class House:
         self.service = ExecutionService(
             self.executions,
             self.agents,
+            self.library,
             self.catalogue,
             self.queue,
             self.wakeups,
@@ -164,6 +199,7 @@ class House:
         self.worker = Worker(
             self.executions,
             self.leases,
+            self.library,
             self.catalogue,
             self.circuits,
             self.queue,

@@ -130,7 +130,7 @@ async def test_a_repetition_is_answered_even_when_the_model_is_there_no_more() -
 async def test_what_a_run_uses_of_its_agent_is_stored_with_it() -> None:
     house = House({"m": words("a")})
     used = AgentSnapshot("Writer", "4", 2, "production", ("search", "shell"), ("files",))
-    house.agents.known["writer"] = Agent("writer", system="You are a writer.", snapshot=used)
+    house.agents.known["writer"] = Agent("writer", persona="You are a writer.", snapshot=used)
     started = await house.start(agent_id="writer")
     stored = await house.service.get(ORG, started.id)
     assert stored == started

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     STATUS_UPDATE = "status_update"
     JOB_QUEUED = "job_queued"
     JOB_RESUMED = "job_resumed"
+    CONTEXT_READ = "context_read"
     LLM_START = "on_llm_start"
     LLM_NEW_TOKEN = "on_llm_new_token"  # noqa: S105 a token of text, not a secret
     LLM_END = "on_llm_end"

@@ -30,6 +30,7 @@ from services.execution.domain.faults import Following, ModelError
 from services.execution.domain.limits import BYTES_PER_TOKEN
 from services.execution.domain.models import Choice, Wish
 from services.execution.domain.orders import Asked, Order, digest
+from services.execution.domain.prompts import Told
 from services.execution.domain.spend import LOST, NOTHING, Spend
 from services.kit.errors import (
     DomainError,
@@ -207,10 +208,15 @@ def same_request(execution: Execution, asked: Asked) -> None:
 def claim(
     execution: Execution, head: int, worker: str, slot: int | None, now: int
 ) -> tuple[Execution, list[Event]]:
-    """Let a worker begin a queued run: it holds a slot now, and its first model call begins."""
-    running = (Kind.STATUS_UPDATE, _running(execution))
-    call = _llm_start(1, 1, execution.order.choices[0])
-    events = numbered(head, now, worker, running, call)
+    """Let a worker begin a queued run: it holds a slot now, and its first model call begins.
+
+    That of a run with a context begins once that is read.
+    """
+    order = execution.order
+    begun: list[tuple[Kind, Mapping[str, Any]]] = [(Kind.STATUS_UPDATE, _running(execution))]
+    if not order.has_context:
+        begun.append(_llm_start(1, 1, order.choices[0]))
+    events = numbered(head, now, worker, *begun)
     return project(replace(execution, slot=slot), events), events
 
 
@@ -253,11 +259,33 @@ def take_over(
 
 
 def call(
-    execution: Execution, head: int, step: int, attempt: int, choice: int, worker: str, now: int
+    execution: Execution,
+    head: int,
+    step: int,
+    attempt: int,
+    choice: int,
+    worker: str,
+    now: int,
+    told: Told | None = None,
 ) -> tuple[Execution, list[Event]]:
-    """Begin another try of a model call."""
+    """Begin another try of a model call.
+
+    Args:
+        told: what the model is told, when that is news.
+    """
     start = _llm_start(step, attempt, execution.order.choices[choice])
-    events = numbered(head, now, worker, start)
+    read = [] if told is None else [_context_read(told)]
+    events = numbered(head, now, worker, *read, start)
+    return project(execution, events), events
+
+
+def waits_for_context(
+    execution: Execution, head: int, trouble: DomainError, worker: str, now: int
+) -> tuple[Execution, list[Event]]:
+    """Say that a run cannot go on before it is known what it is to be told."""
+    message = f"The run waits for what it is to be told: {trouble.message}"
+    update = (Kind.STATUS_UPDATE, {"message": cut(message, MAX_ERROR_BYTES)})
+    events = numbered(head, now, worker, update)
     return project(execution, events), events
 
 
@@ -401,7 +429,7 @@ def _moving(
         case Kind.STATUS_UPDATE if payload.get("state") == _RUNNING:
             start_time = started or event.time
             return {"state": State.RUNNING, "owner": event.writer, "start_time": start_time}
-        case Kind.JOB_RESUMED:
+        case Kind.JOB_RESUMED | Kind.STATUS_UPDATE | Kind.CONTEXT_READ:
             return {"owner": event.writer}
         case Kind.RESULT:
             return {**_ending(event), "state": State.SUCCEEDED, "result": payload["result"]}
@@ -561,6 +589,21 @@ def _llm_start(step: int, attempt: int, choice: Choice) -> tuple[Kind, dict[str,
         "model": choice.model,
     }
     return Kind.LLM_START, payload
+
+
+def _context_read(told: Told) -> tuple[Kind, dict[str, Any]]:
+    count, omitted = told.history_count, told.omitted_count
+    what = "1 message" if count == 1 else f"{count} messages"
+    message = f"The run is told its context, with {what} of the conversation."
+    if omitted:
+        older = "1 older one does" if omitted == 1 else f"{omitted} older ones do"
+        message += f" {older} not fit what the model takes."
+    return Kind.CONTEXT_READ, {
+        "message": message,
+        "history_count": count,
+        "omitted_count": omitted,
+        "bytes": told.bytes,
+    }
 
 
 def _result(answer: str, total: Spend, finish_reason: str) -> tuple[Kind, dict[str, Any]]:

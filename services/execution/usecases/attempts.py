@@ -16,8 +16,10 @@ from services.execution.domain import (
     Persistence,
     Spend,
     Tally,
+    Told,
 )
 from services.execution.ports import (
+    Contexts,
     Executions,
     Metrics,
     Outcome,
@@ -43,6 +45,7 @@ class Tools:
     """What every run of a worker works with."""
 
     executions: Executions
+    contexts: Contexts
     catalogue: Catalogue
     circuits: Circuits
     queue: WorkQueue
@@ -83,16 +86,24 @@ class Attempt:
     """One attempt.
 
     Args:
+        told: what the model is told.
         before: what the attempts before it count against the limits.
         recorder: takes the answer as it comes; it is closed with the attempt.
     """
 
     def __init__(
-        self, tools: Tools, order: Order, choice: Choice, before: Tally, recorder: Recorder
+        self,
+        tools: Tools,
+        order: Order,
+        choice: Choice,
+        told: Told,
+        before: Tally,
+        recorder: Recorder,
     ) -> None:
         self._tools = tools
         self._order = order
         self._choice = choice
+        self._told = told
         self._recorder = recorder
         self._meter = Meter(order.max_output_tokens, order.max_cost, before, choice)
         self._admission = Admission.CALL
@@ -112,8 +123,8 @@ class Attempt:
         limit = asyncio.timeout_at(deadline)
         try:
             async with limit:
-                order, allowance = self._order, self._meter.allowance
-                prompt = Prompt(order.input, step, attempt, allowance, order.system)
+                told, allowance = self._told, self._meter.allowance
+                prompt = Prompt(told.text, step, attempt, allowance, told.system, told.history)
                 await self._call(prompt)
             self._whole = True
             self._meter.close(cut=self._finish_reason == _LENGTH)

@@ -8,7 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from services.execution import domain
-from services.execution.domain import Asked, Execution, Filter, Order, Turns, Waiting, Wish
+from services.execution.domain import (
+    Asked,
+    ContextMode,
+    Execution,
+    Filter,
+    Order,
+    Turns,
+    Waiting,
+    Wish,
+)
 from services.execution.ports import (
     Agents,
     Executions,
@@ -16,6 +25,7 @@ from services.execution.ports import (
     Metrics,
     QueueFullError,
     RequestIdTakenError,
+    Screenplays,
     Traces,
     Wakeups,
     WorkQueue,
@@ -60,6 +70,7 @@ class ExecutionService:
         self,
         executions: Executions,
         agents: Agents,
+        screenplays: Screenplays,
         catalogue: Catalogue,
         queue: WorkQueue,
         wakeups: Wakeups,
@@ -73,6 +84,7 @@ class ExecutionService:
     ) -> None:
         self._executions = executions
         self._agents = agents
+        self._screenplays = screenplays
         self._catalogue = catalogue
         self._queue = queue
         self._wakeups = wakeups
@@ -88,7 +100,7 @@ class ExecutionService:
 
         Raises:
             DomainError: INVALID_REQUEST, FEATURE_UNAVAILABLE, AGENT_NOT_FOUND,
-                PERSONA_VERSION_NOT_FOUND, SERVICE_UNAVAILABLE, MODEL_NOT_FOUND,
+                PERSONA_VERSION_NOT_FOUND, SCREENPLAY_NOT_FOUND, SERVICE_UNAVAILABLE, MODEL_NOT_FOUND,
                 PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, REQUEST_ID_REUSED,
                 QUEUE_FULL.
         """
@@ -113,6 +125,8 @@ class ExecutionService:
                     continue
                 raise domain.queue_full(self._terms.most_waiting) from None
             await self._queue.put(work_item(_waiting(execution)))
+            if order.screenplay_id:
+                await self._screenplays.note_use(org, order.screenplay_id)
             return execution
         raise _contended(asked.request_id)
 
@@ -125,6 +139,9 @@ class ExecutionService:
                 raise domain.unavailable_feature(
                     name, f"{what} are not available yet; leave it empty"
                 )
+        mode = domain.context_mode(asked)
+        if mode is ContextMode.INTERACTIVE and not asked.conversation_id:
+            raise invalid("context_mode", "interactive runs need a conversation_id")
         agent_id = asked.agent_id or _DEFAULT_AGENT
         agent = await self._agents.get(org, agent_id, asked.persona_version)
         terms = self._terms
@@ -144,19 +161,26 @@ class ExecutionService:
             for choice in choices:
                 if choice.price is None:
                     raise domain.price_unknown(choice, given=asked.max_cost is not None)
+        screenplay_id, cwd = asked.screenplay_id, asked.cwd
+        if screenplay_id:
+            screenplay = await self._screenplays.get(org, screenplay_id)
+            cwd = cwd or screenplay.working_directory
         return Order(
             input=asked.input,
             agent_id=agent.id,
             choices=choices,
             timeout_ms=timeout or terms.timeout_ms,
-            cwd=asked.cwd,
+            cwd=cwd,
             metadata=asked.metadata,
             request_id=asked.request_id,
             priority=asked.priority or domain.DEFAULT_PRIORITY,
             max_output_tokens=tokens,
             max_cost=cost,
             agent=agent.snapshot,
-            system=agent.system,
+            persona=agent.persona,
+            instructions=agent.instructions,
+            context_mode=mode,
+            screenplay_id=screenplay_id,
         )
 
     async def get(self, org: str, execution_id: str) -> Execution:

@@ -23,6 +23,7 @@ from services.execution.domain import (
 )
 from services.execution.ports import FencedError, SlotTakenError
 from services.execution.usecases.attempts import Attempt, Spoken, Tools
+from services.execution.usecases.briefings import Briefing, most_room
 from services.execution.usecases.channels import (
     events_channel,
     resumed_item,
@@ -63,7 +64,7 @@ class _Course:
     choice: int = 0
     failures: int = 0
     shown: bool = False
-    announced: bool = True
+    announced: bool = False
     """Whether the log says already that this attempt begins."""
     not_before: int = 0
     tally: Tally = field(default_factory=Tally)
@@ -90,6 +91,7 @@ class Run:
         self._look_again = False
         self._end: End | None = None
         self._claimed: Execution | None = None
+        self._briefing: Briefing | None = None
         self._head = 0
         self.slot_was_taken = False
         """Whether it could not begin because another run holds the slot."""
@@ -220,9 +222,10 @@ class Run:
     async def _begin(self, execution: Execution, head: int) -> _Course | None:
         slot = execution.slot if self._turn.slot is None else self._turn.slot
         claimed, events = domain.claim(execution, head, self._worker, slot, self._tools.clock())
+        course = _Course(announced=not execution.order.has_context)
         self._may_write()
         return await self._claimed_as(
-            await self._executions.claim(claimed, head, events), events, _Course(), resumed=False
+            await self._executions.claim(claimed, head, events), events, course, resumed=False
         )
 
     async def _take_over(self, execution: Execution, progress: Progress) -> _Course | None:
@@ -233,7 +236,6 @@ class Run:
             progress.choice,
             progress.failures,
             progress.shown,
-            announced=False,
             not_before=progress.not_before,
             tally=domain.tally(
                 execution.spend, progress.said, execution.order.choices[progress.choice]
@@ -266,7 +268,12 @@ class Run:
         began = self._execution.start_time or now
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (began - now) / 1e6 + order.timeout_ms / 1000
-        pause = (course.not_before - now) / 1e6
+        try:
+            briefing = await self._brief(deadline)
+        except DomainError as failure:
+            await self._end_with(failure)
+            return
+        pause = (course.not_before - self._tools.clock()) / 1e6
         while True:
             if pause > 0:
                 await asyncio.sleep(min(pause, deadline - loop.time()))
@@ -274,8 +281,8 @@ class Run:
                 if loop.time() >= deadline:
                     await self._end_with(domain.timed_out(order.timeout_ms))
                     return
-                await self._announce(course)
-            spoken = await self._attempt(course, deadline)
+                await self._announce(course, briefing)
+            spoken = await self._attempt(course, briefing, deadline)
             if not isinstance(spoken.failure, ModelError):
                 await self._finish(course, spoken, spoken.failure)
                 return
@@ -285,8 +292,47 @@ class Run:
                 return
             pause = following.pause
 
-    async def _announce(self, course: _Course) -> None:
-        """Store that an attempt begins."""
+    async def _brief(self, deadline: float) -> Briefing:
+        """Find out what the run is to be told, however often whoever knows it is away.
+
+        Raises:
+            DomainError: what the run has to end with.
+        """
+        if not self._execution.order.has_context:
+            return Briefing(self._execution, None)
+        loop = asyncio.get_running_loop()
+        most, pause = most_room(self._execution), 0.0
+        while loop.time() < deadline:
+            limit = asyncio.timeout_at(deadline)
+            try:
+                async with limit:
+                    context = await self._tools.contexts.read(self._execution, most)
+                    return Briefing(self._execution, context)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                break
+            except DomainError as error:
+                if error.retry_after is None:
+                    raise
+                trouble = error
+            if not pause:
+                await self._wait_for_context(trouble)
+            pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
+            await asyncio.sleep(min(pause, max(deadline - loop.time(), 0.0)))
+        raise domain.timed_out(self._execution.order.timeout_ms)
+
+    async def _wait_for_context(self, trouble: DomainError) -> None:
+        """Store that the run has to wait for what it is to be told."""
+        now = self._tools.clock()
+        waits, events = domain.waits_for_context(
+            self._execution, self._head, trouble, self._worker, now
+        )
+        await self._commit(waits, events)
+
+    async def _announce(self, course: _Course, briefing: Briefing) -> None:
+        """Store that an attempt begins, and what the model is told when that is news."""
+        news = await briefing.news(course.choice)
         begun, events = domain.call(
             self._execution,
             self._head,
@@ -295,6 +341,7 @@ class Run:
             course.choice,
             self._worker,
             self._tools.clock(),
+            news,
         )
         await self._commit(begun, events)
 
@@ -304,16 +351,16 @@ class Run:
         ended, events = domain.fail(self._execution, self._head, failure, self._worker, now)
         await self._commit(ended, events)
 
-    async def _attempt(self, course: _Course, deadline: float) -> Spoken:
+    async def _attempt(self, course: _Course, briefing: Briefing, deadline: float) -> Spoken:
         """Call the model once."""
-        order = self._execution.order
+        order, told = self._execution.order, await briefing.told(course.choice)
         recorder = Recorder(
             lambda text: self._record(course, text),
             self._tools.flush_every,
             self._recording_failed,
         )
         choice = order.choices[course.choice]
-        attempt = Attempt(self._tools, order, choice, course.tally, recorder)
+        attempt = Attempt(self._tools, order, choice, told, course.tally, recorder)
         spoken = await attempt.make(course.step, course.attempt, deadline)
         if self._end is not None:
             # The provider made something else of the cancellation.

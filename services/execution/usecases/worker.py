@@ -25,6 +25,7 @@ from services.execution.domain import (
     Waiting,
 )
 from services.execution.ports import (
+    Contexts,
     Due,
     Executions,
     FencedError,
@@ -83,6 +84,7 @@ class Worker:
         self,
         executions: Executions,
         leases: Leases,
+        contexts: Contexts,
         catalogue: Catalogue,
         circuits: Circuits,
         queue: WorkQueue,
@@ -110,6 +112,7 @@ class Worker:
         self._pace = pace
         self._tools = Tools(
             executions,
+            contexts,
             catalogue,
             circuits,
             queue,
