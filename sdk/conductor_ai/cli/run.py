@@ -10,17 +10,16 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, cast
 
-import grpc
 import typer
 
 from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.model_pb2 import ModelChoice
 from conductor_ai.cli.connection import Address, ApiKey, call
 from conductor_ai.cli.exits import Exit, refuse
-from conductor_ai.cli.following import show, unless
+from conductor_ai.cli.following import cancel, show, unless
 from conductor_ai.cli.output import AsJson, tell
 from conductor_ai.cli.printers import Printer, printer_for
-from conductor_ai.client import Client, ConductorError, RunOptions
+from conductor_ai.client import Client, RunOptions
 
 _MOST_TOKENS = 2**32 - 1
 
@@ -163,18 +162,7 @@ class _Run:
 
     async def _cancel(self, client: Client, execution_id: str) -> None:
         await self._interrupted.wait()
-        self._printer.status("cancelling; Ctrl-C once more leaves at once")
-        while True:
-            try:
-                await client.cancel(execution_id)
-            except ConductorError as error:
-                if error.code is grpc.StatusCode.UNAVAILABLE:
-                    await asyncio.sleep(error.retry_after or 0.5)
-                    continue
-                if error.reason != "EXECUTION_FINISHED":
-                    self._printer.end_line()
-                    tell(f"error: the run cannot be cancelled: {error.message}")
-            return
+        await cancel(client, execution_id, self._printer)
 
     def _interrupt(self) -> None:
         (self._leave if self._interrupted.is_set() else self._interrupted).set()

@@ -64,7 +64,7 @@ class Conversations:
 
     async def set_title(self, conversation_id: str, title: str) -> Conversation:
         """Set the title, whatever else changes meanwhile."""
-        request = pb.SetConversationTitleRequest(conversation_id=conversation_id, title=title)
+        request = pb.SetConversationTitleRequest(conversation_id=conversation_id, new_title=title)
         return await self._transport.answer(self._stub.SetConversationTitle, request)
 
     async def set_context(self, conversation_id: str, context: str) -> Conversation:
