@@ -180,11 +180,10 @@ class Talk:
 
     async def _one(self, line: str) -> Exit:
         try:
-            if line.startswith("//"):
-                return await self.say(line[1:].strip())
-            if line.startswith("/"):
-                return await self._obey(self, line.strip())
-            return await self.say(line.strip())
+            text = line.rstrip("\r\n")
+            if text.startswith("/") and not text.startswith("//"):
+                return await self._obey(self, text)
+            return await self.say(text[1:] if text.startswith("//") else text)
         except ConductorError as error:
             return explain(error, self._address)
 
