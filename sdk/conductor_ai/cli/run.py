@@ -19,6 +19,7 @@ from conductor_ai.cli.exits import Exit, refuse
 from conductor_ai.cli.following import cancel, show, unless
 from conductor_ai.cli.output import AsJson, tell
 from conductor_ai.cli.printers import Printer, printer_for
+from conductor_ai.cli.turns import Busy, Conversation, Instance, OfContext, OnBusy, Screenplay
 from conductor_ai.client import Client, RunOptions
 
 _MOST_TOKENS = 2**32 - 1
@@ -76,6 +77,17 @@ def run(
     request_id: Annotated[
         str, typer.Option(help="Idempotency key: the same one never starts a second run.")
     ] = "",
+    conversation: Conversation = "",
+    instance: Instance = "",
+    screenplay: Screenplay = "",
+    context_mode: OfContext = None,
+    busy: OnBusy = Busy.QUEUE,
+    cwd: Annotated[
+        str,
+        typer.Option(
+            help="Where it works, an absolute path.", show_default="the instance's or screenplay's"
+        ),
+    ] = "",
     final: Annotated[
         bool,
         typer.Option(
@@ -105,6 +117,12 @@ def run(
         "max_output_tokens": max_output_tokens,
         "max_cost_usd": max_cost,
         "request_id": request_id,
+        "conversation_id": conversation,
+        "instance_id": instance,
+        "screenplay_id": screenplay,
+        "context_mode": None if context_mode is None else context_mode.proto,
+        "busy_policy": busy.proto if conversation or instance else None,
+        "cwd": cwd,
     }
     said = {name: value for name, value in given.items() if value not in ("", None, [])}
     options = cast("RunOptions", said)

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from conductor.conversations.v1.busy_policy_pb2 import BusyPolicy
 from conductor_ai.cli.chat.lines import lines
 from conductor_ai.cli.chat.orders import ORDERS, obey
 from conductor_ai.cli.chat.talk import Talk, Wish
 from conductor_ai.cli.connection import Address, ApiKey, call
+from conductor_ai.cli.turns import Busy, OnBusy
 
 __all__ = ["chat"]
-
-
-class Busy(StrEnum):
-    """What happens to a message while another run answers in the conversation."""
-
-    QUEUE = "queue"
-    REJECT = "reject"
-    INTERRUPT = "interrupt"
 
 
 def chat(
@@ -37,12 +28,7 @@ def chat(
     ] = "",
     model: Annotated[str, typer.Option(help="The model, for example mock-slow.")] = "",
     provider: Annotated[str, typer.Option(help="The provider of the model.")] = "",
-    busy: Annotated[
-        Busy,
-        typer.Option(
-            help="What happens to a message while another run answers.", case_sensitive=False
-        ),
-    ] = Busy.QUEUE,
+    busy: OnBusy = Busy.QUEUE,
     address: Address = "",
     api_key: ApiKey = "",
 ) -> None:
@@ -62,7 +48,7 @@ def chat(
         instance_id=instance,
         model=model,
         provider=provider,
-        busy_policy=BusyPolicy.Value(f"BUSY_POLICY_{busy.name}"),
+        busy_policy=busy.proto,
     )
     said = lines([f"/{name}" for name in ORDERS])
     call(address, api_key, lambda client: Talk(client, wish, said, obey, address).run())

@@ -61,6 +61,9 @@ class _Edited(Lines):
             readline.set_completer_delims(" ")
             libedit = "libedit" in (readline.__doc__ or "")
             readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
+            if not libedit:
+                # Several lines that are pasted are one message.
+                readline.parse_and_bind("set enable-bracketed-paste on")
 
     def read(self) -> str | None:
         with interrupting():

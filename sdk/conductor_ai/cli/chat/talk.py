@@ -208,8 +208,8 @@ class Talk:
             if message.type == Message.TYPE_USER:
                 self._lines.remember(one_line(message.content))
         if conversation.pending_executions:
-            count = facts.count(len(conversation.pending_executions), "run")
-            tell(f"{count} still to answer in it, first {conversation.pending_executions[0]}")
+            first = conversation.pending_executions[0]
+            tell(f"{first} answers in it; `conductor executions watch {first}` shows how")
 
     async def _send(self, message: _Unsent) -> Exit:
         """Start the run that answers, and show it to its end; Ctrl-C cancels it."""
