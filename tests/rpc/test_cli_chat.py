@@ -274,6 +274,22 @@ async def test_a_terminal_has_a_prompt_earlier_lines_and_the_name_of_who_answers
     assert [start.input for start in talking.starts] == ["first again", "said"]
 
 
+async def test_what_was_said_before_the_talk_is_said_again_and_its_answer_is_hidden(
+    talking: Talking, speaker: Terminal
+) -> None:
+    id_ = conversation(talking, "one", "two")
+    talking.streams.append(answer("better"))
+
+    outcome = await speaker.run("chat", "--conversation", id_, stdin=b"/retry\n")
+
+    assert (outcome.status, outcome.out) == (0, "better\n")
+    assert talking.talks.texts(id_, visible=True) == ["one", "one!", "two", "better"]
+    awaited, _ = talking.talks.turn(id_, "three", "exec_other", "")
+    refused = await speaker.run("chat", "--conversation", id_, stdin=b"/retry\n")
+    assert (refused.status, len(talking.starts)) == (2, 1)
+    assert not awaited.hidden
+
+
 async def test_ctrl_c_twice_at_the_prompt_leaves(speaker: Terminal) -> None:
     async with Dialogue(speaker, "chat") as dialogue:
         await dialogue.expect("a new conversation; /help")

@@ -11,7 +11,7 @@ from conductor_ai.cli.chat.talk import LeaveError, Talk
 from conductor_ai.cli.conversations import shown
 from conductor_ai.cli.conversations.changes import edit_context
 from conductor_ai.cli.exits import Exit
-from conductor_ai.cli.output import tell
+from conductor_ai.cli.output import one_line, tell
 
 _Order: TypeAlias = Callable[[Talk, str], Awaitable[Exit]]
 _LISTED: Final = 10
@@ -65,7 +65,7 @@ async def _title(talk: Talk, rest: str) -> Exit:
         conversation = await conversations.set_title(id_, rest)
     else:
         conversation = await conversations.get(id_)
-    tell(f"it is called {conversation.title}")
+    tell(f"it is called {one_line(conversation.title)}")
     return Exit.SUCCEEDED
 
 

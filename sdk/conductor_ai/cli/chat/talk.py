@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -42,8 +42,8 @@ _UNKNOWN: Final = (
 """What a call ends with that may have been heard all the same."""
 _BUSY: Final = "CONVERSATION_BUSY"
 _UNFOUND: Final = "MESSAGE_NOT_FOUND"
-_RETRIED: Final = 200
-"""Among how many of the newest messages the one that is said again is looked for."""
+_LOOKED_AT: Final = 20
+"""How many messages are fetched at a time to find what was said last."""
 
 Obey: TypeAlias = Callable[["Talk", str], Awaitable[Exit]]
 
@@ -70,6 +70,15 @@ class _Unsent:
     request_id: str
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A message that a run answers, and the ids of both."""
+
+    text: str
+    reply_to: str
+    message_ids: tuple[str, ...]
+
+
 class LeaveError(Exception):
     """Somebody wants to leave."""
 
@@ -93,6 +102,7 @@ class Talk:
         self._obey = obey
         self._address = address
         self._unsent: _Unsent | None = None
+        self._asked: _Asked | None = None
 
     async def run(self) -> Exit:
         """Talk until somebody leaves."""
@@ -142,20 +152,17 @@ class Talk:
         """Say again what was said last: runs are told neither of it nor of its answer any more."""
         if self._unsent is not None:
             return await self._send(self._unsent)
-        said, answers = await self._last()
-        if said is None:
-            tell("nothing was said yet")
+        asked = self._asked or await self._last()
+        if asked is None:
+            tell("nothing that could be said again; /history shows what was said")
             return Exit.REFUSED
-        if any(answer.status == Message.STATUS_PENDING for answer in answers):
-            tell(f"message {said.position} is still being answered")
-            return Exit.REFUSED
-        for message in (said, *answers):
+        for id_ in asked.message_ids:
             try:
-                await self.client.conversations.messages.hide(self.wish.conversation_id, message.id)
+                await self.client.conversations.messages.hide(self.wish.conversation_id, id_)
             except ConductorError as error:
                 if error.reason != _UNFOUND:
                     raise
-        return await self.say(said.content, said.reply_to)
+        return await self.say(asked.text, asked.reply_to)
 
     def _read(self) -> str | None:
         """Read the next line that says something; None at the end."""
@@ -200,7 +207,9 @@ class Talk:
         conversation = await self.client.conversations.get(wish.conversation_id)
         if not self._lines.is_typed:
             return
-        tell(f"{conversation.title}: {facts.count(conversation.message_count, 'message')}")
+        tell(
+            f"{one_line(conversation.title)}: {facts.count(conversation.message_count, 'message')}"
+        )
         filters = ListMessagesRequest(conversation_id=conversation.id, page_size=SHOWN + 1)
         messages, _ = await shown.newest(self.client, filters, SHOWN)
         for message in messages:
@@ -236,8 +245,10 @@ class Talk:
         return status
 
     async def _answered(self, turn: _Turn, message: _Unsent) -> Exit:
-        await turn.start(message.text, self._options(message))
+        started = await turn.start(message.text, self._options(message))
         self._unsent = None
+        ids = tuple(id_ for id_ in (started.message_id, started.answer_id) if id_)
+        self._asked = _Asked(message.text, message.reply_to, ids)
         return await turn.follow()
 
     def _options(self, message: _Unsent) -> RunOptions:
@@ -261,19 +272,23 @@ class Talk:
             options["ai_provider"] = wish.provider
         return options
 
-    async def _last(self) -> tuple[Message | None, list[Message]]:
-        """Find what was said last and is not hidden, and what was answered to it."""
+    async def _last(self) -> _Asked | None:
+        """Find what was said last before this talk and is answered; None when nothing is."""
         if not self.wish.conversation_id:
-            return None, []
+            return None
         filters = ListMessagesRequest(
-            conversation_id=self.wish.conversation_id, exclude_hidden=True, page_size=20
+            conversation_id=self.wish.conversation_id,
+            exclude_hidden=True,
+            newest_first=True,
+            page_size=_LOOKED_AT,
         )
-        newest, _ = await shown.newest(self.client, filters, _RETRIED)
-        for place in range(len(newest) - 1, -1, -1):
-            if newest[place].type == Message.TYPE_USER:
-                said, later = newest[place], newest[place + 1 :]
-                return said, [one for one in later if said.execution_id == one.execution_id]
-        return None, []
+        newer: list[Message] = []
+        async with aclosing(self.client.conversations.messages.list(filters)) as messages:
+            async for message in messages:
+                if message.type == Message.TYPE_USER:
+                    return _asked(message, newer)
+                newer.append(message)
+        return None
 
     def _unanswered(self, error: ConductorError, execution_id: str) -> Exit:
         """Say what went wrong, and what can be done about it."""
@@ -297,6 +312,14 @@ class Talk:
         if self.wish.conversation_id:
             id_ = one_line(self.wish.conversation_id)
             tell(f"{id_}: `conductor chat --conversation {id_}` goes on with it")
+
+
+def _asked(said: Message, newer: list[Message]) -> _Asked | None:
+    """Put a message and its answer together; None while it is being answered."""
+    answers = [one for one in newer if said.execution_id and one.execution_id == said.execution_id]
+    if any(answer.status == Message.STATUS_PENDING for answer in answers):
+        return None
+    return _Asked(said.content, said.reply_to, (said.id, *(answer.id for answer in answers)))
 
 
 def _request_id() -> str:
