@@ -51,4 +51,13 @@ SERVICES = (
             "conductor.content.v1.SystemService",
         ),
     ),
+    Service(
+        name="conversations",
+        rpc_services=(
+            "conductor.conversations.v1.ConversationService",
+            "conductor.conversations.v1.MessageService",
+            "conductor.conversations.v1.PortfolioService",
+        ),
+        long_rpcs=("conductor.conversations.v1.PortfolioService/ChatPortfolio",),
+    ),
 )

@@ -141,6 +141,7 @@ class ReadTurnResponse(message.Message):
     HISTORY_FIELD_NUMBER: builtins.int
     OMITTED_COUNT_FIELD_NUMBER: builtins.int
     READY_FIELD_NUMBER: builtins.int
+    PLACE_FIELD_NUMBER: builtins.int
     title: builtins.str
     """The title."""
     context: builtins.str
@@ -151,9 +152,13 @@ class ReadTurnResponse(message.Message):
     """How many more there were that did not fit, the oldest."""
     ready: builtins.bool
     """Whether the turns before it have ended."""
+    place: builtins.int
+    """How many runs answer before it."""
     @builtins.property
     def history(self) -> containers.RepeatedCompositeFieldContainer[conversation_pb2.Message]:
-        """What was said before the message of the turn, in order: complete, and neither hidden nor deleted."""
+        """What was said before the answer of the turn, but for its message, in order: complete, and neither hidden
+        nor deleted; at most 2,000. None while it is not `ready`.
+        """
 
     def __init__(
         self,
@@ -164,10 +169,11 @@ class ReadTurnResponse(message.Message):
         history: abc.Iterable[conversation_pb2.Message] | None = ...,
         omitted_count: builtins.int = ...,
         ready: builtins.bool = ...,
+        place: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["context", b"context", "history", b"history", "omitted_count", b"omitted_count", "ready", b"ready", "screenplay_id", b"screenplay_id", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["context", b"context", "history", b"history", "omitted_count", b"omitted_count", "place", b"place", "ready", b"ready", "screenplay_id", b"screenplay_id", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
