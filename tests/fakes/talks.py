@@ -145,7 +145,10 @@ class Talks(ConversationServiceServicer, MessageServiceServicer, InstanceService
         if not request.force and wanted.etag != conversation.etag:
             raise DomainError(Reason.REASON_ETAG_MISMATCH, "Somebody else changed it.")
         for path in request.update_mask.paths:
-            setattr(conversation, path, getattr(wanted, path))
+            if path == "allowed_agents":
+                conversation.allowed_agents[:] = wanted.allowed_agents
+            else:
+                setattr(conversation, path, getattr(wanted, path))
         return _changed(conversation)
 
     async def SetConversationTitle(
@@ -183,6 +186,10 @@ class Talks(ConversationServiceServicer, MessageServiceServicer, InstanceService
     ) -> Conversation:
         conversation = self._conversation(request.conversation_id)
         self._fill_agent(request.agent_info)
+        if conversation.allowed_agents and (
+            request.agent_info.agent_id not in conversation.allowed_agents
+        ):
+            raise DomainError(Reason.REASON_AGENT_NOT_ALLOWED, "Choose one that is allowed.")
         conversation.active_agent.CopyFrom(request.agent_info)
         return _changed(conversation)
 
@@ -320,6 +327,8 @@ class Talks(ConversationServiceServicer, MessageServiceServicer, InstanceService
     ) -> Instance:
         made = Instance(status=Instance.STATUS_PENDING)
         made.MergeFrom(request.instance)
+        if made.conversation_id:
+            self._conversation(made.conversation_id)
         if made.instance_id in self.instances:
             raise DomainError(
                 Reason.REASON_INSTANCE_ALREADY_EXISTS, f"There is an instance {made.instance_id}."

@@ -35,6 +35,9 @@ def test_a_conversation_is_made_seen_renamed_deleted_and_taken_back(
     assert "may take part   writer\n" in facts
     assert facts.endswith("\ncontext:\n# Harbour\n")
     assert talker.done("conversations", "title", id_, "Calm") == f"{id_} is called Calm\n"
+    refused = talker.run("conversations", "agent", id_, "editor")
+    assert (refused.status, "AGENT_NOT_ALLOWED" in refused.err) == (2, True)
+    talker.done("conversations", "settings", id_, "--allow", "")
     assert talker.done("conversations", "agent", id_, "editor") == f"editor answers in {id_}\n"
     listed = talker.told("conversations", "list", "-q", "ca")
     assert (listed["id"], listed["active_agent"]["agent_id"]) == (id_, "editor")
@@ -52,18 +55,20 @@ def test_a_conversation_is_made_seen_renamed_deleted_and_taken_back(
 
 def test_lists_are_filtered_ordered_and_cut(talker: Commands) -> None:
     for title in ("beta one", "Alpha one", "gamma one"):
-        made(talker, title, "--screenplay", "sp_lists")
+        made(talker, f"{title} listed")
 
-    def titles(*options: str) -> list[str]:
+    def titles(query: str, *options: str) -> list[str]:
         lines = talker.done(
-            "conversations", "list", "--screenplay", "sp_lists", "--json", *options
+            "conversations", "list", *("-q", query, "--json", *options)
         ).splitlines()
         return [json.loads(line)["title"] for line in lines]
 
-    assert titles("--order", "title") == ["Alpha one", "beta one", "gamma one"]
-    assert titles("--order", "title", "--reverse")[0] == "gamma one"
-    assert titles("-q", "one bet") == ["beta one"]
-    cut = talker.run("conversations", "list", "--screenplay", "sp_lists", "--limit", "2")
+    assert titles("listed", "--order", "title") == [
+        *("Alpha one listed", "beta one listed", "gamma one listed")
+    ]
+    assert titles("listed", "--order", "title", "--reverse")[0] == "gamma one listed"
+    assert titles("one bet") == ["beta one listed"]
+    cut = talker.run("conversations", "list", "-q", "listed", "--limit", "2")
     assert next(line.split()[0] for line in cut.out.splitlines()) == "id"
     assert len(cut.out.splitlines()) == 3
     assert "there are more than the 2 listed" in cut.err
@@ -167,15 +172,15 @@ def test_two_who_edit_a_context_are_merged(talker: Commands, tmp_path: Path) -> 
     assert talker.told("conversations", "show", id_)["context"] == "ONE\ntwo\nTHREE\n"
 
 
-def test_settings_say_how_far_work_is_handed_on(talker: Commands) -> None:
+def test_settings_say_who_takes_part_and_how_far_work_is_handed_on(talker: Commands) -> None:
     id_ = made(talker)
 
     assert talker.done("conversations", "settings", id_, "--max-chain-depth", "3") == (
-        f"{id_}: agents hand on up to 3 times\n"
+        f"{id_}: agents hand on up to 3 times; all may take part\n"
     )
-    assert talker.done("conversations", "settings", id_, "--no-auto-delegate") == (
-        f"{id_}: agents hand nothing on\n"
-    )
+    assert talker.done(
+        "conversations", "settings", id_, "--no-auto-delegate", "--allow", "poet"
+    ) == (f"{id_}: agents hand nothing on; poet may take part\n")
     assert talker.told("conversations", "show", id_)["max_chain_depth"] == 3
     nothing = talker.run("conversations", "settings", id_)
     assert (nothing.status, "name options" in nothing.err) == (2, True)

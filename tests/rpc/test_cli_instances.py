@@ -18,10 +18,21 @@ def made(talker: Commands, *options: str) -> str:
 def test_an_instance_is_placed_seen_changed_deleted_and_taken_back(
     talker: Commands, tmp_path: Path
 ) -> None:
+    conversation = talker.told("conversations", "create")["id"]
     (tmp_path / "config.json").write_text('{"zoom": 2, "open": true}')
     id_ = made(
         talker,
-        *("--id", "desk", "--conversation", "conv_1", "--cwd", "/work", "--position", "1.5", "-2"),
+        *(
+            "--id",
+            "desk",
+            "--conversation",
+            conversation,
+            "--cwd",
+            "/work",
+            "--position",
+            "1.5",
+            "-2",
+        ),
         *("--config", "config.json", "--mcp", "files", "--hidden"),
     )
 
@@ -63,20 +74,21 @@ def test_an_instance_is_placed_seen_changed_deleted_and_taken_back(
 
 
 def test_lists_are_filtered_and_ordered(talker: Commands) -> None:
+    id_ = talker.told("conversations", "create")["id"]
     for order, status in ((2, "running"), (1, "queued"), (3, "running")):
         made(
             talker,
-            *("--screenplay", "sp_lists", "--status", status, "--order", str(order)),
+            *("--conversation", id_, "--status", status, "--order", str(order)),
             *("--id", f"list{order}"),
         )
 
     def ids(*options: str) -> list[str]:
-        listed = talker.done("instances", "list", "--screenplay", "sp_lists", "--json", *options)
+        listed = talker.done("instances", "list", "--conversation", id_, "--json", *options)
         return [json.loads(line)["instance_id"] for line in listed.splitlines()]
 
     assert ids("--order", "hand") == ["list1", "list2", "list3"]
     assert sorted(ids("--status", "running")) == ["list2", "list3"]
-    table = talker.run("instances", "list", "--screenplay", "sp_lists", "--limit", "1")
+    table = talker.run("instances", "list", "--conversation", id_, "--limit", "1")
     assert table.out.splitlines()[0].split()[:3] == ["id", "agent", "status"]
     assert "there are more than the 1 listed" in table.err
     nothing = talker.run("instances", "list", "--agent", "nobody")

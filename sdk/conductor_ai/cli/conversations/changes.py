@@ -9,7 +9,7 @@ import typer
 from conductor.conversations.v1.conversation_pb2 import AgentReference, Conversation
 from conductor_ai.cli import editing, files
 from conductor_ai.cli.connection import Address, ApiKey, call
-from conductor_ai.cli.conversations.options import AutoDelegate, Id, MaxChainDepth
+from conductor_ai.cli.conversations.options import Allow, AutoDelegate, Id, MaxChainDepth
 from conductor_ai.cli.conversations.shown import active_name
 from conductor_ai.cli.exits import Exit, refuse
 from conductor_ai.cli.output import AsJson, harmless, json_line, tell
@@ -29,10 +29,7 @@ def create(
     screenplay: Annotated[str, typer.Option(help="The screenplay it belongs to.")] = "",
     agent: Annotated[str, typer.Option(help="Who answers messages that name no agent.")] = "",
     instance: Annotated[str, typer.Option(help="The same, as an instance of an agent.")] = "",
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(help="An agent that may take part, else all; may be given several times."),
-    ] = None,
+    allow: Allow = None,
     auto_delegate: AutoDelegate = None,
     max_chain_depth: MaxChainDepth = None,
     as_json: AsJson = False,
@@ -111,23 +108,39 @@ def context(
 
 def settings(
     conversation_id: Id,
+    allow: Allow = None,
     auto_delegate: AutoDelegate = None,
     max_chain_depth: MaxChainDepth = None,
     as_json: AsJson = False,
     address: Address = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Set whether and how far agents hand work on."""
-    if auto_delegate is None and max_chain_depth is None:
+    """Set which agents may take part, and whether and how far they hand work on.
+
+    An empty one lets all take part: `--allow ''`.
+    """
+    wanted = Conversation(
+        id=conversation_id,
+        allowed_agents=[one for one in allow or [] if one.strip()],
+        auto_delegate=auto_delegate,
+        max_chain_depth=max_chain_depth,
+    )
+    given = {
+        "allowed_agents": allow,
+        "auto_delegate": auto_delegate,
+        "max_chain_depth": max_chain_depth,
+    }
+    fields = [name for name, value in given.items() if value is not None]
+    if not fields:
         refuse("nothing is to change: name options")
 
     async def change(client: Client) -> Exit:
-        changed = await client.conversations.set_settings(
-            conversation_id, auto_delegate=auto_delegate, max_chain_depth=max_chain_depth
-        )
+        changed = await client.conversations.update(wanted, fields=fields, force=True)
         how_far = f"hand on up to {changed.max_chain_depth} times"
         may = f"agents {how_far if changed.auto_delegate else 'hand nothing on'}"
-        print(json_line(changed) if as_json else f"{conversation_id}: {may}")
+        who = ", ".join(changed.allowed_agents) or "all"
+        told = harmless(f"{conversation_id}: {may}; {who} may take part")
+        print(json_line(changed) if as_json else told)
         return Exit.SUCCEEDED
 
     call(address, api_key, change)

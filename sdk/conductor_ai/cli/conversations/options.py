@@ -18,6 +18,14 @@ MessageIds = Annotated[
 ]
 
 
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow", help="An agent that may take part, else all; may be given several times."
+    ),
+]
+
+
 AutoDelegate = Annotated[
     bool | None,
     typer.Option(
