@@ -146,12 +146,12 @@ class InstanceService:
             DomainError: INSTANCE_NOT_FOUND.
         """
         found = await self._instances.get(org, instance_id)
-        if found is not None and found.conversation_id and found.fate.live:
-            # Its conversation may have been deleted by somebody who went no further.
+        if found is not None and found.conversation_id:
+            # Its conversation may have been changed by somebody who went no further.
             home = await self._conversations.get(org, found.conversation_id)
             if home is not None and home.life.cascade is not Cascade.NONE:
-                await self._homes.settled(home, home.id)
-                found = await self._instances.get(org, instance_id)
+                is_there = await self._homes.settled(home, home.id) is not None
+                found = await self._instances.get(org, instance_id) if is_there else None
         if found is None or found.life.purging:
             raise instances.not_found(instance_id)
         if not found.fate.live and not include_deleted:

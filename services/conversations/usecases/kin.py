@@ -256,9 +256,7 @@ class KinService:
         if parent is None:
             return conversation
         deletion, time = parent.deletion, parent.delete_time
-        is_gone = parent.gone and not await self._is_back(parent)
-        if parent.gone and not is_gone:
-            return conversation
+        is_gone = await self._is_gone(parent)
 
         def follow(one: Conversation) -> Conversation | None:
             if not is_gone:
@@ -280,23 +278,22 @@ class KinService:
     async def _following(self, parent: Parent) -> Callable[[Instance], Instance | None]:
         """Say how an instance follows what was heard of a thing."""
         deletion, time = parent.deletion, parent.delete_time
-        if not parent.gone:
-            return lambda one: instances.unmarked(one, parent.tie, deletion)
-        if await self._is_back(parent):
-            # What says so here is on its way, and finds the instance.
-            return lambda _: None
-        return lambda one: instances.marked(one, parent.tie, deletion, time)
+        if await self._is_gone(parent):
+            return lambda one: instances.marked(one, parent.tie, deletion, time)
+        return lambda one: instances.unmarked(one, parent.tie, deletion)
 
-    async def _is_back(self, parent: Parent) -> bool:
-        """Ask whether a thing is there after all."""
+    async def _is_gone(self, parent: Parent) -> bool:
+        """Tell whether a thing is deleted; it may be back already, which was not heard of yet."""
+        if not parent.gone:
+            return False
         try:
             if parent.kind is Kind.AGENT:
                 await self._catalogue.agent(parent.id)
             else:
                 await self._catalogue.directory(parent.id)
         except DomainError:
-            return False
-        return True
+            return True
+        return False
 
     async def _hear(
         self, org: str, kind: Kind, id_: str, hear: Callable[[Parent], Parent | None]
