@@ -13,23 +13,32 @@ from conductor.content.v1.screenplay_service_pb2_grpc import ScreenplayServiceSt
 from conductor.conversations.v1.conversation_service_pb2_grpc import (
     add_ConversationServiceServicer_to_server,
 )
+from conductor.conversations.v1.instance_service_pb2_grpc import (
+    add_InstanceServiceServicer_to_server,
+)
+from conductor.conversations.v1.kin_service_pb2_grpc import add_KinServiceServicer_to_server
 from conductor.conversations.v1.message_service_pb2_grpc import (
     add_MessageServiceServicer_to_server,
 )
 from conductor.conversations.v1.turn_service_pb2_grpc import add_TurnServiceServicer_to_server
-from services.conversations.adapters.cast import NoCast
+from services.conversations.adapters.catalogue import ContentCatalogue
 from services.conversations.adapters.content import ContentService
 from services.conversations.handlers.conversations import ConversationHandlers
+from services.conversations.handlers.instances import InstanceHandlers
+from services.conversations.handlers.kin import KinHandlers
 from services.conversations.handlers.messages import MessageHandlers
 from services.conversations.handlers.turns import TurnHandlers
 from services.conversations.settings import ConversationsSettings
 from services.conversations.stores import COLLECTIONS, LOGS
 from services.conversations.stores.conversations import StoredConversations
 from services.conversations.stores.histories import StoredLinks
+from services.conversations.stores.instances import StoredInstances, StoredParents
 from services.conversations.stores.messages import StoredMessages
 from services.conversations.usecases.clones import Cloner
 from services.conversations.usecases.conversations import ConversationService, MessageKin
 from services.conversations.usecases.histories import HistoryService
+from services.conversations.usecases.instances import InstanceService
+from services.conversations.usecases.kin import Cast, HistoryKin, InstanceKin, KinService
 from services.conversations.usecases.messages import MessageService
 from services.conversations.usecases.references import References
 from services.conversations.usecases.transcripts import Transcript
@@ -56,9 +65,7 @@ async def compose(
     stored, said = StoredConversations(frame.store), StoredMessages(frame.store)
     content = frame.peers.channel("content")
     library = ContentService(AgentServiceStub(content), ScreenplayServiceStub(content))
-    cast = NoCast()
     histories = HistoryService(StoredLinks(frame.store), said, clock=ids.now)
-    references = References(library, cast)
     transcript = Transcript(
         stored,
         said,
@@ -67,14 +74,42 @@ async def compose(
         new_id=_new_message,
         new_change_id=partial(ids.new_id, "chg"),
     )
+    placed = StoredInstances(frame.store)
+    ends = Cascades(placed, [HistoryKin(histories)], monotonic=time.monotonic)
+    cast = Cast(placed, ends, clock=ids.now, new_deletion_id=_new_deletion)
     # What goes and comes with a conversation, in this order.
-    kin: list[Kin] = [MessageKin(said)]
-    cascades = Cascades(stored, kin, monotonic=time.monotonic)
+    belonging: list[Kin] = [InstanceKin(cast), MessageKin(said)]
+    cascades = Cascades(stored, belonging, monotonic=time.monotonic)
+    catalogue = ContentCatalogue(frame.peers)
+    kin = KinService(
+        StoredParents(frame.store),
+        stored,
+        cascades,
+        cast,
+        catalogue,
+        clock=ids.now,
+        new_deletion_id=_new_deletion,
+    )
+    instances = InstanceService(
+        placed,
+        ends,
+        cascades,
+        stored,
+        cast,
+        kin,
+        catalogue,
+        histories,
+        clock=ids.now,
+        new_id=partial(ids.new_id, "inst"),
+        new_deletion_id=_new_deletion,
+    )
+    references = References(library, instances)
     conversations = ConversationService(
         stored,
         transcript,
         references,
         cascades,
+        kept=kin.kept,
         clock=ids.now,
         new_id=_new_conversation,
         new_deletion_id=_new_deletion,
@@ -83,15 +118,17 @@ async def compose(
         stored,
         said,
         transcript,
-        cast,
+        instances,
         cascades,
+        kept=kin.kept,
         clock=ids.now,
         new_id=_new_conversation,
         new_message_id=_new_message,
         new_deletion_id=_new_deletion,
     )
-    turns = TurnService(stored, said, transcript, histories, cast, cast, clock=ids.now)
+    turns = TurnService(stored, said, transcript, histories, instances, instances, clock=ids.now)
     if settings.conversations_processes == 1:
+        await ends.begin()
         await cascades.begin()
     keep_days = settings.conversations_retention_days
     return frame.app(
@@ -104,7 +141,12 @@ async def compose(
             MessageHandlers(MessageService(stored, said, transcript, references)),
         ),
         hosted(add_TurnServiceServicer_to_server, TurnHandlers(turns)),
-        background=_sweeps(settings, cascades),
+        hosted(
+            add_InstanceServiceServicer_to_server,
+            InstanceHandlers(instances, histories, keep_days),
+        ),
+        hosted(add_KinServiceServicer_to_server, KinHandlers(kin)),
+        background=[*_sweeps(settings, ends), *_sweeps(settings, cascades)],
     )
 
 

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from services.conversations.adapters.cast import NoCast
 from services.conversations.domain import conversations, messages, turns
 from services.conversations.domain.conversations import Asked, Conversation
 from services.conversations.domain.messages import (
@@ -35,6 +34,7 @@ from services.conversations.usecases.transcripts import Transcript
 from services.kit.resources.cascades import Cascades, Purge
 from services.kit.resources.ports import FencedError
 from services.kit.storage.ports import Store
+from tests.fakes.hall import Cast, kept
 from tests.fakes.virtual import EPOCH
 
 __all__ = ("AUTHOR", "COLLECTIONS", "ORG", "Parlour")
@@ -72,12 +72,13 @@ class Parlour:
             new_id=lambda: self.new_id("msg"),
             new_change_id=lambda: self.new_id("chg"),
         )
-        references = References(KnownToAll(), NoCast())
+        references = References(KnownToAll(), Cast())
         self.conversations = ConversationService(
             self.stored,
             self.transcript,
             references,
             self.cascades,
+            kept=kept,
             clock=self.clock,
             new_id=lambda: self.new_id("conv"),
             new_deletion_id=lambda: self.new_id("del"),
@@ -86,8 +87,9 @@ class Parlour:
             self.stored,
             self.said,
             self.transcript,
-            NoCast(),
+            Cast(),
             self.cascades,
+            kept=kept,
             clock=self.clock,
             new_id=lambda: self.new_id("conv"),
             new_message_id=lambda: self.new_id("msg"),

@@ -12,7 +12,9 @@ import grpc
 from conductor.conversations.v1 import conversation_service_pb2 as conversations_pb
 from conductor.conversations.v1 import (
     conversation_service_pb2_grpc,
+    instance_service_pb2_grpc,
     message_service_pb2_grpc,
+    turn_service_pb2_grpc,
 )
 from conductor.conversations.v1 import message_service_pb2 as messages_pb
 from conductor.conversations.v1.conversation_pb2 import Conversation, Message
@@ -30,6 +32,8 @@ class Conversations:
         self.port = port
         self.conversations = conversation_service_pb2_grpc.ConversationServiceStub(channel)
         self.messages = message_service_pb2_grpc.MessageServiceStub(channel)
+        self.instances = instance_service_pb2_grpc.InstanceServiceStub(channel)
+        self.turns = turn_service_pb2_grpc.TurnServiceStub(channel)
 
     async def create(self, **fields: Any) -> Conversation:
         request_id = fields.pop("request_id", "")

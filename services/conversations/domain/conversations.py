@@ -74,6 +74,8 @@ class Conversation:
     """The rpc whose request_id that is."""
     digest: str = ""
     """Of the request that made it, when it had a request_id."""
+    screenplay_deletion: str = ""
+    """The newest deletion of its screenplay that it heard of."""
     life: Life = field(default_factory=Life)
     version: int = 1
     """Of the stored document."""

@@ -31,17 +31,6 @@ class Turn:
     """That of its message; who asks again is told again whom it interrupted."""
 
 
-class Doing(StrEnum):
-    """What the runs of an instance let it do."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    NOTHING = "nothing"
-    """Its run was cancelled."""
-
-
 Turns = tuple[Turn, ...]
 """The turns of a conversation in their order. The first one runs."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from services.conversations.domain.turns import Doing
+from services.conversations.domain.instances import Status
 
 
 class Stage(Protocol):
     """The instances of agents, as those who look at them see them."""
 
-    async def note(self, org: str, instance_id: str, doing: Doing) -> None:
+    async def note(self, org: str, instance_id: str, status: Status) -> None:
         """Note what an instance is doing; nothing happens when there is none."""
         ...

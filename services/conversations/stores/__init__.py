@@ -2,12 +2,15 @@
 
 from services.conversations.stores.conversations import CONVERSATIONS
 from services.conversations.stores.histories import RUNS
+from services.conversations.stores.instances import INSTANCES, PARENTS
 from services.conversations.stores.messages import MESSAGES
 from services.kit.audit import AUDIT
 
 COLLECTIONS = (
     CONVERSATIONS,
     MESSAGES,
+    INSTANCES,
+    PARENTS,
     RUNS,
     AUDIT,
 )

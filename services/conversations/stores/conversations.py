@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -29,6 +28,7 @@ from services.kit.storage.resources import (
     deleted,
     life_body,
     life_fields,
+    number_order,
     pending,
     read_life,
     time_key,
@@ -67,6 +67,7 @@ _PLAIN = (
     "preview_position",
     "cloned_from",
     "instance_ids",
+    "screenplay_deletion",
     "request_id",
     "request_rpc",
     "digest",
@@ -227,15 +228,8 @@ def _orders(conversation: Conversation) -> dict[str, str]:
     return {
         "update_key": time_key(conversation.update_time),
         "title_key": title_key(conversation.title),
-        "display_key": _float_key(conversation.display_order),
+        "display_key": number_order(conversation.display_order),
     }
-
-
-def _float_key(number: float) -> str:
-    """Print a number so that text has the order of numbers, those below zero among them."""
-    (bits,) = struct.unpack(">Q", struct.pack(">d", number))
-    turned = bits ^ (2**64 - 1 if bits >> 63 else 2**63)
-    return f"{turned:016x}"
 
 
 def _home(life: str, screenplay_id: str) -> str:

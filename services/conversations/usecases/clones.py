@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from services.conversations.domain import conversations
@@ -28,6 +28,7 @@ class Cloner:
     of one, and what somebody leaves who dies meanwhile is removed as from any purge.
 
     Args:
+        kept: lets a conversation follow what its screenplay did while it was made or taken back.
         clock: microseconds since the epoch.
         new_id: makes ids of conversations.
         new_message_id: makes ids of messages.
@@ -42,6 +43,7 @@ class Cloner:
         cast: Cast,
         cascades: Cascades[Conversation],
         *,
+        kept: Callable[[Conversation], Awaitable[Conversation]],
         clock: Callable[[], int],
         new_id: Callable[[], str],
         new_message_id: Callable[[], str],
@@ -52,6 +54,7 @@ class Cloner:
         self._transcript = transcript
         self._cast = cast
         self._cascades = cascades
+        self._kept = kept
         self._clock = clock
         self._new_id = new_id
         self._new_message_id = new_message_id
@@ -128,6 +131,7 @@ class Cloner:
         await self._cascades.mark(copy, copy.id)
         made = await self._conversations.save(begun)
         await self._cascades.finish(made, made.id)
+        await self._kept(made)
         return await self._transcript.get(made.org, made.id)
 
     def _copies(

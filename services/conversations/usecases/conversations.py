@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ class ConversationService:
     """The conversations.
 
     Args:
+        kept: lets a conversation follow what its screenplay did while it was made or taken back.
         clock: microseconds since the epoch.
         new_id: makes ids of conversations.
         new_deletion_id: makes ids of deletions, in the order they are made in.
@@ -39,6 +40,7 @@ class ConversationService:
         references: References,
         cascades: Cascades[Conversation],
         *,
+        kept: Callable[[Conversation], Awaitable[Conversation]],
         clock: Callable[[], int],
         new_id: Callable[[], str],
         new_deletion_id: Callable[[], str],
@@ -47,6 +49,7 @@ class ConversationService:
         self._transcript = transcript
         self._references = references
         self._cascades = cascades
+        self._kept = kept
         self._clock = clock
         self._new_id = new_id
         self._new_deletion_id = new_deletion_id
@@ -72,7 +75,7 @@ class ConversationService:
                 looked_up = replace(asked, values=values)
             made = conversations.made(org, self._new_id(), looked_up, self._clock(), digest)
             try:
-                return await self._conversations.add(made)
+                return await self._kept(await self._conversations.add(made))
             except TakenError:
                 continue
         raise conversations.contended("")
@@ -255,6 +258,7 @@ class ConversationService:
 
         back = await self._transcript.change(org, conversation_id, change, include_deleted=True)
         await self._cascades.finish(back, conversation_id)
+        await self._kept(back)
         return await self.get(org, conversation_id)
 
     async def _looked_up(

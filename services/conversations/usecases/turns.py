@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from services.conversations.domain import conversations, messages, turns
+from services.conversations.domain import conversations, instances, messages, turns
 from services.conversations.domain.conversations import Conversation
 from services.conversations.domain.exchanges import Added, Asked, Filling, Told
 from services.conversations.domain.histories import Ended, Outcome
-from services.conversations.domain.messages import Draft, Message, Part, Status, Type
-from services.conversations.domain.turns import Doing
+from services.conversations.domain.messages import Draft, Message, Part, Showing, Span, Status, Type
 from services.conversations.ports.conversations import Cast, Conversations
-from services.conversations.ports.messages import Messages, Showing, Span
+from services.conversations.ports.messages import Messages
 from services.conversations.ports.turns import Stage
 from services.conversations.usecases.histories import HistoryService
 from services.conversations.usecases.locks import Locks
@@ -22,7 +21,6 @@ from services.kit.errors import invalid
 from services.kit.resources.ports import FencedError
 
 MOST_TOLD = 2000
-"""How many messages a run is told at most."""
 _TRIES = 200
 """Of the writers of many processes each loses to some of the others."""
 _LOOKS = 5
@@ -34,9 +32,9 @@ _OUTCOMES = {
     Status.CANCELLED: Outcome.CANCELLED,
 }
 _DONE = {
-    Outcome.SUCCEEDED: Doing.SUCCEEDED,
-    Outcome.FAILED: Doing.FAILED,
-    Outcome.CANCELLED: Doing.NOTHING,
+    Outcome.SUCCEEDED: instances.Status.COMPLETED,
+    Outcome.FAILED: instances.Status.ERROR,
+    Outcome.CANCELLED: instances.Status.PENDING,
 }
 
 
@@ -50,6 +48,7 @@ class TurnService:
 
     Args:
         clock: microseconds since the epoch.
+        most_told: how many messages a run is told at most.
     """
 
     def __init__(
@@ -62,6 +61,7 @@ class TurnService:
         stage: Stage,
         *,
         clock: Callable[[], int],
+        most_told: int = MOST_TOLD,
     ) -> None:
         self._conversations = stored
         self._messages = said
@@ -70,6 +70,7 @@ class TurnService:
         self._cast = cast
         self._stage = stage
         self._clock = clock
+        self._most_told = most_told
         self._locks = Locks()
 
     async def append(self, asked: Asked) -> Added:
@@ -88,7 +89,8 @@ class TurnService:
             found, answer = await self._said(asked, _awaited(asked, message))
         placed = turns.placed(found.turns, asked.execution_id)
         if asked.agent.instance_id and answer.status is Status.PENDING:
-            doing = Doing.WAITING if placed.place else Doing.RUNNING
+            running, queued = instances.Status.RUNNING, instances.Status.QUEUED
+            doing = queued if placed.place else running
             await self._stage.note(asked.org, asked.agent.instance_id, doing)
         return Added(message, answer, placed)
 
@@ -101,7 +103,8 @@ class TurnService:
         Raises:
             DomainError: TURN_NOT_FOUND, TURN_WITHDRAWN.
         """
-        for _ in range(_LOOKS):
+        looks = 0
+        while True:
             message, answer = await self._turn(org, execution_id, conversation_id)
             found = await self._transcript.load(org, conversation_id)
             if message is None or found is None or found.life.purging:
@@ -111,9 +114,9 @@ class TurnService:
                 return Told(found, place)
             told = await self._told(found, message, answer, max_bytes)
             now = await self._conversations.get(org, conversation_id)
-            if now is None or now.version == found.version:
-                break
-        return told
+            looks += 1
+            if now is None or now.version == found.version or looks == _LOOKS:
+                return told
 
     async def fill(self, filling: Filling) -> Message | None:
         """Complete the answer of a run, count the run, and let its place go; the first one that comes.
@@ -225,7 +228,7 @@ class TurnService:
             asked.org, asked.conversation_id, draft, include_deleted=True
         )
         if message.withdrawn:
-            await self._leave(asked.org, asked.conversation_id, asked.execution_id)
+            # Whoever withdraws it lets go of the place, too, at the end.
             raise turns.withdrawn(asked.execution_id)
         return found, message
 
@@ -250,34 +253,75 @@ class TurnService:
         self, found: Conversation, message: Message, answer: Message | None, max_bytes: int
     ) -> Told:
         """Read the newest messages that fit, and count the others without reading them."""
-        # Up to the answer: another one's may stand between this message and its answer.
+        # Up to the answer: when several processes add turns, the answer of another one may stand between.
         end = message.position if answer is None else answer.position
+        waiting = {turn.execution_id for turn in found.turns} | {message.execution_id}
+        late, newer = await self._behind(found, end, waiting)
         chosen: list[Message] = []
         room = max_bytes
+        async for one in self._before(found, end, late):
+            if one.execution_id in waiting:
+                continue
+            room -= one.content_bytes
+            if room < 0 or len(chosen) == self._most_told:
+                break
+            chosen.append(one)
+        whole = await self._messages.whole(chosen[::-1])
+        told = [one for one in whole if conversations.is_told(found, one)]
+        others = newer + await self._waiting(found, end, waiting) + len(told)
+        return Told(found, 0, told, max(found.told_count - others, 0))
+
+    async def _before(
+        self, found: Conversation, end: int, late: Sequence[Message]
+    ) -> AsyncIterator[Message]:
+        """Read what may be told, newest first."""
+        for one in reversed(late):
+            yield one
         span = Span(found.id, before=end, newest_first=True, showing=Showing.TOLD)
-        while room >= 0:
-            page = await self._messages.list(found.org, span, _PAGE)
+        while page := await self._messages.list(found.org, span, _PAGE):
             for one in page:
-                if one.id == message.id or not conversations.is_told(found, one):
-                    continue
-                room -= one.content_bytes
-                if room < 0 or len(chosen) == MOST_TOLD:
-                    room = -1
-                    break
-                chosen.append(one)
+                yield one
             if len(page) < _PAGE:
                 break
             span = replace(span, before=page[-1].position)
-        newer = await self._messages.count(
-            found.org, Span(found.id, after=end, showing=Showing.TOLD), found.told_count
-        )
-        whole = await self._messages.whole(chosen[::-1])
-        told = [one for one in whole if conversations.is_told(found, one)]
-        own = sum(
-            one is not None and conversations.is_told(found, one) for one in (message, answer)
-        )
-        others = newer + own + len(told)
-        return Told(found, 0, told, max(found.told_count - others, 0))
+
+    async def _behind(
+        self, found: Conversation, end: int, waiting: Collection[str]
+    ) -> tuple[Sequence[Message], int]:
+        """Look for turns that came before one although their messages stand behind its answer.
+
+        They were added at the same time, by other processes: so they are close.
+
+        Args:
+            end: the position of the answer.
+            waiting: the runs that have not ended.
+
+        Returns:
+            What they said, and how many other messages are told behind the answer.
+        """
+        span = Span(found.id, after=end, showing=Showing.TOLD)
+        near = await self._messages.list(found.org, span, _PAGE)
+        answered = {
+            one.execution_id
+            for one in near
+            if one.part is Part.ANSWER and one.execution_id not in waiting
+        }
+        late = [one for one in near if one.part and one.execution_id in answered]
+        count = len(near)
+        if count == _PAGE:
+            span = replace(span, after=near[-1].position)
+            count += await self._messages.count(found.org, span, found.told_count)
+        return late, count - len(late)
+
+    async def _waiting(self, found: Conversation, end: int, waiting: Collection[str]) -> int:
+        """Count the messages up to an answer that are told, but not to its run: those not answered yet."""
+        count = 0
+        for execution_id in waiting:
+            for part in (Part.USER, Part.ANSWER):
+                one = await self._messages.of_turn(found.org, execution_id, part)
+                if one is not None and one.position <= end:
+                    count += conversations.is_told(found, one)
+        return count
 
     async def _filled(self, filling: Filling) -> Message:
         """Complete an answer that is awaited, unless somebody did."""
@@ -323,7 +367,7 @@ class TurnService:
         first = found.turns[0].execution_id
         answer = await self._messages.of_turn(found.org, first, Part.ANSWER)
         if answer is not None and answer.agent is not None and answer.agent.instance_id:
-            await self._stage.note(found.org, answer.agent.instance_id, Doing.RUNNING)
+            await self._stage.note(found.org, answer.agent.instance_id, instances.Status.RUNNING)
 
     async def _withdrawn(
         self, org: str, execution_id: str, conversation_id: str, part: Part
