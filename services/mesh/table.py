@@ -56,6 +56,9 @@ SERVICES = (
         rpc_services=(
             "conductor.conversations.v1.ConversationService",
             "conductor.conversations.v1.MessageService",
+            "conductor.conversations.v1.InstanceService",
+            "conductor.conversations.v1.TurnService",
+            "conductor.conversations.v1.KinService",
         ),
     ),
 )
