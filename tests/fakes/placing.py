@@ -105,7 +105,7 @@ class Placing:
         self.histories = HistoryService(StoredLinks(self.store), said, clock=self.clock)
         self.ends = Cascades(self.placed, [HistoryKin(self.histories)], **timing)
         self.cast = Cast(self.placed, self.ends, **ending)
-        kin = [InstanceKin(self.cast), MessageKin(self.homes, said)]
+        kin = [InstanceKin(self.cast), MessageKin(said)]
         self.cascades = Cascades(self.homes, kin, **timing)
         self.kin = KinService(
             self.parents, self.homes, self.cascades, self.cast, self.shelf, **ending
