@@ -172,7 +172,9 @@ async def test_chat_clients_are_shown_the_context_as_a_status(mesh: Mesh) -> Non
     ended = await mesh.finished(agent_id="writer", screenplay_id="play_1")
     request = gateway_pb.StreamJobRequest(job_id=ended.id)
     shown = frames(await body_of(mesh.gateway.StreamJob(request, timeout=PATIENCE)))
-    statuses = [one.data["data"] for one in shown if one.data and one.data["event"] == "status_update"]
+    statuses = [
+        one.data["data"] for one in shown if one.data and one.data["event"] == "status_update"
+    ]
     assert statuses[1] == {
         "message": "The run is told its context, with 0 messages of the conversation.",
         "history_count": 0,
