@@ -13,6 +13,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from conductor.content.v1.agent_pb2 import Agent
 from conductor.content.v1.screenplay_pb2 import Screenplay
+from conductor.content.v1.screenplay_service_pb2 import (
+    CreateScreenplayRequest,
+    GetScreenplayRequest,
+)
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_pb2 import (
     CONTEXT_MODE_CONTEXTUAL,
@@ -27,6 +31,7 @@ from services.execution.domain.parts import Part
 from services.kit.errors import DomainError, Reason
 from tests.fakes.content import Catalogue, Persona
 from tests.fakes.models import Answer
+from tests.rpc.content import served_content
 from tests.rpc.modelled import BOTH, modelled
 from tests.rpc.serving import PATIENCE, Mesh, body_of, frames, refusal, served
 
@@ -172,7 +177,9 @@ async def test_chat_clients_are_shown_the_context_as_a_status(mesh: Mesh) -> Non
     ended = await mesh.finished(agent_id="writer", screenplay_id="play_1")
     request = gateway_pb.StreamJobRequest(job_id=ended.id)
     shown = frames(await body_of(mesh.gateway.StreamJob(request, timeout=PATIENCE)))
-    statuses = [one.data["data"] for one in shown if one.data and one.data["event"] == "status_update"]
+    statuses = [
+        one.data["data"] for one in shown if one.data and one.data["event"] == "status_update"
+    ]
     assert statuses[1] == {
         "message": "The run is told its context, with 0 messages of the conversation.",
         "history_count": 0,
@@ -246,3 +253,26 @@ async def test_all_that_a_model_is_told_counts_as_input(
     words = [told["system"], *(one["content"] for one in told["messages"])]
     assert ended.usage.input_tokens == sum(len(text.split()) for text in words)
     assert told["messages"][1] == {"role": "assistant", "content": "three"}
+
+
+async def test_the_content_service_itself_tells_of_screenplays_and_notes_their_use(
+    tmp_path: Path,
+) -> None:
+    async with (
+        served_content(tmp_path / "content") as content,
+        served(tmp_path / "runs", peers={"content": f"ipv4:127.0.0.1:{content.port}"}) as mesh,
+    ):
+        made = await content.screenplays.CreateScreenplay(
+            CreateScreenplayRequest(
+                screenplay=Screenplay(name="Harbour", content=TEXT, working_directory="/srv")
+            ),
+            timeout=PATIENCE,
+        )
+        ended = await mesh.finished(model="mock-recall", screenplay_id=made.id)
+        request = GetScreenplayRequest(screenplay_id=made.id)
+        used = await content.screenplays.GetScreenplay(request, timeout=PATIENCE)
+    told = json.loads(ended.result)["system"]
+    assert parts.enclosed(Part.SCREENPLAY, TEXT, parts.nonce(ended.id)) in told
+    assert ended.cwd == "/srv"
+    assert made.last_use_time.ToNanoseconds() < used.last_use_time.ToNanoseconds()
+    assert used.etag == made.etag

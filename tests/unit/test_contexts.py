@@ -339,7 +339,9 @@ async def test_a_run_of_an_older_release_is_stateless_and_keeps_its_persona() ->
     assert [prompt.system for prompt in model.told] == ["A.\n\nB."]
 
 
-@pytest.mark.parametrize("texts", [("A.", "B."), ("A.", ""), ("", "B."), ("", ""), ("A\n\nC", "B\n\n\nD")])
+@pytest.mark.parametrize(
+    "texts", [("A.", "B."), ("A.", ""), ("", "B."), ("", ""), ("A\n\nC", "B\n\n\nD")]
+)
 @in_virtual_time
 async def test_persona_and_instructions_are_kept_apart(texts: tuple[str, str]) -> None:
     house = House({"m": words("a")})

@@ -95,7 +95,6 @@ class Context:
     omitted: int = 0
     """How many older remarks there are that were not read, because they cannot fit."""
 
-
     @property
     def size(self) -> int:
         """How much it is, in characters."""
