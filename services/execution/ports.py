@@ -9,21 +9,26 @@ from typing import Protocol
 
 from services.execution.domain import (
     Agent,
+    Appended,
     ChatMessage,
     Choice,
     CircuitState,
     Context,
+    Errand,
     Event,
     Execution,
+    Filling,
     Filter,
     Key,
     Model,
+    Placement,
     Price,
     Screenplay,
     Spend,
     State,
     Usage,
 )
+from services.kit.errors import DomainError
 
 
 class FencedError(Exception):
@@ -51,6 +56,18 @@ class Due:
     owner: str
     priority: int
     slot: int | None
+    held: bool = False
+    """Whether it may not begin yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A run for which something is left to be done at its conversation."""
+
+    org: str
+    id: str
+    conversation_id: str
+    version: int
 
 
 class Executions(Protocol):
@@ -67,7 +84,7 @@ class Executions(Protocol):
         ...
 
     async def get(self, org: str, id_: str) -> Execution | None:
-        """Read a run."""
+        """Read a run; one that was taken back is not there."""
         ...
 
     async def version(self, org: str, id_: str) -> int | None:
@@ -93,6 +110,12 @@ class Executions(Protocol):
         """Read a page of the runs in a state, oldest first, each with its place for `after`."""
         ...
 
+    async def left(
+        self, errand: Errand, after: tuple[int, str] | None
+    ) -> Sequence[tuple[tuple[int, str], Left]]:
+        """Read a page of the runs with an errand, oldest first, each with its place for `after`."""
+        ...
+
     async def append(self, org: str, id_: str, after: int, events: Sequence[Event]) -> None:
         """Append events to the log. Raises FencedError when it does not end at `after`."""
         ...
@@ -116,7 +139,7 @@ class Executions(Protocol):
         """Store a projection alone. Raises FencedError when the document has another version."""
         ...
 
-    async def delete(self, execution: Execution) -> None:
+    async def delete(self, execution: Execution | Left) -> None:
         """Delete a run and its log. Raises FencedError when the document has another version."""
         ...
 
@@ -230,6 +253,62 @@ class Agents(Protocol):
             DomainError: AGENT_NOT_FOUND, PERSONA_VERSION_NOT_FOUND; SERVICE_UNAVAILABLE and
                 STORE_UNAVAILABLE while whoever knows them cannot tell.
         """
+        ...
+
+
+class AwayError(Exception):
+    """Nobody can tell now. What was asked for may have been done; asked again, it is done once.
+
+    Attributes:
+        error: what a caller is told.
+    """
+
+    def __init__(self, error: DomainError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Conversations(Protocol):
+    """Where what is said is kept. Each of these may be asked again and answers the same.
+
+    Every method raises AwayError, and DomainError for what is refused for good.
+    """
+
+    async def instance(self, org: str, instance_id: str) -> Placement:
+        """Read where an agent is placed. Raises DomainError INSTANCE_NOT_FOUND."""
+        ...
+
+    async def active(self, org: str, conversation_id: str) -> Placement:
+        """Read who answers in a conversation. Raises DomainError CONVERSATION_NOT_FOUND."""
+        ...
+
+    async def create(self, org: str, who: Placement) -> str:
+        """Make a conversation with somebody who answers in it; returns its id."""
+        ...
+
+    async def append(self, execution: Execution) -> Appended:
+        """Add the message of a run and the answer that is awaited.
+
+        Raises:
+            DomainError: CONVERSATION_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED,
+                CONVERSATION_BUSY, MESSAGE_NOT_FOUND; TURN_WITHDRAWN.
+        """
+        ...
+
+    async def place(self, execution: Execution) -> int:
+        """Count the runs that answer before one. Raises DomainError TURN_NOT_FOUND."""
+        ...
+
+    async def fill(self, filling: Filling) -> None:
+        """Complete an answer, let the next run answer, and count the run.
+
+        Raises:
+            DomainError: TURN_NOT_FOUND.
+        """
+        ...
+
+    async def withdraw(self, left: Left) -> None:
+        """Take the message and the answer of a run back; nothing may add them from then on."""
         ...
 
 

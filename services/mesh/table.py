@@ -38,7 +38,10 @@ SERVICES = (
             "conductor.auth.v1.KeyService",
             "conductor.audit.v1.AuditService",
         ),
-        long_rpcs=("conductor.gateway.v1.GatewayService/Execute",),
+        long_rpcs=(
+            "conductor.gateway.v1.GatewayService/Execute",
+            "conductor.gateway.v1.GatewayService/ExecuteAgent",
+        ),
     ),
     Service(
         name="content",

@@ -136,9 +136,18 @@ class Catalogue:
 
 
 class FakeContent:
-    """A catalogue behind a real server, which has no audit records and is well."""
+    """A catalogue behind a real server, which has no audit records and is well.
 
-    def __init__(self, catalogue: Catalogue | None = None) -> None:
+    Args:
+        others: what else it serves.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue | None = None,
+        others: Iterable[grpc.GenericRpcHandler] = (),
+    ) -> None:
+        self._others = tuple(others)
         self.catalogue = catalogue or Catalogue()
         self.port = 0
         self._server = grpc.aio.server()
@@ -158,6 +167,7 @@ class FakeContent:
                 ),
                 _answers(AUDIT, "ListAuditRecords", _no_records, ListAuditRecordsRequest),
                 _answers(HEALTH, "Check", _is_well, HealthCheckRequest),
+                *self._others,
             )
         )
         self.port = self._server.add_insecure_port("127.0.0.1:0")

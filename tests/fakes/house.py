@@ -26,6 +26,7 @@ from services.execution.domain import (
     Turns,
 )
 from services.execution.ports import (
+    Conversations,
     Metrics,
     Prices,
     Prompt,
@@ -39,7 +40,9 @@ from services.execution.stores import COLLECTIONS, StoredExecutions, StoredLease
 from services.execution.usecases.calls import Patience
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.circuits import Circuits
+from services.execution.usecases.errands import Errands
 from services.execution.usecases.executions import ExecutionService, Terms, whole_log
+from services.execution.usecases.talks import Talks
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
 from services.kit.errors import DomainError, Reason
@@ -47,6 +50,7 @@ from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
 from services.kit.storage.ports import Store
 from services.kit.tasks import ended
 from tests.fakes.memory import Memory, MemoryStore
+from tests.fakes.turns import FakeTurns
 from tests.fakes.virtual import clock, monotonic
 
 ORG = "acme"
@@ -161,6 +165,7 @@ class House:
     library: Library = field(default_factory=Library)
     metrics: Metrics = field(default_factory=Unmetered)
     traces: Traces = field(default_factory=Untraced)
+    conversations: Conversations = field(default_factory=FakeTurns)
     org_concurrency: int = 100
     weights: Mapping[str, float] = field(default_factory=dict)
     prefix: str = "1"
@@ -173,6 +178,7 @@ class House:
         self.catalogue = Catalogue(self.providers or [Talker(self.says)], self.prices)
         self.circuits = Circuits(self.tolerance, lambda: monotonic() + self.slept)
         self.turns = Turns(lambda org: self.weights.get(org, 1.0), lambda _: self.org_concurrency)
+        self.talks = Talks(self.executions, self.conversations, self.queue, self.wakeups)
         numbers = itertools.count(1)
         self.service = ExecutionService(
             self.executions,
@@ -184,6 +190,7 @@ class House:
             self.turns,
             self.metrics,
             self.traces,
+            self.talks,
             clock=clock,
             new_id=lambda: f"exec_{self.prefix}_{next(numbers):06}",
             terms=self.terms,
@@ -207,6 +214,7 @@ class House:
             self.turns,
             self.metrics,
             self.traces,
+            self.talks,
             clock=clock,
             monotonic=lambda: monotonic() + self.slept,
             new_id=lambda: f"worker_{self.prefix}_{next(worker_numbers)}",
@@ -214,6 +222,9 @@ class House:
             pace=self.pace,
             patience=self.patience,
             persistence=self.persistence,
+        )
+        self.errands = Errands(
+            self.executions, self.talks, self.service, monotonic=lambda: monotonic() + self.slept
         )
 
     def beside(self, **changes: object) -> House:
@@ -227,14 +238,17 @@ class House:
         """Let the worker work until the block ends, then stop it gracefully."""
         await self.worker.start()
         serving = asyncio.create_task(self.worker.serve())
+        sweeping = asyncio.create_task(self.errands.serve())
         try:
             yield self.worker
         finally:
             await ended(serving)
+            await ended(sweeping)
             await self.worker.stop()
 
     async def start(self, text: str = "Hello", org: str = ORG, **asked: object) -> Execution:
-        return await self.service.start(org, Asked(text, **asked))  # type: ignore[arg-type]
+        author = str(asked.pop("author", ""))
+        return await self.service.start(org, Asked(text, **asked), author)  # type: ignore[arg-type]
 
     async def end_of(self, execution: Execution, within: float = 100.0) -> Execution:
         """Wait for the end of a run, in virtual seconds, and read it."""
@@ -281,8 +295,9 @@ def is_sound(execution: Execution, log: Sequence[Event]) -> None:
         create_time=execution.create_time,
         update_time=execution.create_time,
         version=execution.version,
+        talk=execution.talk,
     )
     projected, progress = domain.repair(begun, log)
-    assert projected == execution
+    assert replace(projected, errand=execution.errand) == execution
     if execution.state is domain.State.SUCCEEDED:
         assert execution.result == progress.answer

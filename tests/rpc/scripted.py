@@ -185,6 +185,12 @@ class Scripted(ExecutionServiceServicer, AuditServiceServicer):
         async for answer in self._play(context):
             yield answer
 
+    async def Converse(
+        self, request_iterator: AsyncIterator[pb.ConverseRequest], context: Context
+    ) -> AsyncIterator[pb.ConverseResponse]:
+        await Failure(grpc.StatusCode.UNIMPLEMENTED, "not played").abort(context)
+        yield pb.ConverseResponse()
+
     async def RunExecutionSse(
         self, request: pb.StartExecutionRequest, context: Context
     ) -> AsyncIterator[HttpBody]:

@@ -216,17 +216,6 @@ async def test_a_request_without_text_is_refused(text: str) -> None:
     assert [one.field for one in caught.value.violations] == ["input"]
 
 
-@pytest.mark.parametrize("field", ["conversation_id", "instance_id"])
-@in_virtual_time
-async def test_what_cannot_be_honoured_yet_is_refused_and_not_ignored(field: str) -> None:
-    house = House({"m": words("a")})
-    with pytest.raises(DomainError) as caught:
-        await house.start(**{field: "x"})
-    assert reason(caught) == "FEATURE_UNAVAILABLE"
-    assert [one.field for one in caught.value.violations] == [field]
-    assert await house.service.list(ORG, Filter(), None, 10) == []
-
-
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [

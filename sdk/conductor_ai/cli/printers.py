@@ -12,7 +12,14 @@ from conductor_ai.cli.output import harmless, json_line, one_line, tell, whisper
 from conductor_ai.cli.usage import summary
 
 _CANCELLED = "EXECUTION_CANCELLED"
-_MESSAGES = ("status_update", "job_resumed", "job_queued", "context_read", "on_llm_failed")
+_MESSAGES = (
+    "status_update",
+    "job_resumed",
+    "job_queued",
+    "turn_queued",
+    "context_read",
+    "on_llm_failed",
+)
 _WELL = ("", "stop")
 
 

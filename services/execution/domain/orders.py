@@ -10,7 +10,9 @@ from typing import Any
 
 import orjson
 
+from services.execution.domain.events import MAX_ANSWER_BYTES, MAX_RESULT_BYTES
 from services.execution.domain.models import AgentSnapshot, Choice, Wish, system
+from services.execution.domain.talks import Placement
 
 DEFAULT_PRIORITY = 3
 """Of 1 to 5, 1 the most urgent."""
@@ -48,6 +50,11 @@ class Asked:
     fallbacks: tuple[Wish, ...] = ()
     persona_version: str = ""
     """A number, `latest`, `first` or an alias."""
+    busy_policy: str = ""
+    """One of BusyPolicy."""
+    reply_to: str = ""
+    apart: bool = False
+    """Whether to stay out of the conversation that the instance is placed in."""
     context_mode: ContextMode | None = None
     screenplay_id: str = ""
 
@@ -103,12 +110,17 @@ class Order:
         """The model that is asked first."""
         return self.choices[0].model
 
+    @property
+    def most_result_bytes(self) -> int:
+        """How large its answer may grow."""
+        return MAX_ANSWER_BYTES if self.conversation_id else MAX_RESULT_BYTES
 
-def context_mode(asked: Asked) -> ContextMode:
+
+def context_mode(asked: Asked, placement: Placement) -> ContextMode:
     """Decide what a run is told: as asked, else all there is when the request names any of it."""
     if asked.context_mode is not None:
         return asked.context_mode
-    if asked.conversation_id or asked.instance_id or asked.screenplay_id:
+    if placement.conversation_id or placement.instance_id or asked.screenplay_id:
         return ContextMode.CONTEXTUAL
     return ContextMode.STATELESS
 

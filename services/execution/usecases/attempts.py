@@ -33,6 +33,7 @@ from services.execution.usecases.calls import Call, Patience
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.circuits import Circuits
 from services.execution.usecases.recorder import Recorder
+from services.execution.usecases.talks import Talks
 from services.kit.errors import DomainError, Reason, reason_name
 
 _LENGTH = "length"
@@ -52,6 +53,7 @@ class Tools:
     wakeups: Wakeups
     metrics: Metrics
     traces: Traces
+    talks: Talks
     clock: Callable[[], int]
     """Microseconds since the epoch."""
     flush_every: float
@@ -224,8 +226,8 @@ class Attempt:
                 self._meter.reported(piece.usage)
         elif piece:
             self._meter.said(piece)
-            if self._meter.size > domain.MAX_RESULT_BYTES:
-                raise domain.result_too_large()
+            if self._meter.size > self._order.most_result_bytes:
+                raise domain.result_too_large(self._order.most_result_bytes)
             if self._recorder.add(piece) > _MAX_PENDING:
                 return self._recorder.flushed()
         else:
