@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from services.conversations.domain import conversations, instances
 from services.conversations.domain.conversations import Conversation
@@ -28,10 +29,12 @@ from services.conversations.usecases.kin import Cast, HistoryKin, InstanceKin, K
 from services.conversations.usecases.references import References
 from services.conversations.usecases.transcripts import Transcript
 from services.kit.errors import DomainError, Reason, Resource
-from services.kit.resources.cascades import Cascades
+from services.kit.resources.cascades import Cascades, Kin
 from services.kit.storage.ports import Store
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import EPOCH
+
+T = TypeVar("T")
 
 ORG = "acme"
 COLLECTIONS = (CONVERSATIONS, MESSAGES, INSTANCES, PARENTS, RUNS)
@@ -55,7 +58,7 @@ class Shelf:
     async def directory(self, screenplay_id: str) -> str:
         return self._found("screenplay", self.screenplays, screenplay_id)
 
-    def _found(self, kind: str, shelf: dict[str, Any], id_: str) -> Any:
+    def _found(self, kind: str, shelf: Mapping[str, T], id_: str) -> T:
         if self.is_away:
             raise DomainError(Reason.REASON_SERVICE_UNAVAILABLE, "The service is away.")
         if id_ not in shelf:
@@ -105,7 +108,7 @@ class Placing:
         self.histories = HistoryService(StoredLinks(self.store), said, clock=self.clock)
         self.ends = Cascades(self.placed, [HistoryKin(self.histories)], **timing)
         self.cast = Cast(self.placed, self.ends, **ending)
-        kin = [InstanceKin(self.cast), MessageKin(said)]
+        kin: list[Kin] = [InstanceKin(self.cast), MessageKin(said)]
         self.cascades = Cascades(self.homes, kin, **timing)
         self.kin = KinService(
             self.parents, self.homes, self.cascades, self.cast, self.shelf, **ending
