@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TypeVar
@@ -16,8 +16,10 @@ from conductor.content.v1.screenplay_service_pb2_grpc import (
 )
 from conductor.content.v1.system_service_pb2_grpc import add_SystemServiceServicer_to_server
 from conductor.content.v1.template_service_pb2_grpc import add_TemplateServiceServicer_to_server
+from conductor.conversations.v1.kin_service_pb2 import ParentKind
 from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from services.content.adapters.archives import ZippedArchives
+from services.content.adapters.conversations import OWNER, ConversationsKin
 from services.content.adapters.models import ExecutionModels
 from services.content.adapters.templates import TemplateFolder, read_templates
 from services.content.adapters.yamls import PlainYaml
@@ -46,10 +48,9 @@ from services.content.usecases.system import SystemCheck
 from services.content.usecases.templates import TemplateService
 from services.kit import ids
 from services.kit.frame import Frame, Work, hosted, open_frame
-from services.kit.resources.cascades import Cascades, Purge
-from services.kit.resources.ports import Mortal
+from services.kit.resources.cascades import Cascades, Kin, Purge
+from services.kit.resources.ports import Mortal, Roots
 from services.kit.server import App, main
-from services.kit.storage.ports import Store
 from services.kit.tasks import Workbench
 from services.kit.telemetry import SILENT, Telemetry
 
@@ -66,7 +67,12 @@ async def compose(
     frame = await open_frame(settings, COLLECTIONS, LOGS, stack, telemetry)
     stored, lives = StoredAgents(frame.store), StoredPersonas(frame.store)
     versions = StoredVersions(frame.store)
-    cascades = Cascades(stored, [PersonaKin(lives, versions)], monotonic=time.monotonic)
+    cascades = Cascades(
+        stored,
+        [PersonaKin(lives, versions)],
+        afar=_afar(frame, ParentKind.PARENT_KIND_AGENT, stored),
+        monotonic=time.monotonic,
+    )
     ends = Cascades(lives, [VersionKin(lives, versions)], monotonic=time.monotonic)
     workbench = Workbench()
     agents = AgentService(stored, cascades, clock=ids.now, new_id=_new_deletion)
@@ -80,7 +86,7 @@ async def compose(
         new_id=_new_deletion,
         workbench=workbench,
     )
-    screenplays, plays = _screenplays(frame.store, workbench)
+    screenplays, plays = _screenplays(frame, workbench)
     if settings.content_processes == 1:
         await cascades.begin()
         await ends.begin()
@@ -118,11 +124,16 @@ async def compose(
 
 
 def _screenplays(
-    store: Store, workbench: Workbench
+    frame: Frame, workbench: Workbench
 ) -> tuple[ScreenplayService, Cascades[Screenplay]]:
     """Put together what serves screenplays, and what ends their deletions."""
-    stored, texts = StoredScreenplays(store), StoredTexts(store)
-    cascades = Cascades(stored, [TextKin(texts)], monotonic=time.monotonic)
+    stored, texts = StoredScreenplays(frame.store), StoredTexts(frame.store)
+    cascades = Cascades(
+        stored,
+        [TextKin(texts)],
+        afar=_afar(frame, ParentKind.PARENT_KIND_SCREENPLAY, stored),
+        monotonic=time.monotonic,
+    )
     service = ScreenplayService(
         stored,
         texts,
@@ -133,6 +144,11 @@ def _screenplays(
         workbench=workbench,
     )
     return service, cascades
+
+
+def _afar(frame: Frame, kind: ParentKind.ValueType, roots: Roots[T]) -> Sequence[Kin]:
+    """Return what belongs to things of a kind at other services, as far as these are told of."""
+    return [ConversationsKin(frame.peers, kind, roots)] if OWNER in frame.peers.others else []
 
 
 async def _archives(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conductor.auth.v1 import access_pb2
@@ -17,6 +18,8 @@ M = TypeVar("M", bound=Message)
 
 _MAX_PAGE_BYTES = 2 * 1024 * 1024
 _SCOPE = "SCOPE_"
+_WHOLE = 2**53
+"""Below it each whole number is one that a fraction can be."""
 
 
 def timestamp(microseconds: int) -> Timestamp:
@@ -91,3 +94,33 @@ def life_to_proto(life: Life, message: Deletable, keep_days: float) -> None:
     message.delete_time.CopyFrom(timestamp(life.delete_time))
     if keep_days:
         message.purge_time.CopyFrom(timestamp(purge_time(life.delete_time, keep_days)))
+
+
+def object_of(struct: Struct) -> dict[str, Any]:
+    """Read an object of JSON."""
+    return {key: _value_of(value) for key, value in struct.fields.items()}
+
+
+def _value_of(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            # A message has only fractions; one that is whole was written as a whole number.
+            number = value.number_value
+            return int(number) if number.is_integer() and abs(number) < _WHOLE else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return object_of(value.struct_value)
+        case "list_value":
+            return [_value_of(one) for one in value.list_value.values]
+        case _:
+            return None
+
+
+def struct_of(said: Mapping[str, Any]) -> Struct:
+    """Print an object of JSON."""
+    struct = Struct()
+    struct.update(said)
+    return struct

@@ -11,6 +11,7 @@ and the route is asked for again, so that a REST call too ends on the route of i
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import envoy
+from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from google.rpc import code_pb2
 
@@ -90,6 +92,13 @@ _TRANSCODER = "envoy.filters.http.grpc_json_transcoder"
 _HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 _GRPC_CONTENT_TYPE = r"application/grpc([+;-].*)?"
 _JSON_OR_GRPC = r"(?i)\s*application/(json\s*(;.*)?|grpc([+;-].*)?)"
+_NO_JSON = "The body must be JSON and say so: Content-Type: application/json."
+# Not text/plain, which pages of other origins may send without asking first.
+_MARKDOWN = r"(?i)\s*text/(x-)?markdown\s*(;.*)?"
+_NO_MARKDOWN = "The body must be the file itself and say so: Content-Type: text/markdown."
+
+_HTTP_BODY = ".google.api.HttpBody"
+_VARIABLE = re.compile(r"\{[^}]*\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +199,7 @@ def render(
         _options_route(),
         _refused_preflight_route(services[0].name),
         _trailing_slash_route(services[0].name),
+        *_upload_routes(descriptors, services),
         _rest_route(services[0].name),
     ]
     return {
@@ -337,8 +347,45 @@ def _rest_route(cluster: str) -> Config:
     The latter go to a service, which says so in gRPC. REST never does: the transcoder either finds
     its rpc or refuses it. A direct response in place of the cluster would go without CORS.
     """
+    return _body_route({"prefix": "/"}, cluster, _JSON_OR_GRPC, _NO_JSON)
+
+
+def _upload_routes(
+    descriptors: descriptor_pb2.FileDescriptorSet, services: Sequence[Service]
+) -> Iterator[Config]:
+    """The REST routes whose body is a file as it is, before the transcoder."""
+    homes = {name: service.name for service in services for name in service.rpc_services}
+    messages = {
+        f".{file.package}.{message.name}": message
+        for file in descriptors.file
+        for message in file.message_type
+    }
+    for file in descriptors.file:
+        for service in file.service:
+            cluster = homes.get(f"{file.package}.{service.name}", "")
+            for method in service.method if cluster else ():
+                fields = {field.name: field for field in messages[method.input_type].field}
+                rule = method.options.Extensions[annotations_pb2.http]
+                for one in (rule, *rule.additional_bindings):
+                    body = fields.get(one.body)
+                    if body is None or body.type_name != _HTTP_BODY:
+                        continue
+                    match = {
+                        "safe_regex": {"regex": _VARIABLE.sub("[^/]+", one.post)},
+                        "headers": [{"name": ":method", "string_match": {"exact": "POST"}}],
+                    }
+                    yield _body_route(match, cluster, _MARKDOWN, _NO_MARKDOWN)
+
+
+def _body_route(match: Config, cluster: str, content_type: str, otherwise: str) -> Config:
+    """A route before the transcoder, whose bodies are of one type.
+
+    Args:
+        content_type: an expression for all that the header may say.
+        otherwise: what is said to others.
+    """
     return {
-        **_rpc_route({"prefix": "/"}, cluster, UNARY_TIMEOUT, UNARY_TIMEOUT),
+        **_rpc_route(match, cluster, UNARY_TIMEOUT, UNARY_TIMEOUT),
         "typed_per_filter_config": {
             _BUFFER: {
                 "@type": f"{_HTTP_FILTERS}.buffer.v3.BufferPerRoute",
@@ -346,12 +393,12 @@ def _rest_route(cluster: str) -> Config:
             },
             _REFUSAL: _refusal(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                "",
+                otherwise,
                 # The buffer filter has given every body, chunked ones too, its length.
                 {"name": "content-length", "range_match": {"start": 1, "end": 2**62}},
                 {
                     "name": "content-type",
-                    "string_match": {"safe_regex": {"regex": _JSON_OR_GRPC}},
+                    "string_match": {"safe_regex": {"regex": content_type}},
                     "treat_missing_header_as_empty": True,
                     "invert_match": True,
                 },
@@ -646,10 +693,7 @@ _OWN_ERRORS: Mapping[int, tuple[int, str]] = {
         code_pb2.INVALID_ARGUMENT,
         f"The body is larger than {REQUEST_BODY_LIMIT // _MIB} MiB.",
     ),
-    415: (
-        code_pb2.INVALID_ARGUMENT,
-        "The body must be JSON and say so: Content-Type: application/json.",
-    ),
+    415: (code_pb2.INVALID_ARGUMENT, "%LOCAL_REPLY_BODY%"),
     421: (
         code_pb2.PERMISSION_DENIED,
         "%REQ(:AUTHORITY)% is not a host of this mesh. CONDUCTOR_HOSTS names them.",

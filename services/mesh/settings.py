@@ -32,6 +32,7 @@ class MeshSettings(Settings):
     """The address Envoy listens on; one that is not the loopback's needs `auth` to be on."""
 
     content_processes: Processes = 1
+    conversations_processes: Processes = 1
     execution_processes: Processes = 1
 
     tls_cert: Path | None = None

@@ -54,4 +54,16 @@ SERVICES = (
             "conductor.content.v1.SystemService",
         ),
     ),
+    Service(
+        name="conversations",
+        rpc_services=(
+            "conductor.conversations.v1.ConversationService",
+            "conductor.conversations.v1.MessageService",
+            "conductor.conversations.v1.PortfolioService",
+            "conductor.conversations.v1.InstanceService",
+            "conductor.conversations.v1.TurnService",
+            "conductor.conversations.v1.KinService",
+        ),
+        long_rpcs=("conductor.conversations.v1.PortfolioService/ChatPortfolio",),
+    ),
 )

@@ -48,6 +48,9 @@ UNLIKE_MONGODB = {
             "replaced one version at the same moment, more than one won in 139 of 150 rounds",
             strict=False,
         ),
+        "test_turns_of_several_processes_are_taken_filled_and_withdrawn_once": pytest.mark.skip(
+            "FerretDB's SQLite backend does not compare and set in one step"
+        ),
         "test_a_hundred_writers_at_once_lose_nothing": pytest.mark.skip(
             "FerretDB's SQLite backend reads the whole collection for each page of a log: 15 s"
         ),

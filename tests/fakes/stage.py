@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from services.content.domain.screenplays import Asked, Checked, Screenplay, Wanted
@@ -13,7 +14,7 @@ from services.content.stores.screenplays import (
     StoredTexts,
 )
 from services.content.usecases.screenplays import ScreenplayService, TextKin
-from services.kit.resources.cascades import Cascades, Purge
+from services.kit.resources.cascades import Cascades, Kin, Purge
 from services.kit.storage.ports import Store
 from services.kit.tasks import Workbench
 from tests.fakes.memory import Memory, MemoryStore
@@ -27,10 +28,13 @@ class Stage:
     """One process over a store.
 
     Args:
+        afar: what belongs to screenplays at other services.
         prefix: what its ids begin with, when there are several.
     """
 
-    def __init__(self, store: Store | None = None, *, prefix: str = "") -> None:
+    def __init__(
+        self, store: Store | None = None, *, prefix: str = "", afar: Sequence[Kin] = ()
+    ) -> None:
         self.store = store or MemoryStore(Memory(), COLLECTIONS)
         self.now = EPOCH
         self._ticks = itertools.count(1)
@@ -38,7 +42,11 @@ class Stage:
         self._prefix = prefix
         self.stored, self.texts = StoredScreenplays(self.store), StoredTexts(self.store)
         self.cascades: Cascades[Screenplay] = Cascades(
-            self.stored, [TextKin(self.texts)], monotonic=lambda: 0.0, patience=0.0
+            self.stored,
+            [TextKin(self.texts)],
+            afar=afar,
+            monotonic=lambda: 0.0,
+            patience=0.0,
         )
         self.service = ScreenplayService(
             self.stored,

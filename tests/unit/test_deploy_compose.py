@@ -76,7 +76,9 @@ def test_every_service_of_the_mesh_is_there_and_reached_by_the_edge(service: Any
     assert told["healthcheck"]["test"][-1] == f"grpc://127.0.0.1:{port}"
 
 
-@pytest.mark.parametrize(("service", "processes"), [("execution", "2"), ("content", "1")])
+@pytest.mark.parametrize(
+    ("service", "processes"), [("execution", "2"), ("content", "1"), ("conversations", "1")]
+)
 def test_there_are_as_many_processes_as_they_are_told(service: str, processes: str) -> None:
     variable = f"CONDUCTOR_{service.upper()}_PROCESSES"
     told = container(service)

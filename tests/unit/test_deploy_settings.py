@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from services.content.settings import ContentSettings
+from services.conversations.settings import ConversationsSettings
 from services.execution.settings import ExecutionSettings
 from services.kit.settings import PREFIX, ServiceSettings, load
 from services.mesh.envoy import binary
@@ -43,6 +44,7 @@ IMAGE = re.findall(
 )
 SETTINGS: Mapping[str, type[ServiceSettings | MeshSettings]] = {
     "content": ContentSettings,
+    "conversations": ConversationsSettings,
     "execution": ExecutionSettings,
     "edge": MeshSettings,
 }

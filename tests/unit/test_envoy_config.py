@@ -20,6 +20,7 @@ API = (Path(__file__).parents[2] / "gen" / "api.binpb").read_bytes()
 ENDPOINTS = {
     "execution": [("127.0.0.1", 9001), ("127.0.0.1", 9002)],
     "content": [("127.0.0.1", 9003)],
+    "conversations": [("127.0.0.1", 9004)],
 }
 EDGE = Edge(http_host="127.0.0.1", http_port=8080, admin_port=9901)
 
@@ -101,7 +102,11 @@ def test_only_rest_bodies_are_buffered() -> None:
         for route in routes
         if "envoy.filters.http.buffer" in route.get("typed_per_filter_config", {})
     ]
-    assert buffered == [{"prefix": "/"}]
+    upload = {
+        "safe_regex": {"regex": "/api/conversations/[^/]+/context/upload"},
+        "headers": [{"name": ":method", "string_match": {"exact": "POST"}}],
+    }
+    assert buffered == [upload, {"prefix": "/"}]
     assert routes[-1]["match"] == {"prefix": "/"}
 
 

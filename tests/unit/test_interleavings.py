@@ -25,6 +25,8 @@ from hypothesis import strategies as st
 from services.execution import domain
 from services.execution.domain import (
     Appended,
+    Context,
+    ContextMode,
     Errand,
     Execution,
     Filling,
@@ -40,7 +42,7 @@ from services.kit.errors import DomainError
 from services.kit.storage.inprocess import InProcessWakeups
 from services.kit.storage.ports import Collection, Document, Entry, Query, Write, store_unavailable
 from services.kit.tasks import ended
-from tests.fakes.house import ORG, House, is_sound
+from tests.fakes.house import ORG, House, Library, is_sound
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.turns import FakeTurns, away
 from tests.fakes.virtual import VirtualLoop
@@ -203,6 +205,19 @@ class Watcher:
     terminal: bool = False
 
 
+@dataclass
+class Forgetful(Library):
+    """Whoever knows what runs are told: slow, and at times away."""
+
+    random: Random = field(default_factory=Random)
+
+    async def read(self, execution: Execution, max_bytes: int) -> Context:
+        await asyncio.sleep(self.random.choice((0, 0.01, 1)))
+        if self.random.random() < 0.3:
+            raise store_unavailable()
+        return self.context
+
+
 class World:
     """Processes, runs and watchers over one store."""
 
@@ -250,6 +265,7 @@ class World:
             heartbeat_seconds=3,
             conversations=Phone(self.turns, line, self),
             prefix=f"{next(self.numbers)}",
+            library=Forgetful(random=self.random),
         )
         return Process(house, line)
 
@@ -269,7 +285,9 @@ class World:
             await process.house.worker.stop()
 
     async def submit(self) -> None:
-        self.runs.append(await self.process().house.start("one more", timeout_ms=60_000))
+        mode = self.random.choice((ContextMode.STATELESS, ContextMode.CONTEXTUAL))
+        run = await self.process().house.start("one more", timeout_ms=60_000, context_mode=mode)
+        self.runs.append(run)
 
     async def talk(self) -> None:
         policy = self.random.choice(("queue", "queue", "reject", "interrupt"))
@@ -353,8 +371,10 @@ class World:
                 self.others.append(asyncio.create_task(self.stop(process)))
 
     async def play(self, actions: list[tuple[float, str]]) -> None:
-        for number in range(3):
-            self.runs.append(await self.calm.start(f"run {number}", timeout_ms=60_000))
+        for number, mode in enumerate((None, None, ContextMode.CONTEXTUAL)):
+            text = f"run {number}"
+            run = await self.calm.start(text, timeout_ms=60_000, context_mode=mode)
+            self.runs.append(run)
         for number in range(2):
             self.runs.append(
                 await self.calm.start(f"turn {number}", conversation_id="c", timeout_ms=60_000)

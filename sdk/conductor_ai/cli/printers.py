@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from conductor.execution.v1.event_pb2 import ExecutionEvent
+from conductor.execution.v1.event_pb2 import ContextRead, ExecutionEvent
 from conductor.execution.v1.usage_pb2 import Usage
+from conductor_ai.cli import facts
 from conductor_ai.cli.exits import Exit
-from conductor_ai.cli.output import harmless, json_line, tell, whisper
+from conductor_ai.cli.output import harmless, json_line, one_line, tell, whisper
 from conductor_ai.cli.usage import summary
 
 _CANCELLED = "EXECUTION_CANCELLED"
@@ -56,16 +57,17 @@ class Printer:
             self.status(
                 f"{event.execution_id} started: agent {started.agent_id}, model {started.model}"
             )
+        elif kind == "turn_queued":
+            self._queued(event.turn_queued.message or "other runs answer before it")
+        elif kind == "context_read":
+            self._told(event.context_read)
         elif kind in _MESSAGES:
             self.status(getattr(event, kind).message)
         elif kind == "result":
             self._succeeded(event)
         elif kind == "error":
             self.end_line()
-            verb = "cancelled" if outcome(event) is Exit.CANCELLED else "failed"
-            reason = event.error.reason or "error"
-            tell(f"{event.execution_id} {verb}: {reason}: {event.error.error}")
-            self._spent(event.error.usage)
+            self._failed(event)
 
     def status(self, sentence: str) -> None:
         """Say what is going on to somebody who watches."""
@@ -89,8 +91,22 @@ class Printer:
         ended = (
             "" if result.finish_reason in _WELL else f" (the model ended: {result.finish_reason})"
         )
-        self.status(f"{event.execution_id} succeeded{ended}")
+        self._well(event.execution_id, ended)
         self._spent(result.usage)
+
+    def _well(self, execution_id: str, ended: str) -> None:
+        self.status(f"{execution_id} succeeded{ended}")
+
+    def _failed(self, event: ExecutionEvent) -> None:
+        verb = "cancelled" if outcome(event) is Exit.CANCELLED else "failed"
+        tell(f"{event.execution_id} {verb}: {_why(event)}")
+        self._spent(event.error.usage)
+
+    def _queued(self, sentence: str) -> None:
+        self.status(sentence)
+
+    def _told(self, context: ContextRead) -> None:
+        self.status(context.message)
 
     def _spent(self, usage: Usage) -> None:
         line = summary(usage)
@@ -136,6 +152,49 @@ class _FinalPrinter(Printer):
             super().event(event)
 
 
+class ChatPrinter(Printer):
+    """Prints one answer of a talk, and of its run only what has to be known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = ""
+
+    def event(self, event: ExecutionEvent) -> None:
+        """Show one event."""
+        if event.HasField("job_started"):
+            # On a screen the answer stands behind the name of whose it is.
+            self._name = one_line(event.job_started.agent_id) if self._harmless else ""
+        else:
+            super().event(event)
+
+    def _well(self, execution_id: str, ended: str) -> None:
+        del execution_id
+        self.status(ended.strip())
+
+    def _spent(self, usage: Usage) -> None:
+        del usage
+
+    def _failed(self, event: ExecutionEvent) -> None:
+        if outcome(event) is Exit.CANCELLED:
+            tell("cancelled; /retry asks again")
+        else:
+            tell(f"no answer: {_why(event)}; /retry asks again")
+
+    def _queued(self, sentence: str) -> None:
+        self.end_line()
+        tell(sentence)
+
+    def _told(self, context: ContextRead) -> None:
+        if context.omitted_count:
+            self.end_line()
+            tell(context.message or _omitted(context))
+
+    def _write(self, text: str) -> None:
+        if text and self._name:
+            text, self._name = f"{self._name}> {text}", ""
+        super()._write(text)
+
+
 class _JsonPrinter(Printer):
     """Prints each event as one line of JSON, for programs."""
 
@@ -148,3 +207,12 @@ def printer_for(*, as_json: bool, final: bool = False) -> Printer:
     if as_json:
         return _JsonPrinter()
     return _FinalPrinter() if final else Printer()
+
+
+def _why(event: ExecutionEvent) -> str:
+    return f"{event.error.reason or 'error'}: {event.error.error}"
+
+
+def _omitted(context: ContextRead) -> str:
+    count = facts.count(context.omitted_count, "message")
+    return f"the oldest {count} did not fit what the model takes"

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, replace
 from typing import Any
 
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import Struct
 
 from conductor.content.v1 import persona_pb2, persona_service_pb2
 from services.content.convert.comparisons import comparison_to_proto
@@ -22,13 +22,12 @@ from services.content.domain.personas import (
     Wanted,
 )
 from services.kit.errors import invalid
-from services.kit.messages import life_to_proto, timestamp
+from services.kit.messages import life_to_proto, object_of, struct_of, timestamp
 
 UPDATABLE = frozenset({"content", "metadata"})
 """The fields that an update may change."""
 _MAX_METADATA_BYTES = 16 * MAX_METADATA
 """More than any metadata of the longest JSON has as a message: one that is larger is not even read."""
-_WHOLE = 2**53
 _MAX_INT32 = 2**31 - 1
 
 
@@ -91,7 +90,7 @@ def summary_to_proto(persona: Persona, keep_days: float) -> persona_pb2.Persona:
             )
             for name, alias in sorted(persona.aliases.items())
         ],
-        metadata=_struct(persona.metadata),
+        metadata=struct_of(persona.metadata),
         create_time=timestamp(persona.create_time),
         update_time=timestamp(persona.update_time),
         etag=persona.etag,
@@ -106,7 +105,7 @@ def version_to_proto(persona: Persona, version: PersonaVersion) -> persona_pb2.P
         agent_id=version.agent_id,
         version=version.number,
         content=version.content,
-        metadata=_struct(version.metadata),
+        metadata=struct_of(version.metadata),
         author=version.author,
         reason=version.reason,
         restored_from=version.restored_from,
@@ -161,32 +160,4 @@ def _metadata(struct: Struct) -> dict[str, Any]:
     """
     if struct.ByteSize() > _MAX_METADATA_BYTES:
         raise invalid("persona.metadata", f"must have at most {MAX_METADATA} characters as JSON")
-    return _object(struct)
-
-
-def _object(struct: Struct) -> dict[str, Any]:
-    return {key: _value(value) for key, value in struct.fields.items()}
-
-
-def _value(value: Value) -> Any:
-    match value.WhichOneof("kind"):
-        case "number_value":
-            # A message has only fractions; one that is whole was written as a whole number.
-            number = value.number_value
-            return int(number) if number.is_integer() and abs(number) < _WHOLE else number
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case "struct_value":
-            return _object(value.struct_value)
-        case "list_value":
-            return [_value(one) for one in value.list_value.values]
-        case _:
-            return None
-
-
-def _struct(metadata: Any) -> Struct:
-    struct = Struct()
-    struct.update(metadata)
-    return struct
+    return object_of(struct)

@@ -10,10 +10,9 @@ from difflib import SequenceMatcher
 from enum import StrEnum
 from typing import Any
 
-from services.content.domain import paths
 from services.content.domain.personas import PersonaVersion
 from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
-from services.kit.resources import labels
+from services.kit.resources import controls, labels
 from services.kit.resources.deletions import Life
 from services.kit.resources.request_ids import digest
 from services.kit.resources.words import folded
@@ -238,7 +237,7 @@ def _broken(definition: Definition) -> Iterator[tuple[str, str]]:
     """Yield each field that breaks a rule, and the rule."""
     if not 1 <= len(definition.name) <= _NAME:
         yield "name", f"must have 1 to {_NAME} characters besides blanks around them"
-    elif paths.has_controls(definition.name):
+    elif controls.has_controls(definition.name):
         yield "name", "must not hold control characters, such as line breaks"
     for name, most in _LINES.items():
         yield from _broken_text(name, getattr(definition, name), most)
@@ -279,9 +278,9 @@ def _broken_text(
 ) -> Iterator[tuple[str, str]]:
     if len(value) > most:
         yield name, f"must have at most {most} characters"
-    if prose and paths.has_controls_in_prose(value):
+    if prose and controls.has_controls_in_prose(value):
         yield name, "must not hold control characters but tabs and line breaks"
-    elif not prose and paths.has_controls(value):
+    elif not prose and controls.has_controls(value):
         yield name, "must not hold control characters"
 
 

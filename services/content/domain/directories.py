@@ -18,6 +18,7 @@ from services.content.domain.archives import ArchiveError, File, shown
 from services.content.domain.personas import Draft
 from services.content.domain.screenplays import Screenplay
 from services.kit.errors import DomainError
+from services.kit.resources import controls
 
 AGENTS, SCREENPLAYS = "agents/", "screenplays/"
 DEFINITION, PERSONA = "definition.yaml", "persona.md"
@@ -116,7 +117,7 @@ def check_path(path: str) -> None:
         raise ArchiveError(where, "its path has to be relative, with slashes")
     if any(one.strip() in {"", ".", ".."} for one in segments):
         raise ArchiveError(where, "its path leads out of the directory, or nowhere")
-    if paths.has_controls(path):
+    if controls.has_controls(path):
         raise ArchiveError(where, "its path holds control characters")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from services.kit.errors import invalid
+from services.kit.resources.controls import has_controls
 
 LONGEST = 500
 LONGEST_SEGMENT = 250
@@ -12,9 +13,6 @@ LONGEST_SEGMENT = 250
 ENDINGS = (".md", ".markdown", ".txt")
 NOT_IN_NAMES = frozenset('<>:"|?*')
 """What no file may be named by on some system; names of screenplays become names of files."""
-_CONTROLS = frozenset({"Cc", "Zl", "Zp"})
-_DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
-"""What turns the direction of writing: a name that holds one reads as another."""
 _SHOWN = " ".join('<>:"|?*')
 
 
@@ -70,13 +68,3 @@ def _check(path: str, at: str) -> None:
         problem = f"must have at most {LONGEST} characters, and has {len(path)}"
     if problem:
         raise invalid(at, problem)
-
-
-def has_controls(text: str) -> bool:
-    """Tell whether a text of one line holds controls, which turns of direction count among."""
-    return any(unicodedata.category(one) in _CONTROLS or one in _DIRECTIONS for one in text)
-
-
-def has_controls_in_prose(text: str) -> bool:
-    """Tell whether a text of several lines holds control characters but tabs and line breaks."""
-    return any(unicodedata.category(one) == "Cc" and one not in "\t\n\r" for one in text)

@@ -7,7 +7,6 @@ the persona is a projection of them and is brought up to them by whoever finds i
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ import orjson
 
 from services.content.domain.statistics import TextStatistics
 from services.kit.errors import DomainError, Reason, Resource, invalid
+from services.kit.resources import objects
 from services.kit.resources.deletions import Cascade, Life
 
 PRODUCTION = "production"
@@ -235,28 +235,15 @@ def checked(draft: Draft, at: str = "persona") -> Draft:
 
 
 def _check_metadata(metadata: Mapping[str, Any], where: str) -> None:
-    _check_value(metadata, where, MAX_DEPTH)
+    objects.check(metadata, where, MAX_DEPTH)
+    if not all(key.strip() for key in objects.keys(metadata)):
+        raise invalid(where, "must have keys that are not only white space")
     try:
         length = len(orjson.dumps(metadata).decode())
     except TypeError as error:
         raise invalid(where, f"must be JSON: {error}") from None
     if length > MAX_METADATA:
         raise invalid(where, f"must have at most {MAX_METADATA} characters as JSON, not {length}")
-
-
-def _check_value(value: Any, where: str, depth: int) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise invalid(where, f"holds {value}, which JSON has no number for")
-    if not isinstance(value, dict | list):
-        return
-    if depth == 0:
-        raise invalid(where, f"must be at most {MAX_DEPTH} objects and lists deep")
-    if isinstance(value, dict):
-        if not all(key.strip() for key in value):
-            raise invalid(where, "must have keys that are not only white space")
-        value = value.values()
-    for one in value:
-        _check_value(one, where, depth - 1)
 
 
 def first_version(org: str, agent_id: str, draft: Draft, now: int) -> PersonaVersion:

@@ -11,7 +11,7 @@ from typing import Any
 from services.content.domain import paths
 from services.content.domain.findings import Finding
 from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
-from services.kit.resources import deletions, labels
+from services.kit.resources import controls, deletions, labels
 from services.kit.resources.deletions import Life
 from services.kit.resources.request_ids import digest
 from services.kit.resources.words import folded
@@ -175,11 +175,11 @@ def tidy(values: Mapping[str, Any], at: str = "screenplay.") -> dict[str, Any]:
     for name in _UPDATABLE_PATHS:
         if name in tidied:
             tidied[name] = paths.normal(tidied[name], f"{at}{name}")
-    if paths.has_controls_in_prose(tidied.get("description", "")):
+    if controls.has_controls_in_prose(tidied.get("description", "")):
         raise invalid(
             f"{at}description", "must not hold control characters but tabs and line breaks"
         )
-    if paths.has_controls(tidied.get("working_directory", "")):
+    if controls.has_controls(tidied.get("working_directory", "")):
         raise invalid(f"{at}working_directory", "must not hold control characters")
     return tidied
 
@@ -196,7 +196,7 @@ def normal_name(name: str, at: str) -> str:
         problem = f"must have 1 to {LONGEST_NAME} characters besides blanks around them"
     elif paths.NOT_IN_NAMES.intersection(name):
         problem = f"must hold none of {' '.join(sorted(paths.NOT_IN_NAMES))}"
-    elif paths.has_controls(name):
+    elif controls.has_controls(name):
         problem = "must not hold control characters, such as line breaks"
     if problem:
         raise invalid(at, problem)
@@ -208,7 +208,7 @@ def _tags(tags: Iterable[str], at: str) -> tuple[str, ...]:
     for number, tag in enumerate(given):
         if len(tag.strip()) > _TAG:
             raise invalid(f"{at}[{number}]", f"must have at most {_TAG} characters")
-        if paths.has_controls(tag.strip()):
+        if controls.has_controls(tag.strip()):
             raise invalid(f"{at}[{number}]", "must not hold control characters")
     found = labels.trimmed(given)
     if len(found) > _TAGS:

@@ -183,7 +183,8 @@ class AgentService:
                 return agent
             back = await self._saved(replace(agent, life=deletions.undeleted(agent.life)))
             if back is not None:
-                return await self._settled(back)
+                await self._cascades.finish(back, agent_id)
+                return await self.get(org, agent_id, include_deleted=True)
         raise _contended(agent_id)
 
     async def _found(self, org: str, agent_id: str) -> Agent:

@@ -24,7 +24,6 @@ from services.content.ports.work import Workbench
 from services.kit.errors import DomainError, Reason
 from services.kit.resources import deletions, etags, request_ids
 from services.kit.resources.cascades import Cascades
-from services.kit.resources.deletions import Cascade
 from services.kit.resources.ports import FencedError, TakenError
 
 _TRIES = 30
@@ -250,9 +249,7 @@ class ScreenplayService:
         for _ in range(_TRIES):
             stored = await self.get(org, screenplay_id, include_deleted=purge)
             etags.check(etag, stored.etag, force=False, required=False, what=stored.resource)
-            life = deletions.deleted(
-                stored.life, self._new_deletion_id(), self._clock(), Cascade.NONE
-            )
+            life = deletions.deleted(stored.life, self._new_deletion_id(), self._clock())
             if purge:
                 life = deletions.purging(life)
             try:
@@ -280,7 +277,7 @@ class ScreenplayService:
                 return stored
             back = screenplays.undeleted(stored, taken, self._clock())
             try:
-                return await self._screenplays.save(back)
+                saved = await self._screenplays.save(back)
             except FencedError:
                 continue
             except TakenError as error:
@@ -289,6 +286,9 @@ class ScreenplayService:
                     continue
                 hint = ", or take it back with drop_taken_paths"
                 await self._refuse(back, error.field, "", hint)
+            else:
+                await self._cascades.finish(saved, screenplay_id)
+                return await self.get(org, screenplay_id, include_deleted=True)
         raise _contended(screenplay_id)
 
     async def restore(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
-from services.kit.errors import DomainError
+import grpc
+
+from services.kit.errors import DomainError, Reason, code_of
 from services.kit.resources import deletions
 from services.kit.resources.deletions import Cascade
 from services.kit.resources.ports import FencedError, Mortal, Place, Roots
@@ -19,7 +21,10 @@ _PAGE = 200
 _SWEEP_SECONDS = 1.0
 _PURGE_SECONDS = 600.0
 _PATIENCE_SECONDS = 5.0
+_TRY_SECONDS = 2.0
+"""How long whoever makes a change waits for what belongs to it afar."""
 _HELPED_WITH = (Cascade.MARK, Cascade.UNMARK)
+_AFAR = (Cascade.MARK_AFAR, Cascade.UNMARK_AFAR)
 
 T = TypeVar("T", bound=Mortal)
 
@@ -52,7 +57,13 @@ class Cascades(Generic[T]):
     what somebody made anew under the same id: whoever asked for it, or, when that one shows no progress
     for a while, whoever claims the thing by changing its document first.
 
+    Nobody who reads waits for what belongs to a thing afar, at another service, which may be away: the
+    note that it is to follow stays in the document until it did. Who made the change tries once, and the
+    sweep goes on. Several may be at it, late and out of order: so those afar take no deletion that is
+    older than the newest they heard of, and take back every one up to that which they are told.
+
     Args:
+        afar: what belongs to the things at other services.
         monotonic: seconds, of a clock that only goes forward.
         patience: for how many seconds nothing has to happen before a purge is taken over.
     """
@@ -62,11 +73,13 @@ class Cascades(Generic[T]):
         roots: Roots[T],
         kin: Sequence[Kin],
         *,
+        afar: Sequence[Kin] = (),
         monotonic: Callable[[], float],
         patience: float = _PATIENCE_SECONDS,
     ) -> None:
         self.roots = roots
         self._kin = kin
+        self._afar = afar
         self._monotonic = monotonic
         self._patience = patience
         self._seen: dict[tuple[str, str], tuple[int, float]] = {}
@@ -102,16 +115,26 @@ class Cascades(Generic[T]):
         for kin in self._kin:
             await kin.mark(thing.org, id_, thing.life.deletion, thing.life.delete_time or 0)
 
-    async def finish(self, thing: T, id_: str) -> None:
-        """Do what a change has just left to be done: by whoever made the change."""
+    async def finish(self, thing: T, id_: str) -> DomainError | None:
+        """Do what a change has just left to be done: by whoever made the change.
+
+        Returns:
+            What kept those afar from following; the sweep goes on. None when all is done.
+        """
         if not thing.life.purging:
-            await self.settled(thing, id_)
-            return
+            settled = await self.settled(thing, id_)
+            if settled is None:
+                return None
+            return await self._tried(self._reach(settled, id_), _TRY_SECONDS)
         await self.mark(thing, id_)
         for kin in self._kin:
             await kin.purge(thing.org, id_)
-        with suppress(FencedError):
-            await self.roots.remove(thing)
+        # Nobody sees the thing any more. It stays for those afar until they are gone.
+        trouble = await self._tried(self._purge_afar(thing, id_), _TRY_SECONDS)
+        if trouble is None:
+            with suppress(FencedError):
+                await self.roots.remove(thing)
+        return trouble
 
     async def sweep(self, *, alone: bool = False) -> None:
         """Finish everything that somebody left, in all organisations.
@@ -129,9 +152,11 @@ class Cascades(Generic[T]):
         for key, place in left.items():
             version, since = self._seen.get(key, (0, 0.0))
             if alone or (version == place.version and self._monotonic() - since >= self._patience):
-                await self._take_over(place)
+                if _is_away(await self._take_over(place)):
+                    return
             elif version != place.version:
                 self._seen[key] = place.version, self._monotonic()
+        await self._sweep_afar()
 
     async def begin(self) -> None:
         """Finish everything that was left, before anybody else is at work; else the sweep does."""
@@ -154,12 +179,12 @@ class Cascades(Generic[T]):
         if thing is not None:
             await self.settled(thing, place.id)
 
-    async def _take_over(self, place: Place) -> None:
+    async def _take_over(self, place: Place) -> DomainError | None:
         thing = await self.roots.get(place.org, place.id)
-        if thing is None or not thing.life.purging:
-            return
-        with suppress(FencedError):
-            await self.finish(await self.roots.save(thing), place.id)
+        if thing is not None and thing.life.purging:
+            with suppress(FencedError):
+                return await self.finish(await self.roots.save(thing), place.id)
+        return None
 
     async def _follow(self, thing: T, id_: str) -> T | None:
         """Do what the document says to those below, and note that it is done."""
@@ -170,11 +195,58 @@ class Cascades(Generic[T]):
             for kin in self._kin:
                 await kin.unmark(org, id_, life.last_deletion)
         try:
-            return await self.roots.save(replace(thing, life=deletions.done(life)))
+            followed = deletions.done(life, afar=bool(self._afar))
+            return await self.roots.save(replace(thing, life=followed))
         except FencedError:
             found = await self.roots.get(org, id_)
             await self._check_marks(thing, id_, found)
             return found
+
+    async def _sweep_afar(self) -> None:
+        """Let those afar follow; when they are away, they are asked again with the next sweep."""
+        for cascade in _AFAR if self._afar else ():
+            async for place in self._pending(cascade, None):
+                thing = await self.roots.get(place.org, place.id)
+                if thing is not None and _is_away(await self._tried(self._reach(thing, place.id))):
+                    return
+
+    async def _reach(self, thing: T, id_: str) -> None:
+        """Let those afar follow a thing as its document says, and note that it is done."""
+        org, life = thing.org, thing.life
+        if life.cascade not in _AFAR or not self._afar:
+            return
+        for kin in self._afar:
+            if life.cascade is Cascade.MARK_AFAR:
+                await kin.mark(org, id_, life.deletion, life.delete_time or 0)
+            else:
+                await kin.unmark(org, id_, life.last_deletion)
+        # Who changed the thing meanwhile left the note, or a newer one.
+        with suppress(FencedError):
+            await self.roots.save(replace(thing, life=deletions.done(life)))
+
+    async def _purge_afar(self, thing: T, id_: str) -> None:
+        for kin in self._afar:
+            await kin.purge(thing.org, id_)
+
+    async def _tried(
+        self, work: Awaitable[None], seconds: float | None = None
+    ) -> DomainError | None:
+        """Do something that has to do with those afar; answers what kept it from being done.
+
+        Args:
+            seconds: how long at most; None for as long as the others may take.
+        """
+        trouble = None
+        try:
+            async with asyncio.timeout(seconds):
+                await work
+        except DomainError as error:
+            trouble = error
+        except TimeoutError:
+            trouble = DomainError(Reason.REASON_SERVICE_UNAVAILABLE, "They take too long.")
+        if trouble is not None:
+            _LOG.info("what belongs to a %s elsewhere follows later: %s", self.roots.kind, trouble)
+        return trouble
 
     async def _check_marks(self, marked: T, id_: str, found: T | None) -> None:
         """Take the marks of a deletion back that came late.
@@ -194,6 +266,11 @@ class Cascades(Generic[T]):
             after = page[-1]
             for place in page:
                 yield place
+
+
+def _is_away(trouble: DomainError | None) -> bool:
+    """Tell whether nobody afar answers, so that the rest may as well wait for the next sweep."""
+    return trouble is not None and code_of(trouble.reason) is grpc.StatusCode.UNAVAILABLE
 
 
 class Purge(Generic[T]):

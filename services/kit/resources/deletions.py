@@ -26,6 +26,10 @@ class Cascade(StrEnum):
     """They are to come back with it."""
     PURGE = "purge"
     """They are to go for good, and it after them."""
+    MARK_AFAR = "mark_afar"
+    """Those of its own service are deleted with it; those of others are to be."""
+    UNMARK_AFAR = "unmark_afar"
+    """Those of its own service came back with it; those of others are to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,11 @@ def begun(life: Life) -> Life:
     return Life(last_deletion=life.deletion, cascade=Cascade.UNMARK)
 
 
-def done(life: Life) -> Life:
-    """Note that what belongs to a thing has followed it."""
-    return replace(life, cascade=Cascade.NONE)
+def done(life: Life, *, afar: bool = False) -> Life:
+    """Note that what belongs to a thing has followed it.
+
+    Args:
+        afar: whether something of other services belongs to it, too, and is to follow now.
+    """
+    left = {Cascade.MARK: Cascade.MARK_AFAR, Cascade.UNMARK: Cascade.UNMARK_AFAR} if afar else {}
+    return replace(life, cascade=left.get(life.cascade, Cascade.NONE))

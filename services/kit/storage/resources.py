@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -122,3 +123,10 @@ async def write(store: Store, *writes: Write) -> None:
 def number_key(number: int) -> str:
     """Print a number so that text has the order of numbers."""
     return f"{number:010d}"
+
+
+def number_order(number: float) -> str:
+    """Print any number so that text has the order of numbers, those below zero among them."""
+    (bits,) = struct.unpack(">Q", struct.pack(">d", number))
+    turned = bits ^ (2**64 - 1 if bits >> 63 else 2**63)
+    return f"{turned:016x}"

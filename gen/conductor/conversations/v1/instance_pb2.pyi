@@ -82,7 +82,9 @@ class Instance(message.Message):
     PURGE_TIME_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
     instance_id: builtins.str
-    """The id: chosen when it is made, or `inst_` and a UUIDv7. Letters, digits, `_` and `-`, at most 64."""
+    """The id: chosen when it is made, or `inst_` and a UUIDv7. Letters, digits, `_` and `-`, at most 64;
+    `reorder` is taken by a route.
+    """
     agent_id: builtins.str
     """The agent. Needed when one is made, and never changed."""
     screenplay_id: builtins.str

@@ -156,7 +156,9 @@ class ReadTurnResponse(message.Message):
     """How many runs answer before it."""
     @builtins.property
     def history(self) -> containers.RepeatedCompositeFieldContainer[conversation_pb2.Message]:
-        """What was said before the message of the turn, in order: complete, and neither hidden nor deleted."""
+        """What was said before the answer of the turn, but for its message, in order: complete, and neither hidden
+        nor deleted; at most 2,000. None while it is not `ready`.
+        """
 
     def __init__(
         self,

@@ -76,9 +76,9 @@ class TurnServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadTurn(self, request, context):
-        """Answers what a run is told of the conversation: what came before its message, the newest that fits.
+        """Answers what a run is told of the conversation: what came before its answer, the newest that fits.
 
-        Fails with TURN_NOT_FOUND.
+        Fails with TURN_NOT_FOUND, and with TURN_WITHDRAWN once it was withdrawn.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +87,8 @@ class TurnServiceServicer:
     def FillAnswer(self, request, context):
         """Completes the answer that is awaited, ends the turn, and counts the run, once.
 
-        Also counts runs of instances outside of conversations. Fails with TURN_NOT_FOUND.
+        The answer that came first stays, whatever comes after it. Also counts runs of instances outside of
+        conversations. Fails with TURN_NOT_FOUND, and with TURN_WITHDRAWN once it was withdrawn.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,14 +26,15 @@ class TurnServiceStub:
     MESSAGE_NOT_FOUND for `reply_to`, and with TURN_WITHDRAWN once it was withdrawn.
     """
     ReadTurn: aio.UnaryUnaryMultiCallable[turn_service_pb2.ReadTurnRequest, turn_service_pb2.ReadTurnResponse]
-    """Answers what a run is told of the conversation: what came before its message, the newest that fits.
+    """Answers what a run is told of the conversation: what came before its answer, the newest that fits.
 
-    Fails with TURN_NOT_FOUND.
+    Fails with TURN_NOT_FOUND, and with TURN_WITHDRAWN once it was withdrawn.
     """
     FillAnswer: aio.UnaryUnaryMultiCallable[turn_service_pb2.FillAnswerRequest, turn_service_pb2.FillAnswerResponse]
     """Completes the answer that is awaited, ends the turn, and counts the run, once.
 
-    Also counts runs of instances outside of conversations. Fails with TURN_NOT_FOUND.
+    The answer that came first stays, whatever comes after it. Also counts runs of instances outside of
+    conversations. Fails with TURN_NOT_FOUND, and with TURN_WITHDRAWN once it was withdrawn.
     """
     WithdrawTurn: aio.UnaryUnaryMultiCallable[turn_service_pb2.WithdrawTurnRequest, turn_service_pb2.WithdrawTurnResponse]
     """Takes a turn back whose run never came to be; AppendTurn refuses it from then on."""
@@ -62,9 +63,9 @@ class TurnServiceServicer(metaclass=abc_1.ABCMeta):
         request: turn_service_pb2.ReadTurnRequest,
         context: aio.ServicerContext[turn_service_pb2.ReadTurnRequest, abc.Awaitable[turn_service_pb2.ReadTurnResponse]],
     ) -> abc.Awaitable[turn_service_pb2.ReadTurnResponse]:
-        """Answers what a run is told of the conversation: what came before its message, the newest that fits.
+        """Answers what a run is told of the conversation: what came before its answer, the newest that fits.
 
-        Fails with TURN_NOT_FOUND.
+        Fails with TURN_NOT_FOUND, and with TURN_WITHDRAWN once it was withdrawn.
         """
 
     @abc_1.abstractmethod
@@ -75,7 +76,8 @@ class TurnServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[turn_service_pb2.FillAnswerResponse]:
         """Completes the answer that is awaited, ends the turn, and counts the run, once.
 
-        Also counts runs of instances outside of conversations. Fails with TURN_NOT_FOUND.
+        The answer that came first stays, whatever comes after it. Also counts runs of instances outside of
+        conversations. Fails with TURN_NOT_FOUND, and with TURN_WITHDRAWN once it was withdrawn.
         """
 
     @abc_1.abstractmethod

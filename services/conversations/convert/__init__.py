@@ -1,0 +1,1 @@
+"""Messages and domain objects, one module for each noun; nothing here waits or stores."""

@@ -1,0 +1,1 @@
+"""What conversations are, and the rules of their changes; pure, one module for each noun."""

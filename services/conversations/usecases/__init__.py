@@ -1,0 +1,1 @@
+"""What conversations do, one module for each noun."""

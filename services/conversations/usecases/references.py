@@ -1,0 +1,61 @@
+"""Looking up whom conversations and messages name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from services.conversations.domain.messages import Reference
+from services.conversations.ports.conversations import Cast, Content
+from services.kit.errors import invalid
+
+
+class References:
+    """Finds out who agents and instances are."""
+
+    def __init__(self, content: Content, cast: Cast) -> None:
+        self._content = content
+        self._cast = cast
+
+    async def resolved(self, org: str, given: Reference | None, at: str) -> Reference | None:
+        """Look an agent up, with its name and emoji as they are now; None when none is named.
+
+        Args:
+            at: the field of the request that names it.
+
+        Raises:
+            DomainError: INVALID_REQUEST, AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, SERVICE_UNAVAILABLE.
+        """
+        if given is None or not (given.agent_id or given.instance_id):
+            return None
+        if not given.instance_id:
+            return await self._content.agent(given.agent_id)
+        placed = await self._cast.reference(org, given.instance_id)
+        if given.agent_id not in ("", placed.agent_id):
+            raise invalid(
+                f"{at}.agent_id",
+                f"is {given.agent_id}, but {given.instance_id} is an instance of {placed.agent_id}; "
+                "leave it out",
+            )
+        agent = await self._content.agent(placed.agent_id)
+        return replace(
+            agent,
+            instance_id=given.instance_id,
+            name=placed.name or agent.name,
+            emoji=placed.emoji or agent.emoji,
+        )
+
+    async def check_agent(self, agent_id: str) -> None:
+        """Check that there is an agent.
+
+        Raises:
+            DomainError: AGENT_NOT_FOUND, SERVICE_UNAVAILABLE.
+        """
+        await self._content.agent(agent_id)
+
+    async def check_screenplay(self, screenplay_id: str) -> None:
+        """Check that there is a screenplay.
+
+        Raises:
+            DomainError: SCREENPLAY_NOT_FOUND, SERVICE_UNAVAILABLE.
+        """
+        await self._content.check_screenplay(screenplay_id)

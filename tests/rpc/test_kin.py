@@ -1,0 +1,193 @@
+"""Conversations and instances follow agents and screenplays of a real content service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from conductor.content.v1 import agent_pb2, screenplay_pb2
+from conductor.content.v1 import agent_service_pb2 as agents
+from conductor.content.v1 import screenplay_service_pb2 as plays
+from conductor.conversations.v1 import conversation_service_pb2 as talks
+from conductor.conversations.v1 import instance_service_pb2 as pb
+from conductor.conversations.v1 import kin_service_pb2 as kin
+from conductor.conversations.v1.instance_pb2 import Instance
+from conductor.conversations.v1.kin_service_pb2_grpc import KinServiceStub
+from services.mesh.addresses import free_ports
+from tests.rpc.content import Content, served_content
+from tests.rpc.conversations import Conversations, served_conversations
+from tests.rpc.serving import PATIENCE
+
+
+class Pair:
+    """Both services, each told where the other is; each can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        content, conversations = free_ports(2)
+        self._peers = {
+            "content": f"ipv4:127.0.0.1:{content}",
+            "conversations": f"ipv4:127.0.0.1:{conversations}",
+        }
+        self._addresses = {
+            "content_address": f"127.0.0.1:{content}",
+            "conversations_address": f"127.0.0.1:{conversations}",
+        }
+        self._running: dict[str, AsyncExitStack] = {}
+        self.content: Content
+        self.talks: Conversations
+
+    async def start(self, name: str) -> None:
+        async with AsyncExitStack() as stack:
+            settings = {"peers": self._peers, **self._addresses}
+            if name == "content":
+                service = served_content(self._folder, **settings)
+                self.content = await stack.enter_async_context(service)
+            else:
+                other = served_conversations(self._folder, **settings)
+                self.talks = await stack.enter_async_context(other)
+            self._running[name] = stack.pop_all()
+
+    async def stop(self, name: str) -> None:
+        await self._running.pop(name).aclose()
+
+    async def close(self) -> None:
+        for name in list(self._running):
+            await self.stop(name)
+
+    async def place(self, **fields: str) -> str:
+        made = await self.talks.instances.CreateInstance(
+            pb.CreateInstanceRequest(instance=Instance(**fields)), timeout=PATIENCE
+        )
+        return made.instance_id
+
+    async def delete_play(self, id_: str, *, purge: bool = False) -> None:
+        request = plays.DeleteScreenplayRequest(screenplay_id=id_, purge=purge)
+        await self.content.screenplays.DeleteScreenplay(request, timeout=PATIENCE)
+
+    async def undelete_play(self, id_: str) -> None:
+        request = plays.UndeleteScreenplayRequest(screenplay_id=id_)
+        await self.content.screenplays.UndeleteScreenplay(request, timeout=PATIENCE)
+
+    async def delete_agent(self, id_: str, *, purge: bool = False) -> None:
+        request = agents.DeleteAgentRequest(agent_id=id_, purge=purge)
+        await self.content.agents.DeleteAgent(request, timeout=PATIENCE)
+
+    async def shown(self, *, deleted: bool = False) -> set[str]:
+        """The ids of the conversations and instances that lists show."""
+        homes = await self.talks.conversations.ListConversations(
+            talks.ListConversationsRequest(deleted=deleted), timeout=PATIENCE
+        )
+        placed = await self.talks.instances.ListInstances(
+            pb.ListInstancesRequest(deleted=deleted), timeout=PATIENCE
+        )
+        return {one.id for one in homes.conversations} | {
+            one.instance_id for one in placed.instances
+        }
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+    pair = Pair(tmp_path)
+    try:
+        for name in ("conversations", "content"):
+            await pair.start(name)
+        yield pair
+    finally:
+        await pair.close()
+
+
+async def _house(pair: Pair) -> tuple[str, str, set[str], set[str]]:
+    """Make a screenplay and an agent, and what belongs to each; answers their ids."""
+    play = await pair.content.screenplays.CreateScreenplay(
+        plays.CreateScreenplayRequest(screenplay=screenplay_pb2.Screenplay(name="Play")),
+        timeout=PATIENCE,
+    )
+    await pair.content.agents.CreateAgent(
+        agents.CreateAgentRequest(agent=agent_pb2.Agent(id="writer", name="Writer")),
+        timeout=PATIENCE,
+    )
+    home = await pair.talks.create(screenplay_id=play.id)
+    inside = await pair.place(agent_id="default", conversation_id=home.id)
+    both = await pair.place(agent_id="writer", screenplay_id=play.id)
+    outside = await pair.place(agent_id="writer")
+    return play.id, "writer", {home.id, inside, both}, {both, outside}
+
+
+async def _until(wanted: set[str], read: Callable[[], Awaitable[set[str]]]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await read() != wanted:
+            await asyncio.sleep(0.05)
+
+
+async def test_conversations_and_instances_go_and_come_with_a_screenplay(pair: Pair) -> None:
+    play, _, of_play, of_agent = await _house(pair)
+
+    await pair.delete_play(play)
+    assert await pair.shown() == of_agent - of_play
+    assert await pair.shown(deleted=True) == of_play
+
+    await pair.undelete_play(play)
+    assert await pair.shown() == of_play | of_agent
+    assert await pair.shown(deleted=True) == set()
+
+    await pair.delete_play(play, purge=True)
+    assert await pair.shown() == of_agent - of_play
+    assert await pair.shown(deleted=True) == set()
+
+
+async def test_instances_go_for_good_with_an_agent_and_not_with_one_made_anew(pair: Pair) -> None:
+    _, agent, of_play, of_agent = await _house(pair)
+
+    await pair.delete_agent(agent)
+    assert await pair.shown() == of_play - of_agent
+    await pair.delete_agent(agent, purge=True)
+    assert await pair.shown(deleted=True) == set()
+
+    await pair.content.agents.CreateAgent(
+        agents.CreateAgentRequest(agent=agent_pb2.Agent(id=agent, name="Anew")), timeout=PATIENCE
+    )
+    placed = await pair.place(agent_id=agent)
+    assert await pair.shown() == (of_play - of_agent) | {placed}
+
+
+async def test_content_serves_on_while_conversations_is_away_which_follows_later(
+    pair: Pair,
+) -> None:
+    play, agent, of_play, of_agent = await _house(pair)
+    await pair.stop("conversations")
+
+    await pair.delete_play(play)
+    await pair.delete_agent(agent)
+    found = await pair.content.agents.ListAgents(agents.ListAgentsRequest(), timeout=PATIENCE)
+    assert agent not in {one.id for one in found.agents}
+    await pair.content.agents.UndeleteAgent(
+        agents.UndeleteAgentRequest(agent_id=agent), timeout=PATIENCE
+    )
+    # Content dies, too: the note is in the screenplay.
+    await pair.stop("content")
+    await pair.start("conversations")
+    assert await pair.shown() == of_play | of_agent
+    await pair.start("content")
+
+    await _until(of_agent - of_play, pair.shown)
+    await pair.undelete_play(play)
+    await _until(of_play | of_agent, pair.shown)
+
+
+async def test_what_is_no_message_of_a_deletion_is_refused(pair: Pair) -> None:
+    stub = KinServiceStub(pair.talks.channel)
+
+    for request in (
+        kin.MarkKinRequest(kind=kin.PARENT_KIND_AGENT, parent_id="writer", deletion_id="del_1"),
+        kin.MarkKinRequest(parent_id="a", deletion_id="del_1", delete_time=Timestamp(seconds=1)),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.MarkKin(request, timeout=PATIENCE)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
