@@ -225,7 +225,13 @@ class Run:
                 with suppress(FencedError):
                     await self._executions.save(projected)
                 return None
-            if self._is_another_s(execution) or self._is_another_s(projected):
+            if self._is_another_s(projected):
+                if execution.owner == self._worker:
+                    # The log has gone to another; the summary would keep that one from going on.
+                    with suppress(FencedError):
+                        await self._executions.save(projected)
+                return None
+            if projected.owner != self._worker and self._is_another_s(execution):
                 return None
             with suppress(FencedError):
                 if projected.waiting:
