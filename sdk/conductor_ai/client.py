@@ -5,9 +5,10 @@
             if event.HasField("on_llm_new_token"):
                 print(event.on_llm_new_token.chunk, end="")
 
-Requests and answers are the generated messages of `conductor.execution.v1` and, for the nouns
-`agents`, `personas`, `screenplays`, `templates` and `archives`, of `conductor.content.v1`. What the
-client adds: plain arguments, errors with a reason, and streams that go on where they were cut.
+Requests and answers are the generated messages of `conductor.execution.v1`, of `conductor.content.v1`
+for the nouns `agents`, `personas`, `screenplays`, `templates` and `archives`, and of
+`conductor.conversations.v1` for `conversations` and `instances`. What the client adds: plain arguments,
+errors with a reason, and streams that go on where they were cut.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from conductor.auth.v1.key_pb2 import Key
 from conductor.auth.v1.key_service_pb2_grpc import KeyServiceStub
 from conductor.content.v1.system_service_pb2 import ValidateSystemRequest, ValidateSystemResponse
 from conductor.content.v1.system_service_pb2_grpc import SystemServiceStub
+from conductor.conversations.v1.busy_policy_pb2 import BusyPolicy
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import ExecutionEvent
-from conductor.execution.v1.execution_pb2 import Execution
+from conductor.execution.v1.execution_pb2 import ContextMode, Execution
 from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from conductor.execution.v1.model_pb2 import Model, ModelChoice
 from conductor_ai.content.agents import Agents
@@ -44,6 +46,8 @@ from conductor_ai.content.archives import Archives
 from conductor_ai.content.personas import Personas
 from conductor_ai.content.screenplays import Screenplays
 from conductor_ai.content.templates import Templates
+from conductor_ai.conversations.conversations import Conversations
+from conductor_ai.conversations.instances import Instances
 from conductor_ai.errors import ConductorError
 from conductor_ai.transport import LONGEST_PAUSE, Transport
 
@@ -91,9 +95,18 @@ class RunOptions(TypedDict, total=False):
     fallbacks: Sequence[ModelChoice]
     """Models to ask in this order when the one before failed and nothing was said yet."""
     conversation_id: str
-    """The conversation to run in; refused until conversations exist."""
+    """The conversation to answer in: the input becomes a message of it, the answer another one."""
     instance_id: str
-    """The agent instance to run as; refused until instances exist."""
+    """The agent instance to run as; it says the agent, and the conversation it is placed in."""
+    screenplay_id: str
+    """The screenplay to work on; that of the instance, else of the conversation when left out."""
+    context_mode: ContextMode.ValueType
+    """What the run is told besides its input; contextual with a conversation or an instance, else
+    stateless, when left out."""
+    busy_policy: BusyPolicy.ValueType
+    """What happens while another run answers in the conversation; it waits when left out."""
+    reply_to: str
+    """The message of the conversation that the input replies to."""
 
 
 class Client:
@@ -104,8 +117,8 @@ class Client:
         api_key: the key to show; needed where the mesh authenticates its callers.
         patience: seconds a stream that was cut keeps trying to go on before it raises.
 
-    Its nouns are `agents`, `personas`, `screenplays`, `templates` and `archives`. Every method raises
-    ConductorError when the mesh answers with an error.
+    Its nouns are `agents`, `personas`, `screenplays`, `templates`, `archives`, `conversations` and
+    `instances`. Every method raises ConductorError when the mesh answers with an error.
     """
 
     def __init__(
@@ -123,6 +136,8 @@ class Client:
         self.personas = Personas(self._transport)
         self.screenplays = Screenplays(self._transport)
         self.archives = Archives(self._transport)
+        self.conversations = Conversations(self._transport)
+        self.instances = Instances(self._transport)
 
     async def __aenter__(self) -> Self:
         return self

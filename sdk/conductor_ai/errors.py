@@ -51,6 +51,14 @@ class ConductorError(Exception):
         return cls(error.code(), reason, status.message or message, status)
 
     @property
+    def metadata(self) -> dict[str, str]:
+        """What the reason says besides, for example the `execution_id` of CONVERSATION_BUSY."""
+        for info in _details(self.status, error_details_pb2.ErrorInfo):
+            if info.domain == _DOMAIN:
+                return dict(info.metadata)
+        return {}
+
+    @property
     def field_violations(self) -> list[error_details_pb2.BadRequest.FieldViolation]:
         """Which fields of the request break a rule, and how to fix each."""
         bad_requests = _details(self.status, error_details_pb2.BadRequest)

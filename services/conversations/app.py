@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -10,6 +11,7 @@ from typing import TypeVar
 
 from conductor.content.v1.agent_service_pb2_grpc import AgentServiceStub
 from conductor.content.v1.screenplay_service_pb2_grpc import ScreenplayServiceStub
+from conductor.content.v1.template_service_pb2_grpc import TemplateServiceStub
 from conductor.conversations.v1.conversation_service_pb2_grpc import (
     add_ConversationServiceServicer_to_server,
 )
@@ -20,13 +22,19 @@ from conductor.conversations.v1.kin_service_pb2_grpc import add_KinServiceServic
 from conductor.conversations.v1.message_service_pb2_grpc import (
     add_MessageServiceServicer_to_server,
 )
+from conductor.conversations.v1.portfolio_service_pb2_grpc import (
+    add_PortfolioServiceServicer_to_server,
+)
 from conductor.conversations.v1.turn_service_pb2_grpc import add_TurnServiceServicer_to_server
+from conductor.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from services.conversations.adapters.catalogue import ContentCatalogue
 from services.conversations.adapters.content import ContentService
+from services.conversations.adapters.runs import VisitorRuns
 from services.conversations.handlers.conversations import ConversationHandlers
 from services.conversations.handlers.instances import InstanceHandlers
 from services.conversations.handlers.kin import KinHandlers
 from services.conversations.handlers.messages import MessageHandlers
+from services.conversations.handlers.portfolio import PortfolioHandlers
 from services.conversations.handlers.turns import TurnHandlers
 from services.conversations.settings import ConversationsSettings
 from services.conversations.stores import COLLECTIONS, LOGS
@@ -34,12 +42,14 @@ from services.conversations.stores.conversations import StoredConversations
 from services.conversations.stores.histories import StoredLinks
 from services.conversations.stores.instances import StoredInstances, StoredParents
 from services.conversations.stores.messages import StoredMessages
+from services.conversations.stores.visitors import StoredVisitors
 from services.conversations.usecases.clones import Cloner
 from services.conversations.usecases.conversations import ConversationService, MessageKin
 from services.conversations.usecases.histories import HistoryService
 from services.conversations.usecases.instances import InstanceService
 from services.conversations.usecases.kin import Cast, HistoryKin, InstanceKin, KinService
 from services.conversations.usecases.messages import MessageService
+from services.conversations.usecases.portfolio import Portfolio
 from services.conversations.usecases.references import References
 from services.conversations.usecases.transcripts import Transcript
 from services.conversations.usecases.turns import TurnService
@@ -55,6 +65,10 @@ T = TypeVar("T", bound=Mortal)
 _new_deletion = partial(ids.new_id, "del")
 _new_conversation = partial(ids.new_id, "conv")
 _new_message = partial(ids.new_id, "msg")
+
+
+def _new_session() -> str:
+    return f"sess_{secrets.token_urlsafe(24)}"
 
 
 async def compose(
@@ -131,6 +145,16 @@ async def compose(
         await ends.begin()
         await cascades.begin()
     keep_days = settings.conversations_retention_days
+    portfolio = Portfolio(
+        StoredVisitors(frame.store),
+        VisitorRuns(
+            GatewayServiceStub(frame.peers.channel("execution")), TemplateServiceStub(content)
+        ),
+        conversations,
+        settings.conversations_portfolio_agent,
+        clock=ids.now,
+        new_session_id=_new_session,
+    )
     return frame.app(
         hosted(
             add_ConversationServiceServicer_to_server,
@@ -141,12 +165,17 @@ async def compose(
             MessageHandlers(MessageService(stored, said, transcript, references)),
         ),
         hosted(add_TurnServiceServicer_to_server, TurnHandlers(turns)),
+        hosted(add_PortfolioServiceServicer_to_server, PortfolioHandlers(portfolio)),
         hosted(
             add_InstanceServiceServicer_to_server,
             InstanceHandlers(instances, histories, keep_days),
         ),
         hosted(add_KinServiceServicer_to_server, KinHandlers(kin)),
-        background=[*_sweeps(settings, ends), *_sweeps(settings, cascades)],
+        background=[
+            *_sweeps(settings, ends),
+            *_sweeps(settings, cascades),
+            portfolio.serve,
+        ],
     )
 
 

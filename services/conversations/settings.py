@@ -17,5 +17,10 @@ class ConversationsSettings(ServiceSettings):
     conversations_address: ListeningAddress = "127.0.0.1:0"
     conversations_processes: Processes = 1
 
+    conversations_portfolio_agent: str = Field(
+        default="technical-writer", pattern=r"^[A-Za-z0-9_-]{1,64}$"
+    )
+    """The agent that answers the portfolio chat; where there is none of this id, the template is installed."""
+
     conversations_retention_days: float = Field(default=30.0, ge=0, le=36_500)
     """How long what was deleted can be taken back; then it goes for good. 0 keeps everything."""

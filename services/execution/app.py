@@ -13,39 +13,60 @@ from functools import partial
 
 from conductor.auth.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
 from conductor.content.v1.agent_service_pb2_grpc import AgentServiceStub
+from conductor.content.v1.screenplay_service_pb2_grpc import ScreenplayServiceStub
+from conductor.conversations.v1.conversation_service_pb2_grpc import ConversationServiceStub
+from conductor.conversations.v1.instance_service_pb2_grpc import InstanceServiceStub
+from conductor.conversations.v1.turn_service_pb2_grpc import TurnServiceStub
 from conductor.execution.v1.execution_service_pb2_grpc import (
     add_ExecutionServiceServicer_to_server,
 )
 from conductor.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 from services.execution.adapters.agents import OWNER, ContentAgents
+from services.execution.adapters.contexts import MeshContexts, Said
+from services.execution.adapters.conversations import OWNER as KEEPER
+from services.execution.adapters.conversations import KeptConversations, NoConversations
 from services.execution.adapters.metrics import MeteredWork, Unmetered
 from services.execution.adapters.mock import MockProvider, Script
 from services.execution.adapters.prices import FilePrices
 from services.execution.adapters.providers import Server, connect
+from services.execution.adapters.screenplays import ContentScreenplays
 from services.execution.adapters.traces import TracedWork, Untraced
 from services.execution.domain import NANO, Agent, Model, Persistence, Tolerance, Turns, Wish
 from services.execution.handlers import ExecutionHandlers, GatewayHandlers, KeyHandlers
-from services.execution.ports import Leases, Metrics, Provider, Traces
+from services.execution.ports import (
+    Agents,
+    Contexts,
+    Leases,
+    Metrics,
+    Provider,
+    Screenplays,
+    Traces,
+)
 from services.execution.settings import KNOWN_PROVIDERS, ExecutionSettings, OrgSettings
 from services.execution.stores import COLLECTIONS, LOGS, StoredExecutions, StoredKeys, StoredLeases
 from services.execution.usecases.calls import Patience
 from services.execution.usecases.catalogue import Absent, Catalogue, Preference
 from services.execution.usecases.circuits import Circuits
+from services.execution.usecases.errands import Errands
 from services.execution.usecases.executions import ExecutionService, Terms
 from services.execution.usecases.health import Health
 from services.execution.usecases.keys import KeyKeeper, KeyUses
 from services.execution.usecases.retention import Retention
+from services.execution.usecases.sessions import Sessions
+from services.execution.usecases.talks import Talks
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
 from services.kit import ids
 from services.kit.errors import DomainError
 from services.kit.frame import Work, hosted, open_frame
 from services.kit.keys import mint
+from services.kit.peers import Peers
 from services.kit.server import App, main
 from services.kit.settings import PREFIX, SettingsError
 from services.kit.storage.opening import open_queue
 from services.kit.storage.ports import Store, Wakeups, WorkQueue
 from services.kit.telemetry import SILENT, Telemetry
+from services.kit.validation import Validation
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -65,6 +86,8 @@ class _Shared:
     wakeups: Wakeups
     metrics: Metrics
     traces: Traces
+    talks: Talks
+    said: Said
 
 
 async def compose(
@@ -72,13 +95,15 @@ async def compose(
 ) -> App:
     """Build the service; what it opens is closed by the stack."""
     frame = await open_frame(settings, COLLECTIONS, LOGS, stack, telemetry)
-    shared = await _shared(settings, frame.store, stack, telemetry)
+    shared = await _shared(settings, frame.store, frame.peers, stack, telemetry)
 
-    worker = _worker(settings, shared, StoredLeases(frame.store))
-    content = AgentServiceStub(frame.peers.channel(OWNER))
-    agents = ContentAgents(content, frame.peers.itself, monotonic=time.monotonic)
+    content, itself = frame.peers.channel(OWNER), frame.peers.itself
+    agents = ContentAgents(AgentServiceStub(content), itself, monotonic=time.monotonic)
     stack.push_async_callback(agents.close)
-    service = _service(settings, shared, agents)
+    screenplays = ContentScreenplays(ScreenplayServiceStub(content), itself)
+    contexts = MeshContexts(screenplays, shared.said)
+    worker = _worker(settings, shared, StoredLeases(frame.store), contexts)
+    service = _service(settings, shared, agents, screenplays)
     watches = _watches(settings, shared)
     shared.metrics.observe(
         running=worker.running, waiting=shared.turns.__len__, circuits=shared.circuits.states
@@ -88,7 +113,15 @@ async def compose(
     uses = KeyUses(keys, clock=ids.now)
     keeper = KeyKeeper(keys, mint=mint, used=uses.note, clock=ids.now)
 
+    sessions = Sessions(
+        service,
+        shared.talks,
+        watches,
+        heartbeat_seconds=settings.execution_heartbeat_seconds,
+    )
+
     async def drain() -> None:
+        sessions.close()
         watches.close()
         await worker.stop()
 
@@ -96,7 +129,14 @@ async def compose(
     return frame.app(
         hosted(
             add_ExecutionServiceServicer_to_server,
-            ExecutionHandlers(service, watches, shared.catalogue, shared.circuits),
+            ExecutionHandlers(
+                service,
+                watches,
+                sessions,
+                shared.catalogue,
+                shared.circuits,
+                Validation().check,
+            ),
         ),
         hosted(
             add_GatewayServiceServicer_to_server,
@@ -112,7 +152,11 @@ async def compose(
 
 
 async def _shared(
-    settings: ExecutionSettings, store: Store, stack: AsyncExitStack, telemetry: Telemetry
+    settings: ExecutionSettings,
+    store: Store,
+    peers: Peers,
+    stack: AsyncExitStack,
+    telemetry: Telemetry,
 ) -> _Shared:
     queue, wakeups = await open_queue(settings, settings.service, stack)
     catalogue = await _catalogue(settings, stack)
@@ -123,8 +167,9 @@ async def _shared(
         settings.execution_breaker_open_seconds,
         settings.execution_breaker_probes,
     )
+    executions, conversations = StoredExecutions(store), _conversations(peers)
     return _Shared(
-        StoredExecutions(store),
+        executions,
         catalogue,
         Circuits(tolerance, time.monotonic),
         _turns(settings),
@@ -132,13 +177,30 @@ async def _shared(
         wakeups,
         Unmetered() if meter is None else MeteredWork(meter, known),
         Untraced() if tracer is None else TracedWork(tracer),
+        Talks(executions, conversations, queue, wakeups),
+        conversations,
     )
 
 
-def _worker(settings: ExecutionSettings, shared: _Shared, leases: Leases) -> Worker:
+def _conversations(peers: Peers) -> KeptConversations | NoConversations:
+    if KEEPER not in peers.others:
+        return NoConversations()
+    channel = peers.channel(KEEPER)
+    return KeptConversations(
+        TurnServiceStub(channel),
+        InstanceServiceStub(channel),
+        ConversationServiceStub(channel),
+        peers.itself,
+    )
+
+
+def _worker(
+    settings: ExecutionSettings, shared: _Shared, leases: Leases, contexts: Contexts
+) -> Worker:
     return Worker(
         shared.executions,
         leases,
+        contexts,
         shared.catalogue,
         shared.circuits,
         shared.queue,
@@ -146,6 +208,7 @@ def _worker(settings: ExecutionSettings, shared: _Shared, leases: Leases) -> Wor
         shared.turns,
         shared.metrics,
         shared.traces,
+        shared.talks,
         clock=ids.now,
         monotonic=time.monotonic,
         new_id=partial(ids.new_id, "worker"),
@@ -171,17 +234,19 @@ def _worker(settings: ExecutionSettings, shared: _Shared, leases: Leases) -> Wor
 
 
 def _service(
-    settings: ExecutionSettings, shared: _Shared, agents: ContentAgents
+    settings: ExecutionSettings, shared: _Shared, agents: Agents, screenplays: Screenplays
 ) -> ExecutionService:
     return ExecutionService(
         shared.executions,
         agents,
+        screenplays,
         shared.catalogue,
         shared.queue,
         shared.wakeups,
         shared.turns,
         shared.metrics,
         shared.traces,
+        shared.talks,
         clock=ids.now,
         new_id=partial(ids.new_id, "exec"),
         terms=_terms(settings),
@@ -203,7 +268,9 @@ def _watches(settings: ExecutionSettings, shared: _Shared) -> Watches:
 def _sweeps(
     settings: ExecutionSettings, shared: _Shared, service: ExecutionService
 ) -> Iterator[Work]:
-    """Yield what deletes runs that are older than they have to be kept."""
+    """Yield what does what is left to be done, and what deletes runs that need not be kept."""
+    executions, talks = shared.executions, shared.talks
+    yield Errands(executions, talks, service, monotonic=time.monotonic).serve
     if settings.execution_retention_seconds:
         seconds = settings.execution_retention_seconds
         yield Retention(shared.executions, service, keep_seconds=seconds, clock=ids.now).serve

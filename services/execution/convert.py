@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import orjson
@@ -11,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from conductor.auth.v1 import key_pb2
+from conductor.conversations.v1 import busy_policy_pb2
 from conductor.execution.v1 import (
     event_pb2,
     execution_pb2,
@@ -27,6 +29,7 @@ from services.execution.domain import (
     Asked,
     Choice,
     CircuitState,
+    ContextMode,
     Event,
     Execution,
     Filter,
@@ -38,9 +41,8 @@ from services.execution.domain import (
     Price,
     State,
     Wish,
-    unavailable_feature,
 )
-from services.kit.errors import DomainError, Reason, Violation, invalid
+from services.kit.errors import DomainError, Reason, Violation, invalid, reason_name
 from services.kit.messages import fitting, microseconds, scope, scopes_to_proto, timestamp
 
 M = TypeVar("M", bound=Message)
@@ -49,10 +51,18 @@ _MAX_INPUT_BYTES = 1024 * 1024
 _BODY_BYTES = 128 * 1024
 _MAX_SEQUENCE = 2**32 - 1
 _STATE = "STATE_"
+_BUSY_POLICY = "BUSY_POLICY_"
 _STATUS = b'{"event":"status_update"'
 _HIDDEN = tuple(
     b'{"event":"%b"' % kind.value.encode()
-    for kind in (Kind.JOB_QUEUED, Kind.JOB_RESUMED, Kind.LLM_FAILED)
+    for kind in (
+        Kind.JOB_QUEUED,
+        Kind.JOB_RESUMED,
+        Kind.CONTEXT_READ,
+        Kind.LLM_FAILED,
+        Kind.RUN_ENDING,
+        Kind.TURN_QUEUED,
+    )
 )
 _ENDPOINTS = {
     "health": "/health",
@@ -62,19 +72,35 @@ _ENDPOINTS = {
     "executions": "/api/executions",
     "models": "/api/models",
 }
-_CONTEXT_MODES_TO_COME = frozenset({"stateful", "contextual", "interactive"})
+_CONTEXT_MODE = "CONTEXT_MODE_"
+_CONTEXT_MODES = {
+    "": None,
+    "stateful": ContextMode.CONTEXTUAL,
+    **{mode.value: mode for mode in ContextMode},
+}
+"""As chat clients name them."""
 
 # Executions
 
 
 def asked_of_start(request: execution_service_pb2.StartExecutionRequest) -> Asked:
     """Read what a caller asks to run."""
-    return _asked(request, request.input, request.persona_version)
+    name = execution_pb2.ContextMode.Name(request.context_mode).removeprefix(_CONTEXT_MODE)
+    mode = ContextMode(name.lower()) if request.context_mode else None
+    asked = _asked(request, request.input, mode, request.persona_version)
+    return replace(asked, busy_policy=_busy_policy(request.busy_policy), reply_to=request.reply_to)
+
+
+def _busy_policy(policy: busy_policy_pb2.BusyPolicy.ValueType) -> str:
+    if not policy:
+        return ""
+    return busy_policy_pb2.BusyPolicy.Name(policy).removeprefix(_BUSY_POLICY).lower()
 
 
 def _asked(
     request: execution_service_pb2.StartExecutionRequest | gateway_service_pb2.ExecuteRequest,
     text: str,
+    mode: ContextMode | None,
     persona_version: str = "",
 ) -> Asked:
     """Read what both requests name alike."""
@@ -95,6 +121,8 @@ def _asked(
         max_cost=_nano(request.max_cost_usd) if request.HasField("max_cost_usd") else None,
         fallbacks=_wishes(request.fallbacks),
         persona_version=persona_version,
+        context_mode=mode,
+        screenplay_id=request.screenplay_id,
     )
 
 
@@ -129,9 +157,14 @@ def summary_to_proto(execution: Execution) -> execution_pb2.Execution:
         ],
         finish_reason=execution.finish_reason,
         agent=None if order.agent is None else _agent(order.agent),
+        context_mode=execution_pb2.ContextMode.Value(_CONTEXT_MODE + order.context_mode.name),
+        screenplay_id=order.screenplay_id,
         create_time=timestamp(execution.create_time),
         update_time=timestamp(execution.update_time),
     )
+    if execution.talk is not None:
+        message.message_id = execution.talk.message_id
+        message.answer_id = execution.talk.answer_id
     if order.max_output_tokens is not None:
         message.max_output_tokens = order.max_output_tokens
     if order.max_cost is not None:
@@ -266,6 +299,95 @@ def heartbeat(now: int) -> execution_service_pb2.WatchExecutionResponse:
     )
 
 
+# Sessions
+
+
+def template_of_session(
+    request: execution_service_pb2.ConverseRequest | None, check: Callable[[Message], None]
+) -> Asked:
+    """Read what the runs of a session are asked for, but for their input.
+
+    Args:
+        request: the first of the session.
+        check: raises when a request to start breaks a rule.
+
+    Raises:
+        DomainError: INVALID_REQUEST.
+    """
+    if request is None or not request.HasField("open"):
+        raise invalid("open", "must be what the first request of a session holds")
+    start = execution_service_pb2.StartExecutionRequest()
+    start.CopyFrom(request.open.template)
+    for name in ("input", "request_id", "reply_to"):
+        if getattr(start, name):
+            raise invalid(
+                f"open.template.{name}", "must be empty: each message is a run of its own"
+            )
+    start.input = "-"
+    try:
+        check(start)
+    except DomainError as error:
+        raise DomainError(
+            error.reason,
+            f"open.template: {error.message}",
+            violations=[
+                Violation(f"open.template.{one.field}", one.description) for one in error.violations
+            ],
+        ) from None
+    asked = asked_of_start(start)
+    mode = asked.context_mode or ContextMode.INTERACTIVE
+    return replace(asked, input="", context_mode=mode)
+
+
+def said_in_session(request: execution_service_pb2.ConverseRequest) -> str | None:
+    """Read a message; None asks to cancel what runs.
+
+    Raises:
+        DomainError: INVALID_REQUEST, when the session is opened again.
+    """
+    if request.HasField("open"):
+        raise invalid("open", "must be in the first request alone")
+    return request.message if request.HasField("message") else None
+
+
+def session_opened(conversation_id: str) -> execution_service_pb2.ConverseResponse:
+    """Print that a session is open."""
+    return execution_service_pb2.ConverseResponse(
+        opened=execution_service_pb2.ConverseOpened(conversation_id=conversation_id)
+    )
+
+
+def session_started(execution: Execution) -> execution_service_pb2.ConverseResponse:
+    """Print that a message was taken in."""
+    return execution_service_pb2.ConverseResponse(started=execution_to_proto(execution))
+
+
+def session_refusal(error: DomainError) -> execution_service_pb2.ConverseResponse:
+    """Print that a message was refused."""
+    return execution_service_pb2.ConverseResponse(
+        refused=execution_pb2.ExecutionError(
+            reason=reason_name(error.reason), message=error.message
+        )
+    )
+
+
+def session_events(
+    execution_id: str, events: Sequence[Event]
+) -> list[execution_service_pb2.ConverseResponse]:
+    """Print a page of events of a run."""
+    return [
+        execution_service_pb2.ConverseResponse(event=event_to_proto(execution_id, event))
+        for event in events
+    ]
+
+
+def session_heartbeat(now: int) -> execution_service_pb2.ConverseResponse:
+    """Print a sign of life."""
+    return execution_service_pb2.ConverseResponse(
+        heartbeat=execution_service_pb2.Heartbeat(time=timestamp(now))
+    )
+
+
 # Server-sent events. Payloads are stored as the JSON they are shown as, so a frame is put together
 # from bytes and nothing is parsed.
 
@@ -351,20 +473,74 @@ def asked_of_execute(request: gateway_service_pb2.ExecuteRequest) -> Asked:
     """Read what a chat client asks to run, in any of the three forms.
 
     Raises:
-        DomainError: INVALID_REQUEST or FEATURE_UNAVAILABLE.
+        DomainError: INVALID_REQUEST.
     """
-    mode = request.context_mode
-    if mode in _CONTEXT_MODES_TO_COME:
-        raise unavailable_feature(
-            "context_mode", f"{mode} runs are not available yet; use stateless"
+    return _asked(request, _text(request), context_mode(request.context_mode))
+
+
+def context_mode(name: str) -> ContextMode | None:
+    """Read what a chat client wants a run to be told; None leaves it open.
+
+    Raises:
+        DomainError: INVALID_REQUEST.
+    """
+    if name not in _CONTEXT_MODES:
+        raise invalid("context_mode", "must be stateless, contextual (or stateful) or interactive")
+    return _CONTEXT_MODES[name]
+
+
+def asked_of_execute_agent(request: gateway_service_pb2.ExecuteAgentRequest) -> Asked:
+    """Read what is asked of an agent in a conversation.
+
+    Raises:
+        DomainError: INVALID_REQUEST.
+    """
+    saves = request.save_to_conversation or not request.HasField("save_to_conversation")
+    if request.conversation_id and not saves:
+        raise invalid(
+            "save_to_conversation",
+            "must be true with a conversation_id; leave that empty to keep nothing",
         )
-    if mode not in {"", "stateless"}:
-        raise invalid("context_mode", "must be stateless")
-    if request.screenplay_id:
-        raise unavailable_feature(
-            "screenplay_id", "screenplays are not available yet; leave it empty"
+    if request.document_id and request.screenplay_id not in {"", request.document_id}:
+        raise invalid("document_id", "must be the screenplay_id, or empty")
+    timeout = request.timeout
+    return Asked(
+        input=request.input_text,
+        agent_id=request.agent_id,
+        ai_provider=request.ai_provider,
+        model=request.model,
+        cwd=request.cwd,
+        request_id=request.request_id,
+        timeout_ms=timeout.ToMilliseconds() if request.HasField("timeout") else None,
+        conversation_id=request.conversation_id,
+        instance_id=request.instance_id,
+        context_mode=context_mode(request.context_mode),
+        screenplay_id=request.screenplay_id or request.document_id,
+        apart=not saves,
+    )
+
+
+def outcome_to_proto(execution: Execution) -> gateway_service_pb2.ExecuteAgentResponse:
+    """Print how a run went that has ended."""
+    failure, order = execution.failure, execution.order
+    outcome = gateway_service_pb2.ExecuteAgentResponse.Outcome(
+        result=execution.result, status="completed"
+    )
+    if failure is not None:
+        outcome = gateway_service_pb2.ExecuteAgentResponse.Outcome(
+            result=failure.message, exit_code=1, status="error", error_reason=failure.reason
         )
-    return _asked(request, _text(request))
+    end = execution.end_time or execution.create_time
+    began = execution.start_time or execution.create_time
+    return gateway_service_pb2.ExecuteAgentResponse(
+        status="success" if failure is None else "error",
+        result=outcome,
+        instance_id=order.instance_id,
+        context_mode=order.context_mode.value,
+        execution_id=execution.id,
+        task_id=execution.id,
+        duration_ms=(end - began) / 1000,
+    )
 
 
 def _text(request: gateway_service_pb2.ExecuteRequest) -> str:

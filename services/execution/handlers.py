@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
 
 from conductor.auth.v1 import key_pb2
 from conductor.auth.v1 import key_service_pb2 as keys_pb
@@ -22,7 +23,8 @@ from services.execution.usecases.circuits import Circuits
 from services.execution.usecases.executions import ExecutionService
 from services.execution.usecases.health import Health
 from services.execution.usecases.keys import KeyKeeper
-from services.execution.usecases.watches import Watches
+from services.execution.usecases.sessions import Opened, Refused, Sessions, Speaker, Told
+from services.execution.usecases.watches import Page, Watches
 from services.kit import VERSION, call, ids, paging
 from services.kit.cache import VersionedBytes
 from services.kit.errors import DomainError, Reason
@@ -37,17 +39,25 @@ Frames = Callable[..., bytes]
 
 
 class ExecutionHandlers(ExecutionServiceServicer):
-    """The rpcs of ExecutionService."""
+    """The rpcs of ExecutionService.
+
+    Args:
+        check: holds a message against the rules of its proto.
+    """
 
     def __init__(
         self,
         executions: ExecutionService,
         watches: Watches,
+        sessions: Sessions,
         catalogue: Catalogue,
         circuits: Circuits,
+        check: Callable[[Message], None],
     ) -> None:
         self._executions = executions
         self._watches = watches
+        self._sessions = sessions
+        self._check = check
         self._catalogue = catalogue
         self._circuits = circuits
         self._messages = VersionedBytes(_CACHE_BYTES)
@@ -55,13 +65,15 @@ class ExecutionHandlers(ExecutionServiceServicer):
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: Context
     ) -> execution_pb2.Execution:
-        execution = await self._executions.start(call.org(), convert.asked_of_start(request))
+        asked = convert.asked_of_start(request)
+        execution = await self._executions.start(call.org(), asked, call.author())
         return convert.execution_to_proto(execution)
 
     async def RunExecution(
         self, request: pb.StartExecutionRequest, context: Context
     ) -> AsyncIterator[pb.WatchExecutionResponse]:
-        execution = await self._executions.start(call.org(), convert.asked_of_start(request))
+        asked = convert.asked_of_start(request)
+        execution = await self._executions.start(call.org(), asked, call.author())
         call.current().resource_id = execution.id
         async for response in self._watch(execution.id, 0):
             yield response
@@ -69,10 +81,25 @@ class ExecutionHandlers(ExecutionServiceServicer):
     async def RunExecutionSse(
         self, request: pb.StartExecutionRequest, context: Context
     ) -> AsyncIterator[HttpBody]:
-        execution = await self._executions.start(call.org(), convert.asked_of_start(request))
+        asked = convert.asked_of_start(request)
+        execution = await self._executions.start(call.org(), asked, call.author())
         call.current().resource_id = execution.id
         async for body in _event_stream(self._watches, execution.id, 0):
             yield body
+
+    async def Converse(
+        self, request_iterator: AsyncIterator[pb.ConverseRequest], context: Context
+    ) -> AsyncIterator[pb.ConverseResponse]:
+        said, served = aiter(request_iterator), call.current()
+        template = convert.template_of_session(await anext(said, None), self._check)
+        who = Speaker(call.org(), call.author(), f"call:{served.call_id}")
+        session = self._sessions.converse(who, template, _said(said))
+        async with aclosing(session):
+            async for told in session:
+                if isinstance(told, Opened):
+                    served.resource_id = told.conversation_id
+                for response in _told(told):
+                    yield response
 
     async def GetExecution(
         self, request: pb.GetExecutionRequest, context: Context
@@ -180,15 +207,28 @@ class GatewayHandlers(GatewayServiceServicer):
     ) -> gateway_pb.ExecuteResponse:
         served = call.current()
         org = served.principal.org_id
-        started = await self._executions.start(org, convert.asked_of_execute(request))
+        asked = convert.asked_of_execute(request)
+        started = await self._executions.start(org, asked, call.author())
         served.resource_id = started.id
         ended = self._watches.ended(org, started.id)
         return convert.answer_to_proto(await self._executions.answer(org, started.id, ended))
 
+    async def ExecuteAgent(
+        self, request: gateway_pb.ExecuteAgentRequest, context: Context
+    ) -> gateway_pb.ExecuteAgentResponse:
+        served = call.current()
+        org = served.principal.org_id
+        asked = convert.asked_of_execute_agent(request)
+        started = await self._executions.start(org, asked, call.author())
+        served.resource_id = started.id
+        ended = self._watches.ended(org, started.id)
+        return convert.outcome_to_proto(await self._executions.outcome(org, started.id, ended))
+
     async def StreamExecute(
         self, request: gateway_pb.ExecuteRequest, context: Context
     ) -> gateway_pb.StreamExecuteResponse:
-        execution = await self._executions.start(call.org(), convert.asked_of_execute(request))
+        asked = convert.asked_of_execute(request)
+        execution = await self._executions.start(call.org(), asked, call.author())
         token = ""
         if self._signer is not None:
             expire = ids.now() + execution.order.timeout_ms * 1000 + _TOKEN_MICROSECONDS
@@ -235,6 +275,27 @@ class KeyHandlers(KeyServiceServicer):
     ) -> key_pb2.KeyRecord:
         key = await self._keys.resolve(request.key_id, request.digest)
         return convert.key_record_to_proto(key)
+
+
+async def _said(requests: AsyncIterator[pb.ConverseRequest]) -> AsyncGenerator[str | None, None]:
+    """Read what is said in a session that is open."""
+    async for request in requests:
+        yield convert.said_in_session(request)
+
+
+def _told(told: Told) -> Iterable[pb.ConverseResponse]:
+    """Print what comes out of a session."""
+    match told:
+        case None:
+            return [convert.session_heartbeat(ids.now())]
+        case Opened():
+            return [convert.session_opened(told.conversation_id)]
+        case Refused():
+            return [convert.session_refusal(told.error)]
+        case Page():
+            return told.form(convert.session_events)
+        case _:
+            return [convert.session_started(told)]
 
 
 def _event_stream(watches: Watches, execution_id: str, after: int) -> AsyncIterator[HttpBody]:

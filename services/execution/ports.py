@@ -9,18 +9,26 @@ from typing import Protocol
 
 from services.execution.domain import (
     Agent,
+    Appended,
+    ChatMessage,
     Choice,
     CircuitState,
+    Context,
+    Errand,
     Event,
     Execution,
+    Filling,
     Filter,
     Key,
     Model,
+    Placement,
     Price,
+    Screenplay,
     Spend,
     State,
     Usage,
 )
+from services.kit.errors import DomainError
 
 
 class FencedError(Exception):
@@ -48,6 +56,18 @@ class Due:
     owner: str
     priority: int
     slot: int | None
+    held: bool = False
+    """Whether it may not begin yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A run for which something is left to be done at its conversation."""
+
+    org: str
+    id: str
+    conversation_id: str
+    version: int
 
 
 class Executions(Protocol):
@@ -64,7 +84,7 @@ class Executions(Protocol):
         ...
 
     async def get(self, org: str, id_: str) -> Execution | None:
-        """Read a run."""
+        """Read a run; one that was taken back is not there."""
         ...
 
     async def version(self, org: str, id_: str) -> int | None:
@@ -90,6 +110,12 @@ class Executions(Protocol):
         """Read a page of the runs in a state, oldest first, each with its place for `after`."""
         ...
 
+    async def left(
+        self, errand: Errand, after: tuple[int, str] | None
+    ) -> Sequence[tuple[tuple[int, str], Left]]:
+        """Read a page of the runs with an errand, oldest first, each with its place for `after`."""
+        ...
+
     async def append(self, org: str, id_: str, after: int, events: Sequence[Event]) -> None:
         """Append events to the log. Raises FencedError when it does not end at `after`."""
         ...
@@ -113,7 +139,7 @@ class Executions(Protocol):
         """Store a projection alone. Raises FencedError when the document has another version."""
         ...
 
-    async def delete(self, execution: Execution) -> None:
+    async def delete(self, execution: Execution | Left) -> None:
         """Delete a run and its log. Raises FencedError when the document has another version."""
         ...
 
@@ -230,6 +256,94 @@ class Agents(Protocol):
         ...
 
 
+class AwayError(Exception):
+    """Nobody can tell now. What was asked for may have been done; asked again, it is done once.
+
+    Attributes:
+        error: what a caller is told.
+    """
+
+    def __init__(self, error: DomainError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Conversations(Protocol):
+    """Where what is said is kept. Each of these may be asked again and answers the same.
+
+    Every method raises AwayError, and DomainError for what is refused for good.
+    """
+
+    async def instance(self, org: str, instance_id: str) -> Placement:
+        """Read where an agent is placed. Raises DomainError INSTANCE_NOT_FOUND."""
+        ...
+
+    async def active(self, org: str, conversation_id: str) -> Placement:
+        """Read who answers in a conversation. Raises DomainError CONVERSATION_NOT_FOUND."""
+        ...
+
+    async def create(self, org: str, who: Placement) -> str:
+        """Make a conversation with somebody who answers in it; returns its id."""
+        ...
+
+    async def append(self, execution: Execution) -> Appended:
+        """Add the message of a run and the answer that is awaited.
+
+        Raises:
+            DomainError: CONVERSATION_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED,
+                CONVERSATION_BUSY, MESSAGE_NOT_FOUND; TURN_WITHDRAWN.
+        """
+        ...
+
+    async def place(self, execution: Execution) -> int:
+        """Count the runs that answer before one. Raises DomainError TURN_NOT_FOUND."""
+        ...
+
+    async def fill(self, filling: Filling) -> None:
+        """Complete an answer, let the next run answer, and count the run.
+
+        Raises:
+            DomainError: TURN_NOT_FOUND.
+        """
+        ...
+
+    async def withdraw(self, left: Left) -> None:
+        """Take the message and the answer of a run back; nothing may add them from then on."""
+        ...
+
+
+class Screenplays(Protocol):
+    """What agents work on."""
+
+    async def get(self, org: str, screenplay_id: str) -> Screenplay:
+        """Read a screenplay that is not deleted.
+
+        Raises:
+            DomainError: SCREENPLAY_NOT_FOUND; SERVICE_UNAVAILABLE and STORE_UNAVAILABLE while whoever
+                keeps them cannot tell.
+        """
+        ...
+
+    async def note_use(self, org: str, screenplay_id: str) -> None:
+        """Note that a screenplay is used now. Raises nothing: that may fail, and is in the log then."""
+        ...
+
+
+class Contexts(Protocol):
+    """What runs are told besides their agent and their input."""
+
+    async def read(self, execution: Execution, max_bytes: int) -> Context:
+        """Read it as it is now.
+
+        Args:
+            max_bytes: how many bytes of UTF-8 the history may have; what is older is only counted.
+
+        Raises:
+            DomainError: with a `retry_after` while whoever knows it cannot tell; any other ends the run.
+        """
+        ...
+
+
 class Prices(Protocol):
     """What models cost."""
 
@@ -248,7 +362,9 @@ class Prompt:
     max_output_tokens: int | None = None
     """The most tokens it may make; None leaves it to the model."""
     system: str = ""
-    """What it is told before the text, of who it is and how it works; empty for nothing."""
+    """What it is told before all messages, of who it is and how it works; empty for nothing."""
+    history: Sequence[ChatMessage] = ()
+    """The messages before the text: from user and assistant in turn, none of them empty."""
 
 
 @dataclass(frozen=True, slots=True)

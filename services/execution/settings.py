@@ -170,6 +170,8 @@ class MockSettings(_Row):
     fail_after: int | None = Field(default=None, ge=0)
     fail_attempts: int = Field(default=0, ge=0)
     stall_after: int | None = Field(default=None, ge=0)
+    recalls: bool = False
+    context_tokens: int | None = Field(default=None, ge=1)
 
 
 class ExecutionSettings(ServiceSettings):

@@ -11,8 +11,13 @@ from services.execution.domain import (
     DEFAULT_PRIORITY,
     NOTHING,
     PREVIEW_CHARACTERS,
+    SEPARATOR,
     AgentSnapshot,
+    BusyPolicy,
     Choice,
+    ContextMode,
+    Ending,
+    Errand,
     Event,
     Execution,
     Failure,
@@ -22,11 +27,13 @@ from services.execution.domain import (
     Price,
     Spend,
     State,
+    Talk,
     Wish,
 )
 from services.execution.ports import (
     Due,
     FencedError,
+    Left,
     QueueFullError,
     Renewal,
     RequestIdTakenError,
@@ -53,8 +60,8 @@ from services.kit.storage.ports import (
 
 EXECUTIONS = Collection(
     "executions",
-    fields=("state", "owner", "agent_id", "conversation_id", "instance_id", "priority"),
-    swept=("state",),
+    fields=("state", "owner", "agent_id", "conversation_id", "instance_id", "priority", "errand"),
+    swept=("state", "errand"),
     unique=("request_key", "slot"),
     schema_version=3,
 )
@@ -96,9 +103,9 @@ class StoredExecutions:
             raise RequestIdTakenError from None
 
     async def get(self, org: str, id_: str) -> Execution | None:
-        """Read a run."""
+        """Read a run; one that was taken back is not there."""
         document = await self._store.get(EXECUTIONS, org, id_)
-        return None if document is None else _execution(document)
+        return None if document is None or _is_taken_back(document) else _execution(document)
 
     async def version(self, org: str, id_: str) -> int | None:
         """Read only the version of a run's document."""
@@ -120,35 +127,45 @@ class StoredExecutions:
             "conversation_id": where.conversation_id,
             "instance_id": where.instance_id,
         }
-        documents = await self._store.query(
-            Query(
-                EXECUTIONS,
-                org,
-                equal={name: value for name, value in equal.items() if value},
-                from_time=where.from_time,
-                before_time=where.before_time,
-                after=after,
-                limit=limit,
-                newest_first=True,
-            )
+        query = Query(
+            EXECUTIONS,
+            org,
+            equal={name: value for name, value in equal.items() if value},
+            from_time=where.from_time,
+            before_time=where.before_time,
+            after=after,
+            limit=limit,
+            newest_first=True,
         )
-        return [_execution(document) for document in documents]
+        found: list[Execution] = []
+        while documents := await self._store.query(query):
+            found += [_execution(one) for one in documents if not _is_taken_back(one)]
+            if len(documents) < limit or len(found) >= limit:
+                break
+            # Some were taken back: the page is filled up, for a short one is the last.
+            last = documents[-1]
+            query = replace(query, after=(last.create_time, last.id))
+        return found[:limit]
 
     async def due(
         self, state: State, after: tuple[int, str] | None
     ) -> Sequence[tuple[tuple[int, str], Due]]:
         """Read a page of the runs in a state, oldest first."""
-        documents = await self._store.query(
-            Query(
-                EXECUTIONS,
-                None,
-                equal={"state": state.value},
-                after=after,
-                limit=_DUE_PAGE,
-                keys_only=True,
-            )
-        )
+        documents = await self._everywhere({"state": state.value}, after)
         return [((found.create_time, found.id), _due(found)) for found in documents]
+
+    async def left(
+        self, errand: Errand, after: tuple[int, str] | None
+    ) -> Sequence[tuple[tuple[int, str], Left]]:
+        """Read a page of the runs with an errand, oldest first."""
+        documents = await self._everywhere({"errand": errand.value}, after)
+        return [((found.create_time, found.id), _left(found)) for found in documents]
+
+    async def _everywhere(
+        self, equal: Mapping[str, str], after: tuple[int, str] | None
+    ) -> Sequence[Document]:
+        query = Query(EXECUTIONS, None, equal=equal, after=after, limit=_DUE_PAGE, keys_only=True)
+        return await self._store.query(query)
 
     async def append(self, org: str, id_: str, after: int, events: Sequence[Event]) -> None:
         """Append events to the log."""
@@ -189,7 +206,7 @@ class StoredExecutions:
             raise FencedError from None
         return replace(execution, version=execution.version + 1)
 
-    async def delete(self, execution: Execution) -> None:
+    async def delete(self, execution: Execution | Left) -> None:
         """Delete a run and its log."""
         try:
             await self._store.write(
@@ -333,7 +350,17 @@ def _due(document: Document) -> Due:
     fields = document.fields
     priority = int(fields["priority"] or DEFAULT_PRIORITY)
     slot = _slot(document.org, document.id, fields["slot"])
-    return Due(document.org, document.id, fields["owner"], priority, slot)
+    held = fields["errand"] == Errand.APPEND
+    return Due(document.org, document.id, fields["owner"], priority, slot, held)
+
+
+def _left(document: Document) -> Left:
+    conversation_id = document.fields["conversation_id"]
+    return Left(document.org, document.id, conversation_id, document.version)
+
+
+def _is_taken_back(document: Document) -> bool:
+    return document.fields["errand"] == Errand.WITHDRAW
 
 
 def _document(execution: Execution) -> Document:
@@ -358,9 +385,7 @@ def _document(execution: Execution) -> Document:
         body["finish_reason"] = execution.finish_reason
     if execution.traceparent:
         body["traceparent"] = execution.traceparent
-    if order.agent is not None:
-        # Beside the order, whose fields an older release that still runs has to know each of.
-        body["agent"] = {name: value for name, value in _fields(order.agent).items() if value}
+    body |= _beside(order) | _talk_body(execution)
     return Document(
         org=execution.org,
         id=execution.id,
@@ -377,6 +402,7 @@ def _document(execution: Execution) -> Document:
             if order.request_id
             else execution.id,
             "priority": str(order.priority),
+            "errand": execution.errand.value,
             "slot": execution.id
             if execution.slot is None
             else _slot_key(execution.org, execution.slot),
@@ -384,6 +410,22 @@ def _document(execution: Execution) -> Document:
         body=body,
         content=_content(execution),
     )
+
+
+def _talk_body(execution: Execution) -> dict[str, Any]:
+    """Print what runs in conversations alone have."""
+    body: dict[str, Any] = {}
+    if execution.talk is not None:
+        talk = _fields(execution.talk)
+        body["talk"] = {name: value for name, value in talk.items() if value}
+        body["talk"]["busy_policy"] = execution.talk.busy_policy.value
+    if execution.ending is not None:
+        failure = execution.ending.failure
+        body["ending"] = {
+            "time": execution.ending.time,
+            "failure": None if failure is None else _fields(failure),
+        }
+    return body
 
 
 def _content(execution: Execution) -> dict[str, str]:
@@ -407,16 +449,30 @@ def _order_body(order: Order) -> dict[str, Any]:
     }
 
 
+def _beside(order: Order) -> dict[str, Any]:
+    """Print what is beside the order, whose fields an older release that still runs has to know each of."""
+    body: dict[str, Any] = {}
+    if order.agent is not None:
+        body["agent"] = {name: value for name, value in _fields(order.agent).items() if value}
+    if order.has_context or order.screenplay_id:
+        body["context"] = {"mode": order.context_mode.value, "screenplay_id": order.screenplay_id}
+    if order.instructions:
+        body["persona_characters"] = len(order.persona)
+    return body
+
+
 def _choice_body(choice: Choice) -> dict[str, Any]:
     body: dict[str, Any] = {"ai_provider": choice.ai_provider, "model": choice.model}
     if choice.price is not None:
         body["price"] = _fields(choice.price)
     if choice.max_output_tokens is not None:
         body["max_output_tokens"] = choice.max_output_tokens
+    if choice.context_tokens is not None:
+        body["context_tokens"] = choice.context_tokens
     return body
 
 
-def _fields(value: AgentSnapshot | Failure | Price | Wish) -> dict[str, Any]:
+def _fields(value: AgentSnapshot | Failure | Price | Talk | Wish) -> dict[str, Any]:
     """Print a value whose fields are plain; `asdict` would copy each, which takes ten times as long."""
     return {name: getattr(value, name) for name in value.__slots__}
 
@@ -434,9 +490,27 @@ def _order(document: Document) -> Order:
         instance_id=document.fields["instance_id"],
         priority=int(document.fields["priority"] or DEFAULT_PRIORITY),
         agent=None if agent is None else _agent(agent),
-        system=document.content.get("system", ""),
+        **_character(document),
+        **_context(document),
         **body,
     )
+
+
+def _character(document: Document) -> dict[str, Any]:
+    """Take apart what models are told of an agent; what older releases wrote counts as its persona."""
+    system = document.content.get("system", "")
+    end = document.body.get("persona_characters")
+    if end is None:
+        return {"persona": system}
+    begin = end + len(SEPARATOR) if end else 0
+    return {"persona": system[:end], "instructions": system[begin:]}
+
+
+def _context(document: Document) -> dict[str, Any]:
+    row = document.body.get("context")
+    if row is None:
+        return {}
+    return {"context_mode": ContextMode(row["mode"]), "screenplay_id": row["screenplay_id"]}
 
 
 def _agent(row: Mapping[str, Any]) -> AgentSnapshot:
@@ -444,15 +518,25 @@ def _agent(row: Mapping[str, Any]) -> AgentSnapshot:
     return AgentSnapshot(**{**row, **lists})
 
 
+def _talk(row: Mapping[str, Any]) -> Talk:
+    return Talk(**{**row, "busy_policy": BusyPolicy(row["busy_policy"])})
+
+
+def _ending(row: Mapping[str, Any]) -> Ending:
+    failure = row["failure"]
+    return Ending(row["time"], None if failure is None else Failure(**failure))
+
+
 def _choice(row: Mapping[str, Any]) -> Choice:
     price = None if row.get("price") is None else Price(**row["price"])
-    return Choice(row["ai_provider"], row["model"], price, row.get("max_output_tokens"))
+    limits = row.get("max_output_tokens"), row.get("context_tokens")
+    return Choice(row["ai_provider"], row["model"], price, *limits)
 
 
 def _execution(document: Document) -> Execution:
     """Read a run; from a query it has a preview in place of its input, and no result."""
     body: Mapping[str, Any] = document.body
-    failure = body.get("failure")
+    failure, talk = body.get("failure"), body.get("talk")
     return Execution(
         org=document.org,
         id=document.id,
@@ -471,5 +555,8 @@ def _execution(document: Document) -> Execution:
         served_by=Wish(**body["served_by"]) if "served_by" in body else None,
         finish_reason=body.get("finish_reason", ""),
         traceparent=body.get("traceparent", ""),
+        talk=None if talk is None else _talk(talk),
+        errand=Errand(document.fields["errand"]),
+        ending=_ending(body["ending"]) if "ending" in body else None,
         version=document.version,
     )

@@ -23,8 +23,6 @@ from services.kit.storage.ports import Store as DocumentStore
 _LOG = logging.getLogger(__name__)
 _IDS = ("id", "execution_id", "job_id", "key_id")
 """The fields that name what was made or changed, the surest first; else the first of a message may."""
-_CLIENT = "x-envoy-external-address"
-"""The edge says here where a call came from, and believes nobody else who does."""
 _SWEEP_SECONDS = 3600.0
 _SWEEP_PAGE = 200
 _DAY = 24 * 3600 * 1_000_000
@@ -166,7 +164,7 @@ class StoredAudit:
             "reason": reason,
             "trace_id": served.trace_id,
             "call_id": redacted_text(served.call_id),
-            "client": redacted_text(served.metadata.get(_CLIENT, "")),
+            "client": redacted_text(served.client),
         }
         try:
             body["resource_id"] = redacted_text(_resource_id(served, request, response))

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from services.kit.principals import ANYONE, Principal
 from services.kit.tracing import Span, SpanContext
 
+_CLIENT = "x-envoy-external-address"
+"""The edge says here where a call came from, and believes nobody else who does."""
+
 
 @dataclass(slots=True)
 class Call:
@@ -31,6 +34,11 @@ class Call:
     """Tells how many seconds its caller still waits; None for as long as it takes."""
     resource_id: str = ""
     """What the call made or changed, for its record; said where no answer says it."""
+
+    @property
+    def client(self) -> str:
+        """The address the edge says the call came from; empty when it came by no edge."""
+        return self.metadata.get(_CLIENT, "")
 
     def context(self) -> SpanContext:
         """Return what a trace goes on from, sampled or not."""

@@ -17,8 +17,6 @@ from time import perf_counter
 from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
-import orjson
-import protovalidate
 from google.protobuf.message import DecodeError, Message
 
 from conductor.errors.v1.reason_pb2 import Reason
@@ -28,17 +26,15 @@ from services.kit.calls import Calls, Method
 from services.kit.errors import (
     DETAILS,
     DomainError,
-    Violation,
     code_of,
     reason_name,
     to_status,
 )
 from services.kit.guard import Access, Guard, access_of
-from services.kit.patterns import IN_WORDS
 from services.kit.principals import NOBODY, Scope
+from services.kit.validation import Validation
 
 _LOG = logging.getLogger(__name__)
-_SMALL_REQUEST = 64 * 1024
 _FOREIGN = {
     "grpc.health.v1.Health": Access(),
     "grpc.reflection.v1alpha.ServerReflection": Access(Scope.READ),
@@ -77,7 +73,7 @@ class Interceptor:
         self._calls = calls
         self._guard = guard
         self._auditor = auditor
-        self._validator = protovalidate.Validator()
+        self._check = Validation().check
 
     def around(self, server: grpc.aio.Server) -> grpc.aio.Server:
         """Return what generated code registers a servicer on, so that its methods get wrapped."""
@@ -131,7 +127,7 @@ class Interceptor:
             response: Any = None
             try:
                 request = await _admitted(guard, served, access, parse, raw)
-                self._check(request, raw)
+                self._check(request, len(raw))
                 response = await behavior(request, context)
                 return response if type(response) is bytes else response.SerializeToString()
             except asyncio.CancelledError:
@@ -170,7 +166,7 @@ class Interceptor:
             refused: DomainError | None = None
             try:
                 request = await _admitted(guard, served, access, parse, raw)
-                self._check(request, raw)
+                self._check(request, len(raw))
                 async with aclosing(behavior(request, context)) as responses:
                     async for response in responses:
                         if not begun and auditor is not None:
@@ -242,19 +238,6 @@ class Interceptor:
 
         return answer
 
-    def _check(self, request: Message, raw: bytes) -> None:
-        violations = self._validator.collect_violations(request, fail_fast=True)
-        if violations:
-            if len(raw) <= _SMALL_REQUEST:
-                # All of them at once; in a large request there may be too many to look for.
-                violations = self._validator.collect_violations(request)
-            broken = [_violation(violation) for violation in violations]
-            raise DomainError(
-                Reason.REASON_INVALID_REQUEST,
-                "; ".join(_sentence(one) for one in broken),
-                violations=broken,
-            )
-
 
 class _Requests:
     """The requests of a dialogue, each checked when it is read.
@@ -263,9 +246,7 @@ class _Requests:
         first: the first one, once it was read.
     """
 
-    def __init__(
-        self, requests: AsyncIterator[Message], check: Callable[[Message, bytes], None]
-    ) -> None:
+    def __init__(self, requests: AsyncIterator[Message], check: Callable[[Message], None]) -> None:
         self._requests = requests
         self._check = check
         self.first: Message | None = None
@@ -273,7 +254,7 @@ class _Requests:
     async def __aiter__(self) -> AsyncIterator[Message]:
         async for request in self._requests:
             self.first = self.first or request
-            self._check(request, b"")
+            self._check(request)
             yield request
 
 
@@ -336,27 +317,6 @@ def _begun(told: Method, context: Context) -> call.Call:
     served = told.begin(dict(pairs))
     served.remaining = context.time_remaining
     return served
-
-
-def _violation(found: protovalidate.Violation) -> Violation:
-    violation: Any = found.proto
-    path = ""
-    for element in violation.field.elements if violation.field else ():
-        path += f".{element.field_name}" if path else element.field_name
-        subscript = element.subscript
-        if subscript is not None:
-            path += f"[{orjson.dumps(subscript.value).decode()}]"
-    in_words = (
-        IN_WORDS.get(str(found.rule_value)) if violation.rule_id == "string.pattern" else None
-    )
-    return Violation(path, in_words or violation.message or violation.rule_id)
-
-
-def _sentence(violation: Violation) -> str:
-    """Write what is wrong with a field, or without one with the request as a whole."""
-    if not violation.field:
-        return f"the request {violation.description}"
-    return f"{violation.field}: {violation.description}"
 
 
 def _as_domain_error(served: call.Call, error: Exception) -> DomainError:

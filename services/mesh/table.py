@@ -38,7 +38,10 @@ SERVICES = (
             "conductor.auth.v1.KeyService",
             "conductor.audit.v1.AuditService",
         ),
-        long_rpcs=("conductor.gateway.v1.GatewayService/Execute",),
+        long_rpcs=(
+            "conductor.gateway.v1.GatewayService/Execute",
+            "conductor.gateway.v1.GatewayService/ExecuteAgent",
+        ),
     ),
     Service(
         name="content",
@@ -56,6 +59,11 @@ SERVICES = (
         rpc_services=(
             "conductor.conversations.v1.ConversationService",
             "conductor.conversations.v1.MessageService",
+            "conductor.conversations.v1.PortfolioService",
+            "conductor.conversations.v1.InstanceService",
+            "conductor.conversations.v1.TurnService",
+            "conductor.conversations.v1.KinService",
         ),
+        long_rpcs=("conductor.conversations.v1.PortfolioService/ChatPortfolio",),
     ),
 )

@@ -9,7 +9,8 @@ Every organisation has the same agents, and the agent `default`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +23,11 @@ from grpc_status import rpc_status
 from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest, ListAuditRecordsResponse
 from conductor.content.v1.agent_pb2 import Agent
 from conductor.content.v1.agent_service_pb2 import ResolveAgentRequest, ResolveAgentResponse
+from conductor.content.v1.screenplay_pb2 import Screenplay
+from conductor.content.v1.screenplay_service_pb2 import (
+    GetScreenplayRequest,
+    MarkScreenplayUsedRequest,
+)
 from services.kit.errors import DomainError, Reason, Resource, to_status
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -30,6 +36,7 @@ AWAY = {"content": "ipv4:127.0.0.1:1"}
 """What CONDUCTOR_PEERS says in tests that need no agents: nobody answers there."""
 
 AGENTS = "conductor.content.v1.AgentService"
+SCREENPLAYS = "conductor.content.v1.ScreenplayService"
 AUDIT = "conductor.audit.v1.AuditService"
 HEALTH = "grpc.health.v1.Health"
 
@@ -64,6 +71,10 @@ class Catalogue:
     ) -> None:
         self.agents = {one.id: one for one in (Agent(id="default", name="Default"), *agents)}
         self.personas = dict(personas or {})
+        self.screenplays: dict[str, Screenplay] = {}
+        self.used: list[str] = []
+        """The screenplays that were marked as used."""
+        self.reading: list[GetScreenplayRequest] = []
         self.requests: list[ResolveAgentRequest] = []
         self.trouble: DomainError | None = None
         """What every question ends with."""
@@ -101,11 +112,42 @@ class Catalogue:
             answer.persona_content = persona.texts[number - 1]
         return answer
 
+    async def screenplay(
+        self, request: GetScreenplayRequest | MarkScreenplayUsedRequest
+    ) -> Screenplay:
+        """Answer as GetScreenplay and MarkScreenplayUsed do."""
+        if self.trouble is not None:
+            raise self.trouble
+        id_ = request.screenplay_id
+        found = self.screenplays.get(id_, Screenplay())
+        if isinstance(request, GetScreenplayRequest):
+            self.reading.append(request)
+        deleted = found.HasField("delete_time")
+        asked_for = isinstance(request, GetScreenplayRequest) and request.include_deleted
+        if not found.id or (deleted and not asked_for):
+            raise DomainError(
+                Reason.REASON_SCREENPLAY_NOT_FOUND,
+                f"No screenplay has the id {id_}.",
+                resources=[Resource("screenplay", id_)],
+            )
+        if isinstance(request, MarkScreenplayUsedRequest):
+            self.used.append(id_)
+        return found
+
 
 class FakeContent:
-    """A catalogue behind a real server, which has no audit records and is well."""
+    """A catalogue behind a real server, which has no audit records and is well.
 
-    def __init__(self, catalogue: Catalogue | None = None) -> None:
+    Args:
+        others: what else it serves.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue | None = None,
+        others: Iterable[grpc.GenericRpcHandler] = (),
+    ) -> None:
+        self._others = tuple(others)
         self.catalogue = catalogue or Catalogue()
         self.port = 0
         self._server = grpc.aio.server()
@@ -119,8 +161,13 @@ class FakeContent:
         self._server.add_generic_rpc_handlers(
             (
                 _answers(AGENTS, "ResolveAgent", self._resolve, ResolveAgentRequest),
+                _answers(SCREENPLAYS, "GetScreenplay", self._screenplay, GetScreenplayRequest),
+                _answers(
+                    SCREENPLAYS, "MarkScreenplayUsed", self._screenplay, MarkScreenplayUsedRequest
+                ),
                 _answers(AUDIT, "ListAuditRecords", _no_records, ListAuditRecordsRequest),
                 _answers(HEALTH, "Check", _is_well, HealthCheckRequest),
+                *self._others,
             )
         )
         self.port = self._server.add_insecure_port("127.0.0.1:0")
@@ -138,11 +185,24 @@ class FakeContent:
     async def _resolve(
         self, request: ResolveAgentRequest, context: Context
     ) -> ResolveAgentResponse:
-        try:
+        async with _told(context):
             return await self.catalogue.resolve(request)
-        except DomainError as error:
-            await context.abort_with_status(rpc_status.to_status(to_status(error)))
-            raise
+
+    async def _screenplay(
+        self, request: GetScreenplayRequest | MarkScreenplayUsedRequest, context: Context
+    ) -> Screenplay:
+        async with _told(context):
+            return await self.catalogue.screenplay(request)
+
+
+@asynccontextmanager
+async def _told(context: Context) -> AsyncIterator[None]:
+    """End a call with the error that ends the block."""
+    try:
+        yield
+    except DomainError as error:
+        await context.abort_with_status(rpc_status.to_status(to_status(error)))
+        raise
 
 
 async def _no_records(request: ListAuditRecordsRequest, _: Context) -> ListAuditRecordsResponse:

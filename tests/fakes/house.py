@@ -14,16 +14,19 @@ from services.execution.adapters.traces import Untraced
 from services.execution.domain import (
     Agent,
     Asked,
+    Context,
     Event,
     Execution,
     Kind,
     Model,
     Persistence,
     Price,
+    Screenplay,
     Tolerance,
     Turns,
 )
 from services.execution.ports import (
+    Conversations,
     Metrics,
     Prices,
     Prompt,
@@ -37,7 +40,9 @@ from services.execution.stores import COLLECTIONS, StoredExecutions, StoredLease
 from services.execution.usecases.calls import Patience
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.circuits import Circuits
+from services.execution.usecases.errands import Errands
 from services.execution.usecases.executions import ExecutionService, Terms, whole_log
+from services.execution.usecases.talks import Talks
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker
 from services.kit.errors import DomainError, Reason
@@ -45,6 +50,7 @@ from services.kit.storage.inprocess import InProcessQueue, InProcessWakeups
 from services.kit.storage.ports import Store
 from services.kit.tasks import ended
 from tests.fakes.memory import Memory, MemoryStore
+from tests.fakes.turns import FakeTurns
 from tests.fakes.virtual import clock, monotonic
 
 ORG = "acme"
@@ -79,6 +85,37 @@ class Agents:
         if agent_id not in self.known:
             raise DomainError(Reason.REASON_AGENT_NOT_FOUND, f"There is no {agent_id}.")
         return self.known[agent_id]
+
+
+@dataclass
+class Library:
+    """Screenplays by id, and what runs are told of them and of their conversations."""
+
+    known: dict[str, Screenplay] = field(default_factory=dict)
+    used: list[str] = field(default_factory=list)
+    context: Context = field(default_factory=Context)
+    """What every run is told besides its screenplay."""
+    trouble: DomainError | None = None
+    """What every reading of a context ends with."""
+    asked_for: list[int] = field(default_factory=list)
+    """How many bytes of history each reading allowed."""
+
+    async def get(self, org: str, screenplay_id: str) -> Screenplay:
+        if screenplay_id not in self.known:
+            raise DomainError(
+                Reason.REASON_SCREENPLAY_NOT_FOUND, f"There is no screenplay {screenplay_id}."
+            )
+        return self.known[screenplay_id]
+
+    async def note_use(self, org: str, screenplay_id: str) -> None:
+        self.used.append(screenplay_id)
+
+    async def read(self, execution: Execution, max_bytes: int) -> Context:
+        self.asked_for.append(max_bytes)
+        if self.trouble is not None:
+            raise self.trouble
+        id_ = execution.order.screenplay_id
+        return replace(self.context, screenplay=await self.get("", id_)) if id_ else self.context
 
 
 @dataclass
@@ -125,8 +162,10 @@ class House:
     tolerance: Tolerance = field(default_factory=Tolerance)
     terms: Terms = field(default_factory=Terms)
     agents: Agents = field(default_factory=Agents)
+    library: Library = field(default_factory=Library)
     metrics: Metrics = field(default_factory=Unmetered)
     traces: Traces = field(default_factory=Untraced)
+    conversations: Conversations = field(default_factory=FakeTurns)
     org_concurrency: int = 100
     weights: Mapping[str, float] = field(default_factory=dict)
     prefix: str = "1"
@@ -139,16 +178,19 @@ class House:
         self.catalogue = Catalogue(self.providers or [Talker(self.says)], self.prices)
         self.circuits = Circuits(self.tolerance, lambda: monotonic() + self.slept)
         self.turns = Turns(lambda org: self.weights.get(org, 1.0), lambda _: self.org_concurrency)
+        self.talks = Talks(self.executions, self.conversations, self.queue, self.wakeups)
         numbers = itertools.count(1)
         self.service = ExecutionService(
             self.executions,
             self.agents,
+            self.library,
             self.catalogue,
             self.queue,
             self.wakeups,
             self.turns,
             self.metrics,
             self.traces,
+            self.talks,
             clock=clock,
             new_id=lambda: f"exec_{self.prefix}_{next(numbers):06}",
             terms=self.terms,
@@ -164,6 +206,7 @@ class House:
         self.worker = Worker(
             self.executions,
             self.leases,
+            self.library,
             self.catalogue,
             self.circuits,
             self.queue,
@@ -171,6 +214,7 @@ class House:
             self.turns,
             self.metrics,
             self.traces,
+            self.talks,
             clock=clock,
             monotonic=lambda: monotonic() + self.slept,
             new_id=lambda: f"worker_{self.prefix}_{next(worker_numbers)}",
@@ -178,6 +222,9 @@ class House:
             pace=self.pace,
             patience=self.patience,
             persistence=self.persistence,
+        )
+        self.errands = Errands(
+            self.executions, self.talks, self.service, monotonic=lambda: monotonic() + self.slept
         )
 
     def beside(self, **changes: object) -> House:
@@ -191,14 +238,17 @@ class House:
         """Let the worker work until the block ends, then stop it gracefully."""
         await self.worker.start()
         serving = asyncio.create_task(self.worker.serve())
+        sweeping = asyncio.create_task(self.errands.serve())
         try:
             yield self.worker
         finally:
             await ended(serving)
+            await ended(sweeping)
             await self.worker.stop()
 
     async def start(self, text: str = "Hello", org: str = ORG, **asked: object) -> Execution:
-        return await self.service.start(org, Asked(text, **asked))  # type: ignore[arg-type]
+        author = str(asked.pop("author", ""))
+        return await self.service.start(org, Asked(text, **asked), author)  # type: ignore[arg-type]
 
     async def end_of(self, execution: Execution, within: float = 100.0) -> Execution:
         """Wait for the end of a run, in virtual seconds, and read it."""
@@ -245,8 +295,9 @@ def is_sound(execution: Execution, log: Sequence[Event]) -> None:
         create_time=execution.create_time,
         update_time=execution.create_time,
         version=execution.version,
+        talk=execution.talk,
     )
     projected, progress = domain.repair(begun, log)
-    assert projected == execution
+    assert replace(projected, errand=execution.errand) == execution
     if execution.state is domain.State.SUCCEEDED:
         assert execution.result == progress.answer

@@ -105,3 +105,21 @@ def content_process(data_dir: Path, **variables: str) -> Iterator[str]:
         finally:
             started.terminate()
             started.communicate(timeout=_STOP_SECONDS)
+
+
+@contextmanager
+def talks_process() -> Iterator[str]:
+    """Start a fake of what knows conversations and give its address; end it with the block.
+
+    It knows an instance `worked` of the agent `writer` that has run three times.
+    """
+    command = [sys.executable, "-m", "tests.fakes.talks"]
+    with subprocess.Popen(command, env=inherited(), stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        try:
+            port = started.stdout.readline().decode().strip()
+            assert port
+            yield f"127.0.0.1:{port}"
+        finally:
+            started.terminate()
+            started.communicate(timeout=_STOP_SECONDS)

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from services.mesh.addresses import free_ports
-from tests.rpc.commanded import Commands, content_process
+from tests.rpc.commanded import Commands, content_process, talks_process
 from tests.rpc.scripted import Scripted, serving
 from tests.rpc.serving import Mesh, served
 from tests.rpc.terminal import Terminal
@@ -53,6 +53,20 @@ def conductor(content_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     """The command line, used in a directory of the test's own against that service."""
     monkeypatch.chdir(tmp_path)
     return Commands(content_address, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def talks_address() -> Iterator[str]:
+    """Conversations and instances in a process of its own, for all tests of a module."""
+    with talks_process() as address:
+        yield address
+
+
+@pytest.fixture
+def talker(talks_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
+    """The command line, used in a directory of the test's own against these."""
+    monkeypatch.chdir(tmp_path)
+    return Commands(talks_address, monkeypatch)
 
 
 @pytest.fixture

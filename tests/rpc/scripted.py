@@ -23,6 +23,7 @@ from conductor.audit.v1.audit_service_pb2_grpc import (
 )
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import (
+    ContextRead,
     Error,
     ExecutionEvent,
     JobQueued,
@@ -31,6 +32,7 @@ from conductor.execution.v1.event_pb2 import (
     LlmNewToken,
     LlmStart,
     Result,
+    TurnQueued,
 )
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2_grpc import (
@@ -41,7 +43,17 @@ from conductor.execution.v1.model_pb2 import Model
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 ID = "exec_1"
-Payload = JobStarted | JobQueued | LlmStart | LlmNewToken | LlmFailed | Result | Error
+Payload = (
+    JobStarted
+    | JobQueued
+    | LlmStart
+    | LlmNewToken
+    | LlmFailed
+    | TurnQueued
+    | ContextRead
+    | Result
+    | Error
+)
 
 _FIELDS = {
     JobStarted: "job_started",
@@ -49,6 +61,8 @@ _FIELDS = {
     LlmStart: "on_llm_start",
     LlmNewToken: "on_llm_new_token",
     LlmFailed: "on_llm_failed",
+    TurnQueued: "turn_queued",
+    ContextRead: "context_read",
     Result: "result",
     Error: "error",
 }
@@ -170,6 +184,12 @@ class Scripted(ExecutionServiceServicer, AuditServiceServicer):
         await self._note(request, context)
         async for answer in self._play(context):
             yield answer
+
+    async def Converse(
+        self, request_iterator: AsyncIterator[pb.ConverseRequest], context: Context
+    ) -> AsyncIterator[pb.ConverseResponse]:
+        await Failure(grpc.StatusCode.UNIMPLEMENTED, "not played").abort(context)
+        yield pb.ConverseResponse()
 
     async def RunExecutionSse(
         self, request: pb.StartExecutionRequest, context: Context

@@ -26,6 +26,8 @@ from services.execution.settings import ExecutionSettings
 from services.kit.server import serving
 from services.kit.telemetry import SILENT, Telemetry
 from tests.fakes.content import Catalogue, FakeContent
+from tests.fakes.turn_service import TurnRpcs
+from tests.fakes.turns import FakeTurns
 
 CLOSED = {
     "job_started",
@@ -92,19 +94,29 @@ async def served(
     telemetry: Telemetry = SILENT,
     *,
     catalogue: Catalogue | None = None,
+    turns: FakeTurns | None = None,
+    noted: list[TurnRpcs] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Mesh]:
     """Serve until the block ends, then stop gracefully.
 
     Args:
         catalogue: the agents there are, where no setting says who else knows them.
+        turns: the conversations there are; None where nobody keeps any.
+        noted: gets what knows the requests to them.
     """
     settings = {"execution_address": "127.0.0.1:0"} | settings
     # The channel is closed last, so that clients see how the server ends.
     async with AsyncExitStack() as last, AsyncExitStack() as stack:
         if "peers" not in settings:
-            content = await stack.enter_async_context(FakeContent(catalogue))
+            rpcs = None if turns is None else TurnRpcs(turns)
+            others = () if rpcs is None else rpcs.handlers()
+            if rpcs is not None and noted is not None:
+                noted.append(rpcs)
+            content = await stack.enter_async_context(FakeContent(catalogue, others))
             settings["peers"] = {"content": content.target}
+            if rpcs is not None:
+                settings["peers"]["conversations"] = content.target
         app = await compose(ExecutionSettings(data_dir=data_dir, **settings), stack, telemetry)
         server = await stack.enter_async_context(serving(app, 2, telemetry))
         options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]

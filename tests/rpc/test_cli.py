@@ -11,7 +11,9 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
+from conductor.conversations.v1.busy_policy_pb2 import BusyPolicy
 from conductor.execution.v1.event_pb2 import Error, JobQueued, JobStarted, LlmFailed, Result
+from conductor.execution.v1.execution_pb2 import ContextMode
 from conductor.execution.v1.usage_pb2 import Usage
 from tests.processes import until
 from tests.rpc.scripted import ID, Failure, Scripted, Step, events, serving, tokens
@@ -213,6 +215,23 @@ async def test_limits_priority_and_fallbacks_reach_the_mesh(
         ("", "meta-llama/y"),
         ("openai", ""),
     ]
+
+
+async def test_where_a_run_answers_and_what_it_is_told_reach_the_mesh(
+    scripted: Scripted, terminal: Terminal
+) -> None:
+    scripted.streams.append([*events(Result())])
+
+    await terminal.run(
+        *("run", "hello", "--conversation", "conv_1", "--instance", "desk", "--screenplay", "sp_1"),
+        *("--context-mode", "stateless", "--busy", "reject", "--cwd", "/work"),
+    )
+
+    (request,) = scripted.requests
+    assert (request.conversation_id, request.instance_id) == ("conv_1", "desk")
+    assert (request.screenplay_id, request.cwd) == ("sp_1", "/work")
+    assert request.context_mode == ContextMode.CONTEXT_MODE_STATELESS
+    assert request.busy_policy == BusyPolicy.BUSY_POLICY_REJECT
 
 
 async def test_limits_nobody_asked_for_are_not_sent(scripted: Scripted, terminal: Terminal) -> None:

@@ -31,6 +31,15 @@ async def complete(terminal: Terminal, line: str) -> list[str]:
         ("conductor audit list --rpc Ca", ["CancelExecution"]),
         ("conductor audit list --rpc SetP", ["SetPersonaAlias"]),
         ("conductor screenplays list --order c", ["created", "changed"]),
+        ("conductor ch", ["chat"]),
+        ("conductor chat --bu", ["--busy"]),
+        ("conductor chat --busy ", ["queue", "reject", "interrupt"]),
+        ("conductor conversations list --order c", ["changed", "created"]),
+        (
+            "conductor instances ",
+            [*(["list", "show", "create", "update", "cwd", "history", "delete", "undelete"])],
+        ),
+        ("conductor instances list --status c", ["completed"]),
         ("conductor run --max-", ["--max-output-tokens", "--max-cost"]),
     ],
 )
@@ -57,7 +66,8 @@ async def test_help_names_the_ways_to_install_completion(terminal: Terminal) -> 
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [(["executoins"], "executions"), (["executions", "cancle"], "cancel")]
+    ("typed", "meant"),
+    [(["executoins"], "executions"), (["executions", "cancle"], "cancel"), (["chta"], "chat")],
 )
 async def test_a_command_that_is_none_suggests_the_one_that_was_meant(
     terminal: Terminal, typed: list[str], meant: str

@@ -18,6 +18,7 @@ from tests.rpc.serving import PATIENCE, Mesh, body_of, frames, refusal
 pytestmark = pytest.mark.timeout(30)
 
 INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+NO_SCREENPLAY = (grpc.StatusCode.NOT_FOUND, "SCREENPLAY_NOT_FOUND")
 UNAVAILABLE = (grpc.StatusCode.FAILED_PRECONDITION, "FEATURE_UNAVAILABLE")
 MEBIBYTE = 1024 * 1024
 
@@ -108,12 +109,12 @@ async def test_a_request_without_text_is_told_what_was_missing(
 @pytest.mark.parametrize(
     ("fields", "kind", "named"),
     [
-        ({"context_mode": "stateful"}, UNAVAILABLE, "context_mode"),
+        ({"context_mode": "interactive"}, INVALID, "context_mode"),
         ({"context_mode": "STATELESS"}, INVALID, "context_mode"),
         ({"context_mode": "made up"}, INVALID, "context_mode"),
         ({"conversation_id": "c"}, UNAVAILABLE, "conversation_id"),
         ({"instance_id": "i"}, UNAVAILABLE, "instance_id"),
-        ({"screenplay_id": "s"}, UNAVAILABLE, "screenplay_id"),
+        ({"screenplay_id": "s"}, NO_SCREENPLAY, "screenplay_id"),
         ({"agent_id": "a b"}, INVALID, "agent_id"),
         ({"input": "x" * (MEBIBYTE + 1)}, INVALID, "input"),
         ({"text_entries": [entry("x" * 700_000)] * 2}, INVALID, "textEntries"),

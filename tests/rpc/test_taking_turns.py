@@ -193,7 +193,6 @@ async def _tell_history(talks: Conversations) -> None:
     )
     placed = AgentReference(agent_id="writer", instance_id="inst_1", name="Writer")
     get = instance_service_pb2.GetInstanceRequest(instance_id="inst_1")
-    whose = {"instance_id": "inst_1"}
 
     added = await append(talks, id_, "run_1", agent=placed)
     running = await talks.instances.GetInstance(get, timeout=PATIENCE)
@@ -207,7 +206,7 @@ async def _tell_history(talks: Conversations) -> None:
     assert (counted.task_count, counted.success_count, counted.error_count) == (2, 1, 1)
     assert (counted.success_rate, counted.total_execution_time_ms) == (50.0, 2000.0)
     assert (counted.average_execution_time_ms, counted.last_task_duration_ms) == (1000.0, 500.0)
-    listing = instance_service_pb2.ListHistoryRequest(**whose)
+    listing = instance_service_pb2.ListHistoryRequest(instance_id="inst_1")
     entries = (await talks.instances.ListHistory(listing, timeout=PATIENCE)).entries
     assert [(one.execution_id, one.succeeded, one.error_reason) for one in entries] == [
         ("run_2", False, "MODEL_TIMEOUT"),
@@ -224,7 +223,7 @@ async def _tell_history(talks: Conversations) -> None:
     await talks.messages.DeleteMessage(delete, timeout=PATIENCE)
     entries = (await talks.instances.ListHistory(listing, timeout=PATIENCE)).entries
     assert [one.execution_id for one in entries] == ["run_2"]
-    clear = instance_service_pb2.ClearHistoryRequest(**whose)
+    clear = instance_service_pb2.ClearHistoryRequest(instance_id="inst_1")
     assert (await talks.instances.ClearHistory(clear, timeout=PATIENCE)).cleared_count == 1
     assert not (await talks.instances.ListHistory(listing, timeout=PATIENCE)).entries
     kept = await talks.instances.GetInstance(get, timeout=PATIENCE)

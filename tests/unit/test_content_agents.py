@@ -85,7 +85,8 @@ async def test_an_agent_is_read_with_all_that_a_run_needs() -> None:
         "house",
         "m",
         (Wish("house"), Wish(model="n")),
-        "You are a writer.\n\nWrite.",
+        "You are a writer.",
+        "Write.",
         AgentSnapshot("Writer", "7", 2, "production", ("a", "b"), ("c",)),
     )
     assert content.orgs == [itself("acme")]
@@ -103,7 +104,7 @@ async def test_each_version_of_a_persona_is_read_by_itself() -> None:
     ):
         found = await agents.get("acme", "writer", reference)
         used = (found.snapshot.persona_version, found.snapshot.persona_alias)
-        assert (found.system, used) == (system, (version, alias))
+        assert (found.persona, used) == (system, (version, alias))
 
 
 @in_virtual_time
@@ -296,7 +297,7 @@ async def test_no_more_bytes_of_agents_are_remembered_than_may_be() -> None:
     agents = reader(content, most_bytes=2500)
     for agent_id in ("a0", "a1", "a0", "a1", "a2", "a0"):
         found = await agents.get("acme", agent_id, "")
-        assert found.system == "x" * 1000
+        assert found.instructions == "x" * 1000
     assert [one.agent_id for one in content.requests] == ["a0", "a1", "a2", "a0"]
 
 
@@ -305,5 +306,5 @@ async def test_one_that_is_too_large_to_be_remembered_is_read_each_time() -> Non
     content = Content(Agent(id="a", instructions="x" * 1000))
     agents = reader(content, most_bytes=500)
     for _ in range(2):
-        assert (await agents.get("acme", "a", "")).system == "x" * 1000
+        assert (await agents.get("acme", "a", "")).instructions == "x" * 1000
     assert len(content.requests) == 2

@@ -130,7 +130,7 @@ async def test_a_repetition_is_answered_even_when_the_model_is_there_no_more() -
 async def test_what_a_run_uses_of_its_agent_is_stored_with_it() -> None:
     house = House({"m": words("a")})
     used = AgentSnapshot("Writer", "4", 2, "production", ("search", "shell"), ("files",))
-    house.agents.known["writer"] = Agent("writer", system="You are a writer.", snapshot=used)
+    house.agents.known["writer"] = Agent("writer", persona="You are a writer.", snapshot=used)
     started = await house.start(agent_id="writer")
     stored = await house.service.get(ORG, started.id)
     assert stored == started
@@ -214,17 +214,6 @@ async def test_a_request_without_text_is_refused(text: str) -> None:
         await house.start(text)
     assert reason(caught) == "INVALID_REQUEST"
     assert [one.field for one in caught.value.violations] == ["input"]
-
-
-@pytest.mark.parametrize("field", ["conversation_id", "instance_id"])
-@in_virtual_time
-async def test_what_cannot_be_honoured_yet_is_refused_and_not_ignored(field: str) -> None:
-    house = House({"m": words("a")})
-    with pytest.raises(DomainError) as caught:
-        await house.start(**{field: "x"})
-    assert reason(caught) == "FEATURE_UNAVAILABLE"
-    assert [one.field for one in caught.value.violations] == [field]
-    assert await house.service.list(ORG, Filter(), None, 10) == []
 
 
 @pytest.mark.parametrize(

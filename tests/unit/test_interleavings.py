@@ -5,6 +5,8 @@ their steps fall between one another in any order; they crash, freeze, stop and 
 wake-ups and the store's answers, while others cancel and watch. The store is the one in memory that
 passes the contract suite, once with writes that are all or nothing (SQLite) and once with the first
 of several kept when the rest fails (MongoDB).
+
+Some runs answer in conversations, which are slow and at times away, and lose questions and answers.
 """
 
 from __future__ import annotations
@@ -21,20 +23,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.execution import domain
-from services.execution.domain import Execution, ModelError, Usage
-from services.execution.ports import Prompt, Report
+from services.execution.domain import (
+    Appended,
+    Context,
+    ContextMode,
+    Errand,
+    Execution,
+    Filling,
+    Filter,
+    ModelError,
+    Placement,
+    Usage,
+)
+from services.execution.ports import Left, Prompt, Report
 from services.execution.stores import COLLECTIONS
 from services.execution.usecases.worker import Pace
 from services.kit.errors import DomainError
 from services.kit.storage.inprocess import InProcessWakeups
 from services.kit.storage.ports import Collection, Document, Entry, Query, Write, store_unavailable
 from services.kit.tasks import ended
-from tests.fakes.house import ORG, House, is_sound
+from tests.fakes.house import ORG, House, Library, is_sound
 from tests.fakes.memory import Memory, MemoryStore
+from tests.fakes.turns import FakeTurns, away
 from tests.fakes.virtual import VirtualLoop
 
 T = TypeVar("T")
-ACTIONS = ("crash", "freeze", "stop", "start", "submit", "trouble", "cancel", "watch", "steal")
+ACTIONS = (
+    "crash",
+    "freeze",
+    "stop",
+    "start",
+    "submit",
+    "trouble",
+    "cancel",
+    "watch",
+    "steal",
+    "talk",
+    "outage",
+)
 
 
 class Line:
@@ -106,6 +132,48 @@ class Line:
         pass
 
 
+class Phone:
+    """The line from one process to conversations."""
+
+    def __init__(self, turns: FakeTurns, line: Line, world: World) -> None:
+        self._turns = turns
+        self._line = line
+        self._world = world
+
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        await self._line._pass()
+        self._break()
+        answer = await call()
+        await self._line._pass()
+        self._break()
+        return answer
+
+    def _break(self) -> None:
+        if _now() < self._world.away_until or self._world.random.random() < 0.05:
+            raise away()
+
+    async def instance(self, org: str, instance_id: str) -> Placement:
+        return await self._call(lambda: self._turns.instance(org, instance_id))
+
+    async def active(self, org: str, conversation_id: str) -> Placement:
+        return await self._call(lambda: self._turns.active(org, conversation_id))
+
+    async def create(self, org: str, who: Placement) -> str:
+        return await self._call(lambda: self._turns.create(org, who))
+
+    async def append(self, execution: Execution) -> Appended:
+        return await self._call(lambda: self._turns.append(execution))
+
+    async def place(self, execution: Execution) -> int:
+        return await self._call(lambda: self._turns.place(execution))
+
+    async def fill(self, filling: Filling) -> None:
+        await self._call(lambda: self._turns.fill(filling))
+
+    async def withdraw(self, left: Left) -> None:
+        await self._call(lambda: self._turns.withdraw(left))
+
+
 class Lossy(InProcessWakeups):
     """Wake-ups of which some are lost."""
 
@@ -137,6 +205,19 @@ class Watcher:
     terminal: bool = False
 
 
+@dataclass
+class Forgetful(Library):
+    """Whoever knows what runs are told: slow, and at times away."""
+
+    random: Random = field(default_factory=Random)
+
+    async def read(self, execution: Execution, max_bytes: int) -> Context:
+        await asyncio.sleep(self.random.choice((0, 0.01, 1)))
+        if self.random.random() < 0.3:
+            raise store_unavailable()
+        return self.context
+
+
 class World:
     """Processes, runs and watchers over one store."""
 
@@ -152,7 +233,14 @@ class World:
         self.watchers: list[tuple[Watcher, asyncio.Task[None]]] = []
         self.others: list[asyncio.Task[Any]] = []
         self.submitting: list[asyncio.Task[None]] = []
-        self.calm = House({"m": self.says}, store=MemoryStore(self.memory, COLLECTIONS), prefix="0")
+        self.turns = FakeTurns()
+        self.away_until = 0.0
+        self.calm = House(
+            {"m": self.says},
+            store=MemoryStore(self.memory, COLLECTIONS),
+            prefix="0",
+            conversations=self.turns,
+        )
 
     async def says(self, prompt: Prompt) -> AsyncGenerator[str | Report, None]:
         """Tokens that tell the attempts apart, at any pace; now and then no end."""
@@ -175,7 +263,9 @@ class World:
             pace=Pace(concurrency=2),
             org_concurrency=self.slots,
             heartbeat_seconds=3,
+            conversations=Phone(self.turns, line, self),
             prefix=f"{next(self.numbers)}",
+            library=Forgetful(random=self.random),
         )
         return Process(house, line)
 
@@ -187,7 +277,7 @@ class World:
         except DomainError:
             self.processes.remove(process)
             return
-        process.serving = asyncio.create_task(process.house.worker.serve())
+        process.serving = asyncio.create_task(_serve(process.house))
 
     async def stop(self, process: Process) -> None:
         if process.serving is not None:
@@ -195,7 +285,19 @@ class World:
             await process.house.worker.stop()
 
     async def submit(self) -> None:
-        self.runs.append(await self.process().house.start("one more", timeout_ms=60_000))
+        mode = self.random.choice((ContextMode.STATELESS, ContextMode.CONTEXTUAL))
+        run = await self.process().house.start("one more", timeout_ms=60_000, context_mode=mode)
+        self.runs.append(run)
+
+    async def talk(self) -> None:
+        policy = self.random.choice(("queue", "queue", "reject", "interrupt"))
+        where = self.random.choice(("c", "c", "d"))
+        with suppress(DomainError):
+            # One that is refused may have been accepted when the store did not answer.
+            run = await self.process().house.start(
+                f"to {where}", conversation_id=where, busy_policy=policy, timeout_ms=60_000
+            )
+            self.runs.append(run)
 
     async def cancel(self, run: Execution) -> None:
         caller = self.process()
@@ -238,6 +340,10 @@ class World:
                 self.others.append(asyncio.create_task(self.start()))
             case "submit":
                 self.submitting.append(asyncio.create_task(self.submit()))
+            case "talk":
+                self.submitting.append(asyncio.create_task(self.talk()))
+            case "outage":
+                self.away_until = _now() + self.random.choice((0.5, 3.0, 15.0))
             case "cancel":
                 self.others.append(asyncio.create_task(self.cancel(run)))
             case "watch":
@@ -265,8 +371,14 @@ class World:
                 self.others.append(asyncio.create_task(self.stop(process)))
 
     async def play(self, actions: list[tuple[float, str]]) -> None:
-        for number in range(3):
-            self.runs.append(await self.calm.start(f"run {number}", timeout_ms=60_000))
+        for number, mode in enumerate((None, None, ContextMode.CONTEXTUAL)):
+            text = f"run {number}"
+            run = await self.calm.start(text, timeout_ms=60_000, context_mode=mode)
+            self.runs.append(run)
+        for number in range(2):
+            self.runs.append(
+                await self.calm.start(f"turn {number}", conversation_id="c", timeout_ms=60_000)
+            )
         for _ in range(2):
             await self.start()
         for run in self.runs:
@@ -278,6 +390,9 @@ class World:
         await self.start()
         async with asyncio.timeout(300):
             await asyncio.gather(*self.submitting)
+            while any([await self.calm.executions.left(one, None) for one in Errand if one]):
+                await asyncio.sleep(1)
+            self.runs = [*await self.calm.service.list(ORG, Filter(), None, 100)]
             for run in self.runs:
                 await self.calm.watches.ended(ORG, run.id)
                 while not (await self.calm.service.get(ORG, run.id)).finished:
@@ -292,12 +407,30 @@ class World:
             # Nobody writes after the end, however late they wake up.
             assert await self.calm.log(run) == logs[run.id]
             is_sound(await self.calm.service.get(ORG, run.id), logs[run.id])
+        self.judge_talks([await self.calm.service.get(ORG, run.id) for run in self.runs])
         for watcher, _ in self.watchers:
             last = len(logs[watcher.run.id])
             assert watcher.sequences == list(range(watcher.after + 1, last + 1))
         for other in self.others:
             if other.done():
                 other.result()
+
+    def judge_talks(self, runs: list[Execution]) -> None:
+        """Each message is there once, each answer complete and that of its run, each run counted."""
+        talking = {run.id: run for run in runs if run.talk is not None}
+        assert self.turns.runs.keys() == talking.keys()
+        ids = []
+        for conversation in self.turns.conversations.values():
+            assert conversation.turns == []
+            ids += [one.execution_id for one in conversation.messages]
+        assert sorted(ids) == sorted([*talking, *talking])
+        outcomes = {"SUCCEEDED": "completed", "FAILED": "failed", "CANCELLED": "cancelled"}
+        for run in talking.values():
+            said, answer = self.turns.conversations[run.order.conversation_id].of(run.id)
+            assert said.content == run.order.input
+            assert (answer.content, answer.status) == (run.result, outcomes[run.state])
+            assert self.turns.runs[run.id].status == outcomes[run.state]
+            assert not run.errand
 
     async def end(self) -> None:
         """Let everything end, also what waits for ever and then waits for ever again."""
@@ -307,11 +440,17 @@ class World:
             await asyncio.wait(others, timeout=1)
 
 
+async def _serve(house: House) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(house.worker.serve())
+        tasks.create_task(house.errands.serve())
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=80, deadline=None, database=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     actions=st.lists(

@@ -285,7 +285,7 @@ async def test_a_run_that_is_taken_over_goes_on_with_the_agent_it_began_with() -
 
     first = House({"m": say})
     first.agents.known["writer"] = Agent(
-        "writer", system="You are old.", snapshot=AgentSnapshot("Old", "1", 3, "production")
+        "writer", persona="You are old.", snapshot=AgentSnapshot("Old", "1", 3, "production")
     )
     execution = await first.start(agent_id="writer")
     async with first.working():

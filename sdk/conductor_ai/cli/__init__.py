@@ -8,6 +8,7 @@ outcome of the run: 0 succeeded, 1 failed, 130 cancelled.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
@@ -30,7 +31,9 @@ _GROUPS = frozenset(
         "agents",
         "audit",
         "backup",
+        "conversations",
         "executions",
+        "instances",
         "keys",
         "migrate",
         "models",
@@ -39,29 +42,39 @@ _GROUPS = frozenset(
     }
 )
 """The groups of commands, each a module of its name."""
+_LATE = frozenset({"chat"})
+"""Commands that are loaded when used, each a function in a module of its name."""
 
 
 class _Commands(TyperGroup):
     """The commands here, and those that installed packages add; each is loaded when used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_GROUPS, *_added()})
+        return sorted({*super().list_commands(ctx), *_GROUPS, *_LATE, *_added()})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in _GROUPS:
             return get_group(import_module(f"conductor_ai.cli.{cmd_name}").group)
+        if cmd_name in _LATE:
+            return _single(
+                cmd_name, getattr(import_module(f"conductor_ai.cli.{cmd_name}"), cmd_name)
+            )
         own = super().get_command(ctx, cmd_name)
         if own is not None or cmd_name not in _added():
             return own
-        one = typer.Typer(add_completion=False)
-        one.command(name=cmd_name)(_added()[cmd_name].load())
-        return get_command(one)
+        return _single(cmd_name, _added()[cmd_name].load())
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.list_commands(ctx):
             # What may have been meant is looked for among what is loaded.
-            self.commands.update({name: self.get_command(ctx, name) for name in _GROUPS})
+            self.commands.update({name: self.get_command(ctx, name) for name in _GROUPS | _LATE})
         return super().resolve_command(ctx, args)
+
+
+def _single(name: str, function: Callable[..., Any]) -> Any:
+    one = typer.Typer(add_completion=False)
+    one.command(name=name)(function)
+    return get_command(one)
 
 
 def _added() -> dict[str, EntryPoint]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -63,3 +64,15 @@ def handling(handler: _Handler) -> Iterator[None]:
 def interrupting() -> Any:
     """Let Ctrl-C leave the block at once."""
     return handling(signal.default_int_handler)
+
+
+@contextmanager
+def noticing(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Call this at Ctrl-C, while the running event loop works in the block."""
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from conductor.execution.v1.execution_pb2 import AgentSnapshot, Execution
+from conductor.execution.v1.execution_pb2 import AgentSnapshot, ContextMode, Execution
 from conductor.execution.v1.model_pb2 import ModelChoice
 from conductor_ai.cli import facts, times
 from conductor_ai.cli.listing import state_name, took
@@ -42,7 +42,11 @@ def _facts(execution: Execution, now: datetime) -> Iterator[tuple[str, str]]:
     yield "cost", cost(execution.usage)
     yield "unreported", unreported(execution.usage)
     yield "conversation", execution.conversation_id
+    yield "message", execution.message_id
+    yield "answer", execution.answer_id
     yield "instance", execution.instance_id
+    yield "screenplay", execution.screenplay_id
+    yield "context", _context_mode(execution)
     yield "request id", execution.request_id
     yield "cwd", execution.cwd
     for key in sorted(execution.metadata):
@@ -52,6 +56,16 @@ def _facts(execution: Execution, now: datetime) -> Iterator[tuple[str, str]]:
 def _agent(execution: Execution) -> str:
     name = execution.agent.name
     return f"{execution.agent_id} ({name})" if name else execution.agent_id
+
+
+def _context_mode(execution: Execution) -> str:
+    if execution.context_mode == ContextMode.CONTEXT_MODE_UNSPECIFIED:
+        return ""
+    try:
+        name = ContextMode.Name(execution.context_mode)
+    except ValueError:
+        return str(execution.context_mode)
+    return name.removeprefix("CONTEXT_MODE_").lower()
 
 
 def _persona(agent: AgentSnapshot) -> str:

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any
 
+import grpc
+
 from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor_ai.cli.exits import Exit
 from conductor_ai.cli.output import tell
@@ -47,6 +49,22 @@ async def unless(
         for each in (task, leaving):
             each.cancel()
         await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+async def cancel(client: Client, execution_id: str, printer: Printer) -> None:
+    """Cancel a run that somebody follows, trying until the mesh answers."""
+    printer.status("cancelling; Ctrl-C once more leaves at once")
+    while True:
+        try:
+            await client.cancel(execution_id)
+        except ConductorError as error:
+            if error.code is grpc.StatusCode.UNAVAILABLE:
+                await asyncio.sleep(error.retry_after or 0.5)
+                continue
+            if error.reason != "EXECUTION_FINISHED":
+                printer.end_line()
+                tell(f"error: the run cannot be cancelled: {error.message}")
+        return
 
 
 async def watch(client: Client, execution_id: str, after: int, printer: Printer) -> Exit:

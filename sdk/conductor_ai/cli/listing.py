@@ -7,16 +7,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import typer
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from conductor.audit.v1.audit_record_pb2 import AuditRecord
-from conductor.auth.v1.key_pb2 import Key
-from conductor.content.v1.agent_pb2 import Agent
-from conductor.content.v1.persona_pb2 import Persona, PersonaVersion
-from conductor.content.v1.screenplay_pb2 import Screenplay, ScreenplayVersion
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor_ai.cli import times
 from conductor_ai.cli.exits import Exit
@@ -24,17 +20,7 @@ from conductor_ai.cli.output import json_line, one_line, tell
 from conductor_ai.cli.tables import ABSENT, Column, draw, plain, titles
 from conductor_ai.cli.usage import cost
 
-T = TypeVar(
-    "T",
-    bound=Execution
-    | AuditRecord
-    | Key
-    | Agent
-    | Persona
-    | PersonaVersion
-    | Screenplay
-    | ScreenplayVersion,
-)
+T = TypeVar("T", bound=Message)
 
 Limit = Annotated[int, typer.Option(help="The most to list; 0 lists all.", min=0)]
 
@@ -43,8 +29,9 @@ _CREATED = Column("created", 20)
 _LARGEST_PAGE = 200
 
 
-def _create_time(thing: T) -> Timestamp:
-    return thing.create_time
+def _create_time(thing: Any) -> Timestamp:
+    made: Timestamp = thing.create_time
+    return made
 
 
 @dataclass(frozen=True)
@@ -152,10 +139,15 @@ async def show(
             rows.add(thing)
     rows.end()
     if more:
-        tell(f"there are more than the {count} listed; --limit 0 lists all")
+        tell_more(count)
     elif not count:
         tell(nothing)
     return Exit.SUCCEEDED
+
+
+def tell_more(count: int) -> None:
+    """Say that those shown are not all."""
+    tell(f"there are more than the {count} listed; --limit 0 lists all")
 
 
 def _shown(cells: tuple[str, ...]) -> tuple[str, ...]:

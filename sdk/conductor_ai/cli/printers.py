@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import sys
 
-from conductor.execution.v1.event_pb2 import ExecutionEvent
+from conductor.execution.v1.event_pb2 import ContextRead, ExecutionEvent
 from conductor.execution.v1.usage_pb2 import Usage
+from conductor_ai.cli import facts
 from conductor_ai.cli.exits import Exit
-from conductor_ai.cli.output import harmless, json_line, tell, whisper
+from conductor_ai.cli.output import harmless, json_line, one_line, tell, whisper
 from conductor_ai.cli.usage import summary
 
 _CANCELLED = "EXECUTION_CANCELLED"
-_MESSAGES = ("status_update", "job_resumed", "job_queued", "on_llm_failed")
+_MESSAGES = (
+    "status_update",
+    "job_resumed",
+    "job_queued",
+    "turn_queued",
+    "context_read",
+    "on_llm_failed",
+)
 _WELL = ("", "stop")
 
 
@@ -51,14 +59,16 @@ class Printer:
             )
         elif kind in _MESSAGES:
             self.status(getattr(event, kind).message)
+        elif kind == "turn_queued":
+            self._note(event.turn_queued.message or "other runs answer before it")
+        elif kind == "context_read":
+            if event.context_read.omitted_count:
+                self._note(_omitted(event.context_read))
         elif kind == "result":
             self._succeeded(event)
         elif kind == "error":
             self.end_line()
-            verb = "cancelled" if outcome(event) is Exit.CANCELLED else "failed"
-            reason = event.error.reason or "error"
-            tell(f"{event.execution_id} {verb}: {reason}: {event.error.error}")
-            self._spent(event.error.usage)
+            self._failed(event)
 
     def status(self, sentence: str) -> None:
         """Say what is going on to somebody who watches."""
@@ -82,8 +92,20 @@ class Printer:
         ended = (
             "" if result.finish_reason in _WELL else f" (the model ended: {result.finish_reason})"
         )
-        self.status(f"{event.execution_id} succeeded{ended}")
+        self._well(event.execution_id, ended)
         self._spent(result.usage)
+
+    def _well(self, execution_id: str, ended: str) -> None:
+        self.status(f"{execution_id} succeeded{ended}")
+
+    def _failed(self, event: ExecutionEvent) -> None:
+        verb = "cancelled" if outcome(event) is Exit.CANCELLED else "failed"
+        tell(f"{event.execution_id} {verb}: {_why(event)}")
+        self._spent(event.error.usage)
+
+    def _note(self, sentence: str) -> None:
+        """Say what changes how the answer is to be taken."""
+        self.status(sentence)
 
     def _spent(self, usage: Usage) -> None:
         line = summary(usage)
@@ -129,6 +151,44 @@ class _FinalPrinter(Printer):
             super().event(event)
 
 
+class ChatPrinter(Printer):
+    """Prints one answer of a talk, and of its run only what has to be known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = ""
+
+    def event(self, event: ExecutionEvent) -> None:
+        """Show one event."""
+        if event.HasField("job_started"):
+            # On a screen the answer stands behind the name of whose it is.
+            self._name = one_line(event.job_started.agent_id) if self._harmless else ""
+        else:
+            super().event(event)
+
+    def _well(self, execution_id: str, ended: str) -> None:
+        del execution_id
+        self.status(ended.strip())
+
+    def _spent(self, usage: Usage) -> None:
+        del usage
+
+    def _failed(self, event: ExecutionEvent) -> None:
+        if outcome(event) is Exit.CANCELLED:
+            tell("cancelled; /retry asks again")
+        else:
+            tell(f"no answer: {_why(event)}; /retry asks again")
+
+    def _note(self, sentence: str) -> None:
+        self.end_line()
+        tell(sentence)
+
+    def _write(self, text: str) -> None:
+        if text and self._name:
+            text, self._name = f"{self._name}> {text}", ""
+        super()._write(text)
+
+
 class _JsonPrinter(Printer):
     """Prints each event as one line of JSON, for programs."""
 
@@ -141,3 +201,13 @@ def printer_for(*, as_json: bool, final: bool = False) -> Printer:
     if as_json:
         return _JsonPrinter()
     return _FinalPrinter() if final else Printer()
+
+
+def _why(event: ExecutionEvent) -> str:
+    return f"{event.error.reason or 'error'}: {event.error.error}"
+
+
+def _omitted(context: ContextRead) -> str:
+    return context.message or (
+        f"the oldest {facts.count(context.omitted_count, 'message')} did not fit what the model takes"
+    )

@@ -10,17 +10,17 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, cast
 
-import grpc
 import typer
 
 from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.model_pb2 import ModelChoice
 from conductor_ai.cli.connection import Address, ApiKey, call
 from conductor_ai.cli.exits import Exit, refuse
-from conductor_ai.cli.following import show, unless
+from conductor_ai.cli.following import cancel, show, unless
 from conductor_ai.cli.output import AsJson, tell
 from conductor_ai.cli.printers import Printer, printer_for
-from conductor_ai.client import Client, ConductorError, RunOptions
+from conductor_ai.cli.turns import Busy, Conversation, Instance, OfContext, OnBusy, Screenplay
+from conductor_ai.client import Client, RunOptions
 
 _MOST_TOKENS = 2**32 - 1
 
@@ -77,6 +77,17 @@ def run(
     request_id: Annotated[
         str, typer.Option(help="Idempotency key: the same one never starts a second run.")
     ] = "",
+    conversation: Conversation = "",
+    instance: Instance = "",
+    screenplay: Screenplay = "",
+    context_mode: OfContext = None,
+    busy: OnBusy = Busy.QUEUE,
+    cwd: Annotated[
+        str,
+        typer.Option(
+            help="Where it works, an absolute path.", show_default="the instance's or screenplay's"
+        ),
+    ] = "",
     final: Annotated[
         bool,
         typer.Option(
@@ -106,6 +117,12 @@ def run(
         "max_output_tokens": max_output_tokens,
         "max_cost_usd": max_cost,
         "request_id": request_id,
+        "conversation_id": conversation,
+        "instance_id": instance,
+        "screenplay_id": screenplay,
+        "context_mode": None if context_mode is None else context_mode.proto,
+        "busy_policy": busy.proto if conversation or instance else None,
+        "cwd": cwd,
     }
     said = {name: value for name, value in given.items() if value not in ("", None, [])}
     options = cast("RunOptions", said)
@@ -163,18 +180,7 @@ class _Run:
 
     async def _cancel(self, client: Client, execution_id: str) -> None:
         await self._interrupted.wait()
-        self._printer.status("cancelling; Ctrl-C once more leaves at once")
-        while True:
-            try:
-                await client.cancel(execution_id)
-            except ConductorError as error:
-                if error.code is grpc.StatusCode.UNAVAILABLE:
-                    await asyncio.sleep(error.retry_after or 0.5)
-                    continue
-                if error.reason != "EXECUTION_FINISHED":
-                    self._printer.end_line()
-                    tell(f"error: the run cannot be cancelled: {error.message}")
-            return
+        await cancel(client, execution_id, self._printer)
 
     def _interrupt(self) -> None:
         (self._leave if self._interrupted.is_set() else self._interrupted).set()

@@ -25,6 +25,8 @@ STATE_STYLES: Final = {
     "succeeded": "green",
     "failed": "red",
     "cancelled": "bright_black",
+    "pending": "yellow",
+    "completed": "green",
     "closed": "green",
     "open": "red",
     "half_open": "yellow",

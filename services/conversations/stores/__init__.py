@@ -4,6 +4,7 @@ from services.conversations.stores.conversations import CONVERSATIONS
 from services.conversations.stores.histories import RUNS
 from services.conversations.stores.instances import INSTANCES, PARENTS
 from services.conversations.stores.messages import MESSAGES
+from services.conversations.stores.visitors import VISITORS
 from services.kit.audit import AUDIT
 
 COLLECTIONS = (
@@ -12,6 +13,7 @@ COLLECTIONS = (
     INSTANCES,
     PARENTS,
     RUNS,
+    VISITORS,
     AUDIT,
 )
 LOGS: tuple[str, ...] = ()

@@ -80,6 +80,10 @@ class ConversationService:
                 continue
         raise conversations.contended("")
 
+    async def made_by(self, org: str, request_id: str) -> Conversation | None:
+        """Find the conversation that a request_id made, deleted or not."""
+        return await self._conversations.by_request_id(org, _RPC, request_id)
+
     async def get(
         self, org: str, conversation_id: str, *, include_deleted: bool = False
     ) -> Conversation:

@@ -282,8 +282,7 @@ class Transcript:
             found = await self._messages.of_turn(org, draft.execution_id, draft.part)
             if found is not None:
                 return found
-        # Without a request_id the key is one of the position, like the id.
-        if error.field == "request_key" and draft.request_id:
+        if error.field == "request_key":
             raise error
         return await self._messages.get(org, id_)
 

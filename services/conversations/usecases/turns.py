@@ -154,13 +154,13 @@ class TurnService:
                 error_reason=filling.error_reason,
             )
         )
-        left = None
+        found = None
         if filling.conversation_id:
-            left = await self._leave(filling.org, filling.conversation_id, filling.execution_id)
+            found = await self._leave(filling.org, filling.conversation_id, filling.execution_id)
         if filling.agent.instance_id:
             await self._stage.note(filling.org, filling.agent.instance_id, _DONE[outcome])
-        if left is not None and left.turns:
-            await self._note_next(left)
+        if found is not None and found.turns:
+            await self._note_first(found)
         return answer
 
     async def withdraw(self, org: str, execution_id: str, conversation_id: str) -> None:
@@ -346,15 +346,17 @@ class TurnService:
     async def _leave(
         self, org: str, conversation_id: str, execution_id: str
     ) -> Conversation | None:
-        """Let the place of a run go; from then on its answer counts.
+        """Let the place of a run go, if it has one; from then on its answer counts.
 
         Returns:
-            The conversation, when this let it go.
+            The conversation; None when it is gone, or about to be.
         """
         for _ in range(_TRIES):
             found = await self._transcript.load(org, conversation_id)
-            if found is None or found.life.purging or not found.answers(execution_id):
+            if found is None or found.life.purging:
                 return None
+            if not found.answers(execution_id):
+                return found
             # In this order: whoever changes the answer since has changed the conversation, too.
             answer = await self._messages.of_turn(org, execution_id, Part.ANSWER)
             after = conversations.left(found, execution_id, answer, self._clock())
@@ -362,7 +364,7 @@ class TurnService:
                 return await self._conversations.save(after)
         raise conversations.contended(conversation_id)
 
-    async def _note_next(self, found: Conversation) -> None:
+    async def _note_first(self, found: Conversation) -> None:
         """Note that the instance whose turn it is runs."""
         first = found.turns[0].execution_id
         answer = await self._messages.of_turn(found.org, first, Part.ANSWER)

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import grpc
 
 from conductor.content.v1.agent_service_pb2 import ResolveAgentRequest, ResolveAgentResponse
-from services.execution.domain import Agent, AgentSnapshot, Wish, system
+from services.execution.domain import Agent, AgentSnapshot, Wish, trimmed
 from services.kit.errors import DomainError, Reason, Violation, code_of
 from services.kit.peers import Metadata
 from services.kit.tasks import ended
@@ -245,7 +245,8 @@ def _agent(answer: ResolveAgentResponse) -> Agent:
         agent.ai_provider,
         agent.model,
         tuple(Wish(one.ai_provider, one.model) for one in agent.fallbacks),
-        system(answer.persona_content, agent.instructions),
+        trimmed(answer.persona_content),
+        trimmed(agent.instructions),
         AgentSnapshot(
             agent.name,
             agent.etag,

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 import anthropic
-from anthropic.types import RawMessageStreamEvent
+from anthropic.types import MessageParam, RawMessageStreamEvent
 
 from services.execution.adapters.faults import Faults, Wording, count, word
-from services.execution.domain import Model, Usage
+from services.execution.domain import ChatMessage, Model, Role, Usage
 from services.execution.ports import Prompt, Report
 
 _CONNECT_SECONDS = 10.0
@@ -72,7 +72,10 @@ class AnthropicProvider:
                 model=model,
                 # Left out when there is none: some servers refuse an empty one.
                 system=prompt.system or anthropic.omit,
-                messages=[{"role": "user", "content": prompt.text}],
+                messages=[
+                    *map(_message, prompt.history),
+                    {"role": "user", "content": prompt.text},
+                ],
                 max_tokens=self._limit(model, prompt),
                 stream=True,
             ) as events:
@@ -98,6 +101,12 @@ class AnthropicProvider:
         if known is None or known.max_output_tokens is None:
             return _DEFAULT_OUTPUT_TOKENS
         return min(known.max_output_tokens, _LARGEST_DEFAULT_OUTPUT_TOKENS)
+
+
+def _message(message: ChatMessage) -> MessageParam:
+    if message.role is Role.ASSISTANT:
+        return {"role": "assistant", "content": message.text}
+    return {"role": "user", "content": message.text}
 
 
 class _Answer:

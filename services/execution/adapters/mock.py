@@ -7,7 +7,9 @@ import itertools
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 
-from services.execution.domain import Model, ModelError, Usage
+import orjson
+
+from services.execution.domain import ChatMessage, Model, ModelError, Role, Usage, prompts
 from services.execution.ports import Prompt, Report
 
 _ECHO_CHARACTERS = 2000
@@ -37,6 +39,10 @@ class Script:
     """Says nothing more after that many tokens, and never ends."""
     shows_persona: bool = False
     """Whether it says the first line of what it was told to be, instead of a few sentences."""
+    recalls: bool = False
+    """Whether it says all that it was told, as JSON, instead of a few sentences."""
+    context_tokens: int | None = None
+    """The most of input and output together, as it is known by; it takes what it gets."""
 
 
 SCRIPTS: Mapping[str, Script] = {
@@ -48,6 +54,9 @@ SCRIPTS: Mapping[str, Script] = {
     "mock-stall": Script("Says three tokens, then nothing more.", stall_after=3),
     "mock-persona": Script(
         "Answers with the first line of its agent's persona.", shows_persona=True
+    ),
+    "mock-recall": Script(
+        "Answers with all that it was told, as JSON: `system` and `messages`.", recalls=True
     ),
 }
 
@@ -65,7 +74,8 @@ class MockProvider:
     def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
         self._scripts = {**SCRIPTS, **(scripts or {})}
         self.models: Mapping[str, Model] = {
-            id_: Model(id_, self.name, script.description) for id_, script in self._scripts.items()
+            id_: Model(id_, self.name, script.description, script.context_tokens)
+            for id_, script in self._scripts.items()
         }
 
     async def stream(self, model: str, prompt: Prompt) -> AsyncGenerator[str | Report, None]:
@@ -90,7 +100,8 @@ class MockProvider:
             said += 1
         else:
             finish_reason = "stop"
-        given = len(prompt.system.split()) + len(prompt.text.split())
+        told = (prompt.system, *(one.text for one in prompt.history), prompt.text)
+        given = sum(len(text.split()) for text in told)
         usage = Usage(input_tokens=given, output_tokens=said)
         yield Report(usage, finish_reason)
 
@@ -100,13 +111,22 @@ class MockProvider:
 
 def _tokens(script: Script, prompt: Prompt) -> Iterator[str]:
     if script.shows_persona:
-        return iter((_first_line(prompt.system) or "(no persona)",))
+        return iter((_first_line(prompts.persona(prompt.system)) or "(no persona)",))
+    if script.recalls:
+        return iter((_recalled(prompt),))
     if script.token_bytes is not None:
         return itertools.repeat("x" * script.token_bytes, script.tokens or 1)
     if script.tokens is not None:
         words = itertools.islice(itertools.cycle(_SENTENCE.split(" ")), script.tokens)
         return (f" {word}" if number else word for number, word in enumerate(words))
     return _sentences(prompt.text)
+
+
+def _recalled(prompt: Prompt) -> str:
+    said = [*prompt.history, ChatMessage(Role.USER, prompt.text)]
+    messages = [{"role": one.role, "content": one.text} for one in said]
+    told = {"system": prompt.system, "messages": messages}
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2).decode()
 
 
 def _first_line(text: str) -> str:

@@ -118,9 +118,10 @@ class OpenAIProvider:
 
     def _body(self, model: str, prompt: Prompt) -> dict[str, object]:
         told = [{"role": "system", "content": prompt.system}] if prompt.system else []
+        said = [{"role": one.role.value, "content": one.text} for one in prompt.history]
         body: dict[str, object] = {
             "model": model,
-            "messages": [*told, {"role": "user", "content": prompt.text}],
+            "messages": [*told, *said, {"role": "user", "content": prompt.text}],
             "stream": True,
             "stream_options": {"include_usage": True},
         }

@@ -72,9 +72,39 @@ def timed_out(timeout_ms: int) -> DomainError:
     )
 
 
-def result_too_large() -> DomainError:
-    """Make the error of a run whose answer is larger than what is kept."""
+def result_too_large(most: int = MAX_RESULT_BYTES) -> DomainError:
+    """Make the error of a run whose answer is larger than what is kept, so many bytes."""
     return DomainError(
         Reason.REASON_RESULT_TOO_LARGE,
-        f"The answer grew beyond {MAX_RESULT_BYTES} bytes.",
+        f"The answer grew beyond {most} bytes.",
+    )
+
+
+def is_ending(execution_id: str) -> DomainError:
+    """Make the error for cancelling what has come to its end, which is not told yet."""
+    return DomainError(
+        Reason.REASON_EXECUTION_FINISHED,
+        f"Execution {execution_id} has come to its end; what is left is to write its answer into "
+        "its conversation.",
+        resources=[Resource("execution", execution_id)],
+    )
+
+
+def is_not_told(execution_id: str) -> DomainError:
+    """Make the error for deleting what its conversation does not know the end of."""
+    return DomainError(
+        Reason.REASON_EXECUTION_NOT_FINISHED,
+        f"Execution {execution_id} has ended, and its answer waits for its conversation; try again "
+        "once that is there.",
+        resources=[Resource("execution", execution_id)],
+    )
+
+
+def withdrawn(execution_id: str) -> DomainError:
+    """Make the error for a run that was taken back while it was about to be accepted."""
+    return DomainError(
+        Reason.REASON_TURN_WITHDRAWN,
+        "The run was taken back before its message was in the conversation; try again.",
+        retry_after=1.0,
+        metadata={"execution_id": execution_id},
     )

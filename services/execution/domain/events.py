@@ -11,6 +11,9 @@ import orjson
 MAX_RESULT_BYTES = 2 * 1024 * 1024
 """The largest answer kept; a run that says more fails with RESULT_TOO_LARGE."""
 
+MAX_ANSWER_BYTES = 1024 * 1024
+"""The largest answer of a run in a conversation, which keeps it whole."""
+
 MAX_EVENT_BYTES = 256 * 1024
 """The largest payload of one event."""
 
@@ -32,17 +35,20 @@ class Kind(StrEnum):
     JOB_STARTED = "job_started"
     STATUS_UPDATE = "status_update"
     JOB_QUEUED = "job_queued"
+    TURN_QUEUED = "turn_queued"
     JOB_RESUMED = "job_resumed"
+    CONTEXT_READ = "context_read"
     LLM_START = "on_llm_start"
     LLM_NEW_TOKEN = "on_llm_new_token"  # noqa: S105 a token of text, not a secret
     LLM_END = "on_llm_end"
     LLM_FAILED = "on_llm_failed"
+    RUN_ENDING = "run_ending"
     RESULT = "result"
     ERROR = "error"
 
 
 TERMINAL_KINDS = frozenset({Kind.RESULT, Kind.ERROR})
-WAITING_KINDS = frozenset({Kind.JOB_STARTED, Kind.JOB_QUEUED})
+WAITING_KINDS = frozenset({Kind.JOB_STARTED, Kind.JOB_QUEUED, Kind.TURN_QUEUED})
 """All there is in the log of a run that no worker has picked up."""
 
 

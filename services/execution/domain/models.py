@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from services.execution.domain.spend import Price
 
+SEPARATOR = "\n\n"
+"""Between persona and instructions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -41,17 +44,25 @@ class Agent:
     """Its model; empty leaves the choice to the settings."""
     fallbacks: tuple[Wish, ...] = ()
     """What is asked in this order when its model fails before it said anything."""
-    system: str = ""
-    """What models are told of who they are and how they work; empty for nothing."""
+    persona: str = ""
+    """What models are told of who they are; may be empty."""
+    instructions: str = ""
+    """What they are told of how they work; may be empty."""
     snapshot: AgentSnapshot = field(default_factory=AgentSnapshot)
+
+
+def trimmed(text: str) -> str:
+    """Take the blank lines off a text of an agent; one that is nothing but white space is empty."""
+    return text.strip("\r\n") if text.strip() else ""
 
 
 def system(persona: str, instructions: str) -> str:
     """Put together what models are told: who they are, a blank line, how they work.
 
-    Either may be empty, or nothing but white space.
+    Args:
+        persona: trimmed, like the instructions; either may be empty.
     """
-    return "\n\n".join(text.strip("\r\n") for text in (persona, instructions) if text.strip())
+    return SEPARATOR.join(text for text in (persona, instructions) if text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +88,5 @@ class Choice:
     """None when it was unknown."""
     max_output_tokens: int | None = None
     """The most of one answer; None when it was unknown."""
+    context_tokens: int | None = None
+    """The most of input and output together; None when it was unknown."""

@@ -5,14 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import orjson
 
-from services.execution.domain.models import AgentSnapshot, Choice, Wish
+from services.execution.domain.events import MAX_ANSWER_BYTES, MAX_RESULT_BYTES
+from services.execution.domain.models import AgentSnapshot, Choice, Wish, system
+from services.execution.domain.talks import Placement
 
 DEFAULT_PRIORITY = 3
 """Of 1 to 5, 1 the most urgent."""
+
+
+class ContextMode(StrEnum):
+    """What a run is told besides its input."""
+
+    STATELESS = "stateless"
+    """Its agent's persona and instructions."""
+    CONTEXTUAL = "contextual"
+    """Besides these the screenplay, and what there is of its conversation."""
+    INTERACTIVE = "interactive"
+    """The same, in a conversation that goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,13 @@ class Asked:
     fallbacks: tuple[Wish, ...] = ()
     persona_version: str = ""
     """A number, `latest`, `first` or an alias."""
+    busy_policy: str = ""
+    """One of BusyPolicy."""
+    reply_to: str = ""
+    apart: bool = False
+    """Whether to stay out of the conversation that the instance is placed in."""
+    context_mode: ContextMode | None = None
+    screenplay_id: str = ""
 
     def content(self) -> dict[str, Any]:
         """Gather what was given, for telling a repetition from another request."""
@@ -62,8 +83,22 @@ class Order:
     """Nano-dollars."""
     agent: AgentSnapshot | None = None
     """What it uses of the agent; None when the release that accepted it did not note it."""
-    system: str = ""
-    """What models are told before the input. Not known where the input is not, as in lists."""
+    persona: str = ""
+    """What models are told of who they are. Not known where the input is not, as in lists."""
+    instructions: str = ""
+    """What they are told of how they work; not known there either."""
+    context_mode: ContextMode = ContextMode.STATELESS
+    screenplay_id: str = ""
+
+    @property
+    def system(self) -> str:
+        """What models are told before the input when they are told nothing else."""
+        return system(self.persona, self.instructions)
+
+    @property
+    def has_context(self) -> bool:
+        """Whether more is told than this."""
+        return self.context_mode is not ContextMode.STATELESS
 
     @property
     def ai_provider(self) -> str:
@@ -74,6 +109,20 @@ class Order:
     def model(self) -> str:
         """The model that is asked first."""
         return self.choices[0].model
+
+    @property
+    def most_result_bytes(self) -> int:
+        """How large its answer may grow."""
+        return MAX_ANSWER_BYTES if self.conversation_id else MAX_RESULT_BYTES
+
+
+def context_mode(asked: Asked, placement: Placement) -> ContextMode:
+    """Decide what a run is told: as asked, else all there is when the request names any of it."""
+    if asked.context_mode is not None:
+        return asked.context_mode
+    if placement.conversation_id or placement.instance_id or asked.screenplay_id:
+        return ContextMode.CONTEXTUAL
+    return ContextMode.STATELESS
 
 
 def digest(asked: Asked) -> str:

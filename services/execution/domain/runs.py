@@ -30,7 +30,9 @@ from services.execution.domain.faults import Following, ModelError
 from services.execution.domain.limits import BYTES_PER_TOKEN
 from services.execution.domain.models import Choice, Wish
 from services.execution.domain.orders import Asked, Order, digest
+from services.execution.domain.prompts import Told
 from services.execution.domain.spend import LOST, NOTHING, Spend
+from services.execution.domain.talks import Appended, Errand, Filling, Talk
 from services.kit.errors import (
     DomainError,
     Reason,
@@ -43,6 +45,8 @@ from services.kit.errors import (
 PREVIEW_CHARACTERS = 200
 
 _RUNNING = "STATE_RUNNING"
+_ENDING = "The answer goes to its conversation."
+_SAID_ELSEWHERE = frozenset({"result", "message", "truncated"})
 _CANCELLED = reason_name(Reason.REASON_EXECUTION_CANCELLED)
 
 
@@ -66,6 +70,14 @@ class Failure:
 
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ends whose end is not told yet."""
+
+    time: int
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +123,12 @@ class Execution:
     """Why the newest call that ended well ended."""
     traceparent: str = ""
     """The span of the call that started it; empty when nothing was traced then."""
+    talk: Talk | None = None
+    """Its part in a conversation or as an instance; None for a run of neither."""
+    errand: Errand = Errand.NONE
+    """What is left to be done at its conversation."""
+    ending: Ending | None = None
+    """How it ends, from when that is decided until it is told."""
     version: int = 1
     """The version of the stored document."""
     position: int | None = field(default=None, compare=False)
@@ -125,6 +143,11 @@ class Execution:
     def finished(self) -> bool:
         """Whether the state is terminal."""
         return self.state in TERMINAL_STATES
+
+    @property
+    def held(self) -> bool:
+        """Whether it may not begin, because its message is not known to be in its conversation."""
+        return self.errand is Errand.APPEND
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +176,22 @@ class Progress:
     """Bytes of the tries whose tokens nobody reported."""
     answer: str = ""
     """The tokens of each step's last attempt."""
+    ending: bool = False
+    """Whether it has come to its end, which is not told yet."""
+    told: bool = False
+    """Whether it was said that this waits."""
 
 
 def accept(
-    org: str, id_: str, order: Order, asked: Asked, now: int, traceparent: str = ""
+    org: str,
+    id_: str,
+    order: Order,
+    asked: Asked,
+    now: int,
+    traceparent: str = "",
+    talk: Talk | None = None,
 ) -> tuple[Execution, Event]:
-    """Begin a run: queued, with its first event.
+    """Begin a run: queued, with its first event; one in a conversation is held at first.
 
     Args:
         asked: the request as the caller gave it, which its request_id stands for.
@@ -172,8 +205,57 @@ def accept(
         create_time=now,
         update_time=now,
         traceparent=traceparent,
+        talk=talk,
+        errand=Errand.APPEND if order.conversation_id else Errand.NONE,
     )
     return execution, opening(execution)
+
+
+def admit(execution: Execution, appended: Appended) -> Execution:
+    """Let a held run wait for its turn like any other: its message is in its conversation."""
+    talk = replace(
+        execution.talk or Talk(),
+        message_id=appended.message_id,
+        answer_id=appended.answer_id,
+        place=appended.place,
+    )
+    return replace(execution, talk=talk, errand=Errand.NONE)
+
+
+def take_back(execution: Execution) -> Execution:
+    """Undo a held run whose message may have been added. Its request_id may be used again."""
+    order = replace(execution.order, request_id="")
+    return replace(execution, state=State.CANCELLED, errand=Errand.WITHDRAW, order=order)
+
+
+def filled(execution: Execution) -> Execution:
+    """Note that the conversation of a run that ended has its answer."""
+    return replace(execution, errand=Errand.NONE)
+
+
+def filling(execution: Execution, answer: str) -> Filling:
+    """Say how a run ended, or is about to."""
+    order, talk, ending = execution.order, execution.talk or Talk(), execution.ending
+    failure = execution.failure if ending is None else ending.failure
+    end = (execution.end_time if ending is None else ending.time) or 0
+    said = {"error_reason": failure.reason, "error_message": failure.message} if failure else {}
+    status = "completed"
+    if failure is not None:
+        status = "cancelled" if failure.reason == _CANCELLED else "failed"
+    return Filling(
+        execution.org,
+        execution.id,
+        order.conversation_id,
+        order.agent_id,
+        order.instance_id,
+        order.agent.name if order.agent is not None else "",
+        talk.emoji,
+        order.input,
+        status,
+        content=answer if failure is None else "",
+        duration=max(0, end - (execution.start_time or end)),
+        **said,
+    )
 
 
 def opening(execution: Execution) -> Event:
@@ -207,10 +289,15 @@ def same_request(execution: Execution, asked: Asked) -> None:
 def claim(
     execution: Execution, head: int, worker: str, slot: int | None, now: int
 ) -> tuple[Execution, list[Event]]:
-    """Let a worker begin a queued run: it holds a slot now, and its first model call begins."""
-    running = (Kind.STATUS_UPDATE, _running(execution))
-    call = _llm_start(1, 1, execution.order.choices[0])
-    events = numbered(head, now, worker, running, call)
+    """Let a worker begin a queued run: it holds a slot now, and its first model call begins.
+
+    That of a run with a context begins once that is read.
+    """
+    order = execution.order
+    begun: list[tuple[Kind, Mapping[str, Any]]] = [(Kind.STATUS_UPDATE, _running(execution))]
+    if not order.has_context:
+        begun.append(_llm_start(1, 1, order.choices[0]))
+    events = numbered(head, now, worker, *begun)
     return project(replace(execution, slot=slot), events), events
 
 
@@ -230,6 +317,21 @@ def told_place(last: Event) -> int | None:
     return position
 
 
+def turn_place(head: int, place_: int, worker: str, now: int) -> list[Event]:
+    """Tell a run that waits how many answer before it in its conversation."""
+    others = "another run answers" if place_ == 1 else f"{place_} other runs answer"
+    payload = {"message": f"The run waits; {others} first in its conversation.", "place": place_}
+    return numbered(head, now, worker, (Kind.TURN_QUEUED, payload))
+
+
+def told_turn(last: Event) -> int | None:
+    """Read the place in its conversation that a waiting run was told last."""
+    if last.kind != Kind.TURN_QUEUED:
+        return None
+    told: int = orjson.loads(last.payload)["place"]
+    return told
+
+
 def take_over(
     execution: Execution, progress: Progress, worker: str, now: int
 ) -> tuple[Execution, list[Event]]:
@@ -243,9 +345,9 @@ def take_over(
         payload["call_lost"] = True
         lost = LOST
     following: list[tuple[Kind, Mapping[str, Any]]] = [(Kind.JOB_RESUMED, payload)]
-    if not execution.start_time:
+    if not (execution.start_time or progress.ending):
         following.append((Kind.STATUS_UPDATE, _running(execution)))
-    if progress.step_done:
+    if progress.step_done and not progress.ending:
         total = execution.spend.plus(lost)
         following.append(_result(progress.answer, total, execution.finish_reason))
     events = numbered(progress.head, now, worker, *following)
@@ -253,11 +355,33 @@ def take_over(
 
 
 def call(
-    execution: Execution, head: int, step: int, attempt: int, choice: int, worker: str, now: int
+    execution: Execution,
+    head: int,
+    step: int,
+    attempt: int,
+    choice: int,
+    worker: str,
+    now: int,
+    told: Told | None = None,
 ) -> tuple[Execution, list[Event]]:
-    """Begin another try of a model call."""
+    """Begin another try of a model call.
+
+    Args:
+        told: what the model is told, when that is news.
+    """
     start = _llm_start(step, attempt, execution.order.choices[choice])
-    events = numbered(head, now, worker, start)
+    read = [] if told is None else [_context_read(told)]
+    events = numbered(head, now, worker, *read, start)
+    return project(execution, events), events
+
+
+def waits_for_context(
+    execution: Execution, head: int, trouble: DomainError, worker: str, now: int
+) -> tuple[Execution, list[Event]]:
+    """Say that a run cannot go on before it is known what it is to be told."""
+    message = f"The run waits for what it is to be told: {trouble.message}"
+    update = (Kind.STATUS_UPDATE, {"message": cut(message, MAX_ERROR_BYTES)})
+    events = numbered(head, now, worker, update)
     return project(execution, events), events
 
 
@@ -352,6 +476,44 @@ def fail(
     return project(execution, events), events
 
 
+def put_off(execution: Execution, events: Sequence[Event]) -> tuple[Execution, list[Event]]:
+    """Decide the end of a run that events lead to, and leave telling it to `conclude`.
+
+    Its answer goes to its conversation in between, so nothing else may become of the run by then.
+
+    Args:
+        events: the last is terminal.
+    """
+    *before, last = events
+    outcome = orjson.loads(last.payload)
+    if last.kind == Kind.RESULT:
+        outcome = {name: one for name, one in outcome.items() if name not in _SAID_ELSEWHERE}
+    payload = {"message": _ENDING, last.kind: outcome}
+    decided = make(last.sequence, last.time, Kind.RUN_ENDING, payload, last.writer)
+    put = [*before, decided]
+    return project(execution, put), put
+
+
+def answer_waits(head: int, worker: str, now: int) -> list[Event]:
+    """Tell that an answer cannot be written yet."""
+    payload = {"message": "The answer waits for conversations."}
+    return numbered(head, now, worker, (Kind.STATUS_UPDATE, payload))
+
+
+def conclude(
+    execution: Execution, head: int, answer: str, worker: str, now: int
+) -> tuple[Execution, list[Event]]:
+    """Tell the end of a run as it was decided."""
+    assert execution.ending is not None
+    failure = execution.ending.failure
+    if failure is not None:
+        error = DomainError(reason_value(failure.reason), failure.message)
+        return fail(execution, head, error, worker, now)
+    result = _result(answer, execution.spend, execution.finish_reason)
+    events = numbered(head, now, worker, result)
+    return project(execution, events, answer), events
+
+
 def cancel(
     execution: Execution, last: Event, caller: str, now: int
 ) -> tuple[Execution, list[Event]]:
@@ -383,6 +545,10 @@ def project(execution: Execution, events: Iterable[Event], answer: str | None = 
         if kind == Kind.LLM_NEW_TOKEN or kind in WAITING_KINDS:
             continue
         payload = orjson.loads(event.payload)
+        if kind in TERMINAL_KINDS and execution.talk is not None:
+            # Whose end was decided before is told of it by now.
+            is_told = changes.get("ending", execution.ending) is not None
+            changes["errand"] = Errand.NONE if is_told else Errand.FILL
         spend = changes.get("spend", execution.spend)
         started = changes.get("start_time", execution.start_time)
         if change := _spending(spend, kind, payload) | _moving(started, kind, event, payload):
@@ -401,8 +567,13 @@ def _moving(
         case Kind.STATUS_UPDATE if payload.get("state") == _RUNNING:
             start_time = started or event.time
             return {"state": State.RUNNING, "owner": event.writer, "start_time": start_time}
-        case Kind.JOB_RESUMED:
+        case Kind.JOB_RESUMED | Kind.STATUS_UPDATE | Kind.CONTEXT_READ:
             return {"owner": event.writer}
+        case Kind.RUN_ENDING:
+            error = payload.get("error")
+            failure = None if error is None else Failure(error["reason"], error["error"])
+            ending = Ending(event.time, failure)
+            return {"state": State.RUNNING, "owner": event.writer, "ending": ending}
         case Kind.RESULT:
             return {**_ending(event), "state": State.SUCCEEDED, "result": payload["result"]}
         case Kind.ERROR:
@@ -415,7 +586,7 @@ def _moving(
 
 
 def _ending(event: Event) -> dict[str, Any]:
-    return {"owner": "", "slot": None, "end_time": event.time}
+    return {"owner": "", "slot": None, "ending": None, "end_time": event.time}
 
 
 def _spending(before: Spend, kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -430,6 +601,8 @@ def _spending(before: Spend, kind: str, payload: Mapping[str, Any]) -> dict[str,
             return {"spend": before.plus(_spend(payload))}
         case Kind.JOB_RESUMED if payload.get("call_lost"):
             return {"spend": before.plus(LOST)}
+        case Kind.RUN_ENDING:
+            return {"spend": _spend(payload.get("error") or payload.get("result") or {})}
         case Kind.RESULT | Kind.ERROR:
             return {"spend": _spend(payload)}
         case _:
@@ -458,6 +631,8 @@ def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Pr
         spend=NOTHING,
         served_by=None,
         finish_reason="",
+        ending=None,
+        errand=Errand.NONE if execution.errand is Errand.FILL else execution.errand,
         update_time=execution.create_time,
     )
     projected = project(begun, events, progress.answer)
@@ -480,6 +655,8 @@ def is_apart(execution: Execution, last: Event) -> bool:
     """
     if execution.waiting or execution.finished or last.kind == Kind.LLM_NEW_TOKEN:
         return False
+    if last.kind == Kind.RUN_ENDING:
+        return execution.ending is None
     return last.kind in WAITING_KINDS or last.time > execution.update_time
 
 
@@ -529,6 +706,10 @@ def _advance(progress: Progress, event: Event, payload: Mapping[str, Any]) -> di
             return {"calling": False, "step_done": True}
         case Kind.JOB_RESUMED:
             return {"calling": False}
+        case Kind.RUN_ENDING:
+            return {"calling": False, "ending": True}
+        case Kind.STATUS_UPDATE if progress.ending:
+            return {"told": True}
         case _:
             return {}
 
@@ -561,6 +742,21 @@ def _llm_start(step: int, attempt: int, choice: Choice) -> tuple[Kind, dict[str,
         "model": choice.model,
     }
     return Kind.LLM_START, payload
+
+
+def _context_read(told: Told) -> tuple[Kind, dict[str, Any]]:
+    count, omitted = told.history_count, told.omitted_count
+    what = "1 message" if count == 1 else f"{count} messages"
+    message = f"The run is told its context, with {what} of the conversation."
+    if omitted:
+        older = "1 older one does" if omitted == 1 else f"{omitted} older ones do"
+        message += f" {older} not fit what the model takes."
+    return Kind.CONTEXT_READ, {
+        "message": message,
+        "history_count": count,
+        "omitted_count": omitted,
+        "bytes": told.bytes,
+    }
 
 
 def _result(answer: str, total: Spend, finish_reason: str) -> tuple[Kind, dict[str, Any]]:

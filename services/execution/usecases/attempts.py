@@ -16,8 +16,10 @@ from services.execution.domain import (
     Persistence,
     Spend,
     Tally,
+    Told,
 )
 from services.execution.ports import (
+    Contexts,
     Executions,
     Metrics,
     Outcome,
@@ -31,6 +33,7 @@ from services.execution.usecases.calls import Call, Patience
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.circuits import Circuits
 from services.execution.usecases.recorder import Recorder
+from services.execution.usecases.talks import Talks
 from services.kit.errors import DomainError, Reason, reason_name
 
 _LENGTH = "length"
@@ -43,12 +46,14 @@ class Tools:
     """What every run of a worker works with."""
 
     executions: Executions
+    contexts: Contexts
     catalogue: Catalogue
     circuits: Circuits
     queue: WorkQueue
     wakeups: Wakeups
     metrics: Metrics
     traces: Traces
+    talks: Talks
     clock: Callable[[], int]
     """Microseconds since the epoch."""
     flush_every: float
@@ -83,16 +88,24 @@ class Attempt:
     """One attempt.
 
     Args:
+        told: what the model is told.
         before: what the attempts before it count against the limits.
         recorder: takes the answer as it comes; it is closed with the attempt.
     """
 
     def __init__(
-        self, tools: Tools, order: Order, choice: Choice, before: Tally, recorder: Recorder
+        self,
+        tools: Tools,
+        order: Order,
+        choice: Choice,
+        told: Told,
+        before: Tally,
+        recorder: Recorder,
     ) -> None:
         self._tools = tools
         self._order = order
         self._choice = choice
+        self._told = told
         self._recorder = recorder
         self._meter = Meter(order.max_output_tokens, order.max_cost, before, choice)
         self._admission = Admission.CALL
@@ -112,8 +125,8 @@ class Attempt:
         limit = asyncio.timeout_at(deadline)
         try:
             async with limit:
-                order, allowance = self._order, self._meter.allowance
-                prompt = Prompt(order.input, step, attempt, allowance, order.system)
+                told, allowance = self._told, self._meter.allowance
+                prompt = Prompt(told.text, step, attempt, allowance, told.system, told.history)
                 await self._call(prompt)
             self._whole = True
             self._meter.close(cut=self._finish_reason == _LENGTH)
@@ -213,8 +226,8 @@ class Attempt:
                 self._meter.reported(piece.usage)
         elif piece:
             self._meter.said(piece)
-            if self._meter.size > domain.MAX_RESULT_BYTES:
-                raise domain.result_too_large()
+            if self._meter.size > self._order.most_result_bytes:
+                raise domain.result_too_large(self._order.most_result_bytes)
             if self._recorder.add(piece) > _MAX_PENDING:
                 return self._recorder.flushed()
         else:

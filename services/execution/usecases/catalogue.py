@@ -166,8 +166,10 @@ class Catalogue:
 
     def _choice(self, ai_provider: str, model: str) -> Choice:
         known = self._providers[ai_provider].models.get(model)
-        most = None if known is None else known.max_output_tokens
-        return Choice(ai_provider, model, self._prices.price(ai_provider, model), most)
+        price = self._prices.price(ai_provider, model)
+        if known is None:
+            return Choice(ai_provider, model, price)
+        return Choice(ai_provider, model, price, known.max_output_tokens, known.context_tokens)
 
     def _not_configured(self, field_name: str, name: str, model: str = "") -> DomainError:
         served = f"{model} is served by {name}, which" if model else name

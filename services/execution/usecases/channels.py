@@ -21,6 +21,11 @@ def stop_channel(org: str, execution_id: str) -> str:
     return f"stop/{org}/{execution_id}"
 
 
+def turn_channel(org: str, conversation_id: str) -> str:
+    """Name the channel woken when another run may be next to answer in a conversation."""
+    return f"turn/{org}/{conversation_id}"
+
+
 def work_item(waiting: Waiting) -> str:
     """Name a run in the work queue that waits for its turn."""
     return f"{_NEW}:/{waiting.priority}/{waiting.id}/{waiting.org}"

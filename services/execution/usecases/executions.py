@@ -8,7 +8,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from services.execution import domain
-from services.execution.domain import Asked, Execution, Filter, Order, Turns, Waiting, Wish
+from services.execution.domain import (
+    AgentSnapshot,
+    Asked,
+    ContextMode,
+    Errand,
+    Execution,
+    Filter,
+    Order,
+    Placement,
+    State,
+    Turns,
+    Waiting,
+    Wish,
+)
 from services.execution.ports import (
     Agents,
     Executions,
@@ -16,12 +29,14 @@ from services.execution.ports import (
     Metrics,
     QueueFullError,
     RequestIdTakenError,
+    Screenplays,
     Traces,
     Wakeups,
     WorkQueue,
 )
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.channels import events_channel, stop_channel, work_item
+from services.execution.usecases.talks import Talks
 from services.kit.errors import DomainError, Reason, Resource, invalid
 
 _DEFAULT_AGENT = "default"
@@ -29,6 +44,12 @@ _CANCEL_TRIES = 200
 _DELETE_TRIES = 10
 _START_TRIES = 10
 _FIRST_LOOK, _LAST_LOOK = 0.01, 0.1
+_TOLD_SECONDS = 2.0
+"""How long an end is kept from watchers while its conversation is not told of it."""
+_INTERRUPTED = (State.QUEUED, State.RUNNING)
+"""Those that wait first, so that none of them begins meanwhile."""
+_MOST_INTERRUPTED = 200
+_OVER = frozenset({Reason.REASON_EXECUTION_NOT_FOUND, Reason.REASON_EXECUTION_FINISHED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +81,14 @@ class ExecutionService:
         self,
         executions: Executions,
         agents: Agents,
+        screenplays: Screenplays,
         catalogue: Catalogue,
         queue: WorkQueue,
         wakeups: Wakeups,
         turns: Turns,
         metrics: Metrics,
         traces: Traces,
+        talks: Talks,
         *,
         clock: Callable[[], int],
         new_id: Callable[[], str],
@@ -73,6 +96,7 @@ class ExecutionService:
     ) -> None:
         self._executions = executions
         self._agents = agents
+        self._screenplays = screenplays
         self._catalogue = catalogue
         self._queue = queue
         self._wakeups = wakeups
@@ -81,28 +105,35 @@ class ExecutionService:
         self._turns = turns
         self._metrics = metrics
         self._traces = traces
+        self._talks = talks
         self._terms = terms
 
-    async def start(self, org: str, asked: Asked) -> Execution:
+    async def start(self, org: str, asked: Asked, author: str = "") -> Execution:
         """Store a run and queue it; a repeated request_id answers the run it started before.
+
+        One in a conversation has its message there once this returns.
+
+        Args:
+            author: who asks.
 
         Raises:
             DomainError: INVALID_REQUEST, FEATURE_UNAVAILABLE, AGENT_NOT_FOUND,
-                PERSONA_VERSION_NOT_FOUND, SERVICE_UNAVAILABLE, MODEL_NOT_FOUND,
+                PERSONA_VERSION_NOT_FOUND, SCREENPLAY_NOT_FOUND, SERVICE_UNAVAILABLE, MODEL_NOT_FOUND,
                 PROVIDER_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PRICE_UNKNOWN, REQUEST_ID_REUSED,
-                QUEUE_FULL.
+                QUEUE_FULL; CONVERSATION_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED,
+                CONVERSATION_BUSY, MESSAGE_NOT_FOUND.
         """
         if not asked.input.strip():
             raise invalid("input", "must hold text that is not only white space")
         for _ in range(_START_TRIES):
-            if asked.request_id:
-                earlier = await self._executions.by_request_id(org, asked.request_id)
-                if earlier is not None:
-                    domain.same_request(earlier, asked)
-                    return earlier
-            order = await self._order(org, asked)
+            earlier = await self._earlier(org, asked)
+            if earlier is not None:
+                return earlier
+            placement = await self._talks.placed(org, asked)
+            order = await self._order(org, asked, placement)
+            talk = self._talks.talk(placement, asked, author)
             execution, first = domain.accept(
-                org, self._new_id(), order, asked, self._clock(), self._traces.here()
+                org, self._new_id(), order, asked, self._clock(), self._traces.here(), talk
             )
             try:
                 await self._executions.start(execution, first, self._terms.most_waiting)
@@ -112,20 +143,36 @@ class ExecutionService:
                 if asked.request_id and await self._executions.by_request_id(org, asked.request_id):
                     continue
                 raise domain.queue_full(self._terms.most_waiting) from None
-            await self._queue.put(work_item(_waiting(execution)))
-            return execution
+            return await self._let_go(execution)
         raise _contended(asked.request_id)
 
-    async def _order(self, org: str, asked: Asked) -> Order:
-        for name, value, what in (
-            ("conversation_id", asked.conversation_id, "conversations"),
-            ("instance_id", asked.instance_id, "agent instances"),
-        ):
-            if value:
-                raise domain.unavailable_feature(
-                    name, f"{what} are not available yet; leave it empty"
-                )
-        agent_id = asked.agent_id or _DEFAULT_AGENT
+    async def _earlier(self, org: str, asked: Asked) -> Execution | None:
+        """Find the run that a repeated request started, and do what was left of that."""
+        if not asked.request_id:
+            return None
+        earlier = await self._executions.by_request_id(org, asked.request_id)
+        if earlier is None:
+            return None
+        domain.same_request(earlier, asked)
+        if not earlier.held:
+            return earlier
+        return await self._talks.enter(earlier, self.cancel, fresh=False)
+
+    async def _let_go(self, execution: Execution) -> Execution:
+        """Let a run that was stored just now wait for its turn."""
+        if execution.held:
+            execution = await self._talks.enter(execution, self.cancel, fresh=True)
+        else:
+            await self._queue.put(work_item(_waiting(execution)))
+        if execution.order.screenplay_id:
+            await self._screenplays.note_use(execution.org, execution.order.screenplay_id)
+        return execution
+
+    async def _order(self, org: str, asked: Asked, placement: Placement) -> Order:
+        mode = domain.context_mode(asked, placement)
+        if mode is ContextMode.INTERACTIVE and not placement.conversation_id:
+            raise invalid("context_mode", "interactive runs need a conversation_id")
+        agent_id = placement.agent_id or _DEFAULT_AGENT
         agent = await self._agents.get(org, agent_id, asked.persona_version)
         terms = self._terms
         timeout = _within("timeout", asked.timeout_ms, terms.timeout_ms, terms.most_timeout_ms, _ms)
@@ -144,19 +191,29 @@ class ExecutionService:
             for choice in choices:
                 if choice.price is None:
                     raise domain.price_unknown(choice, given=asked.max_cost is not None)
+        screenplay_id = asked.screenplay_id or placement.screenplay_id
+        cwd = asked.cwd or placement.cwd
+        if screenplay_id:
+            screenplay = await self._screenplays.get(org, screenplay_id)
+            cwd = cwd or screenplay.working_directory
         return Order(
             input=asked.input,
             agent_id=agent.id,
             choices=choices,
             timeout_ms=timeout or terms.timeout_ms,
-            cwd=asked.cwd,
+            cwd=cwd,
             metadata=asked.metadata,
             request_id=asked.request_id,
+            conversation_id=placement.conversation_id,
+            instance_id=placement.instance_id,
             priority=asked.priority or domain.DEFAULT_PRIORITY,
             max_output_tokens=tokens,
             max_cost=cost,
-            agent=agent.snapshot,
-            system=agent.system,
+            agent=_with_servers(agent.snapshot, placement.mcp_servers),
+            persona=agent.persona,
+            instructions=agent.instructions,
+            context_mode=mode,
+            screenplay_id=screenplay_id,
         )
 
     async def get(self, org: str, execution_id: str) -> Execution:
@@ -173,21 +230,36 @@ class ExecutionService:
             raise domain.not_found(execution_id)
         return execution
 
+    async def _accepted(self, org: str, execution_id: str) -> Execution:
+        """Read a run, and take it into its conversation first if it is held."""
+        execution = await self._stored(org, execution_id)
+        if not execution.held:
+            return execution
+        return await self._talks.enter(execution, self.cancel, fresh=False)
+
     async def answer(self, org: str, execution_id: str, ended: Awaitable[None]) -> Execution:
         """Wait for the end of a run and read it.
 
         Raises:
             DomainError: what the run ended with, unless it succeeded; what kept us from waiting.
         """
-        try:
-            await ended
-            execution = await self.get(org, execution_id)
-        except DomainError as error:
-            raise domain.about(error, execution_id) from error
+        execution = await self.outcome(org, execution_id, ended)
         failed = domain.outcome(execution)
         if failed is not None:
             raise failed
         return execution
+
+    async def outcome(self, org: str, execution_id: str, ended: Awaitable[None]) -> Execution:
+        """Wait for the end of a run, whichever it is, and read it.
+
+        Raises:
+            DomainError: what kept us from waiting.
+        """
+        try:
+            await ended
+            return await self.get(org, execution_id)
+        except DomainError as error:
+            raise domain.about(error, execution_id) from error
 
     async def version(self, org: str, execution_id: str) -> int:
         """Read only the version of a run's document.
@@ -223,7 +295,7 @@ class ExecutionService:
             DomainError: EXECUTION_NOT_FOUND, EXECUTION_FINISHED, CONFLICT.
         """
         for _ in range(_CANCEL_TRIES):
-            execution = await self._stored(org, execution_id)
+            execution = await self._accepted(org, execution_id)
             last = await self._executions.last_event(org, execution_id)
             if last is not None and domain.is_behind(execution, last):
                 await repair(self._executions, execution)
@@ -246,6 +318,8 @@ class ExecutionService:
             if domain.is_apart(execution, last):
                 log = await whole_log(self._executions, org, execution_id)
                 execution, _ = domain.repair(execution, log)
+            if execution.ending is not None:
+                raise domain.is_ending(execution_id)
             cancelled, events = domain.cancel(execution, last, caller, self._clock())
             try:
                 stored = await self._executions.commit(cancelled, last.sequence, events)
@@ -253,9 +327,26 @@ class ExecutionService:
                 continue
             self._metrics.ended(stored)
             await self._wakeups.publish(stop_channel(org, execution_id))
+            if stored.errand is Errand.FILL:
+                stored = await self._talks.settle(stored) or stored
             await self._wakeups.publish(events_channel(org, execution_id))
             return stored
         raise _contended(execution_id)
+
+    async def interrupt(self, org: str, conversation_id: str, caller: str) -> int:
+        """Cancel the runs that answer in a conversation, or are about to; returns how many."""
+        cancelled = 0
+        for state in _INTERRUPTED:
+            where = Filter(state=state, conversation_id=conversation_id)
+            for execution in await self._executions.list(org, where, None, _MOST_INTERRUPTED):
+                try:
+                    await self.cancel(org, execution.id, caller)
+                except DomainError as error:
+                    if error.reason not in _OVER:
+                        raise
+                else:
+                    cancelled += 1
+        return cancelled
 
     async def delete(self, org: str, execution_id: str) -> None:
         """Delete a finished run and its events.
@@ -279,6 +370,11 @@ class ExecutionService:
                     f"Execution {execution_id} is {execution.state}; cancel it or wait for its end.",
                     resources=[Resource("execution", execution_id)],
                 )
+            if execution.errand is Errand.FILL:
+                settled = await self._talks.settle(execution)
+                if settled is None:
+                    raise domain.is_not_told(execution_id)
+                execution = settled
             try:
                 await self._executions.delete(execution)
             except FencedError:
@@ -295,10 +391,13 @@ async def repair(executions: Executions, execution: Execution) -> None:
         await executions.save(projected)
 
 
-async def settle(executions: Executions, org: str, id_: str) -> None:
-    """See that a run whose log has ended is stored as ended.
+async def settle(
+    executions: Executions, org: str, id_: str, last: domain.Event, clock: Callable[[], int]
+) -> None:
+    """See that a run whose log has ended is stored as ended, and that its conversation knows.
 
-    Its writer, between two writes, is given a moment; then it counts as dead.
+    Its writer, between two writes, is given a moment; then it counts as dead. Its conversation is given
+    a while from the end on; the one who ended it is about to tell.
     """
     pause = _FIRST_LOOK
     while (execution := await executions.get(org, id_)) is not None and not execution.finished:
@@ -307,6 +406,10 @@ async def settle(executions: Executions, org: str, id_: str) -> None:
         else:
             await asyncio.sleep(pause)
             pause *= 2
+    until = last.time + _TOLD_SECONDS * 1e6
+    while execution is not None and execution.errand is Errand.FILL and clock() < until:
+        await asyncio.sleep(_LAST_LOOK)
+        execution = await executions.get(org, id_)
 
 
 async def whole_log(executions: Executions, org: str, id_: str) -> list[domain.Event]:
@@ -315,6 +418,13 @@ async def whole_log(executions: Executions, org: str, id_: str) -> list[domain.E
     while page := await executions.events(org, id_, log[-1].sequence if log else 0):
         log.extend(page)
     return log
+
+
+def _with_servers(agent: AgentSnapshot, servers: Sequence[str]) -> AgentSnapshot:
+    """Add the MCP servers of an instance to what a run uses of its agent."""
+    if not servers:
+        return agent
+    return replace(agent, mcp_servers=tuple(dict.fromkeys([*agent.mcp_servers, *servers])))
 
 
 def _waiting(execution: Execution) -> Waiting:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 
-from services.execution.domain import TERMINAL_STATES, State
+from services.execution.domain import TERMINAL_STATES, Errand, State
 from services.execution.ports import Due, Executions
 from services.execution.usecases.executions import ExecutionService
 from services.kit.errors import DomainError, Reason
@@ -53,7 +53,10 @@ class Retention:
         for state in sorted(TERMINAL_STATES):
             async for due in self._created_before(state, oldest_kept):
                 execution = await self._executions.get(due.org, due.id)
-                if execution is not None and (execution.end_time or oldest_kept) < oldest_kept:
+                if execution is None or execution.errand is not Errand.NONE:
+                    # What its conversation is still to be told stays.
+                    continue
+                if (execution.end_time or oldest_kept) < oldest_kept:
                     await self._delete(due)
                     deleted += 1
         return deleted

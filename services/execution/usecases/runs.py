@@ -21,12 +21,14 @@ from services.execution.domain import (
     Tally,
     Turn,
 )
-from services.execution.ports import FencedError, SlotTakenError
+from services.execution.ports import AwayError, FencedError, SlotTakenError
 from services.execution.usecases.attempts import Attempt, Spoken, Tools
+from services.execution.usecases.briefings import Briefing, most_room
 from services.execution.usecases.channels import (
     events_channel,
     resumed_item,
     stop_channel,
+    turn_channel,
     work_item,
 )
 from services.execution.usecases.executions import whole_log
@@ -37,6 +39,8 @@ _LOG = logging.getLogger(__name__)
 _TRIES = 20
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
+_PLACE_SECONDS = 2.0
+"""How long a run that is about to begin waits to hear whether it is its turn."""
 
 T = TypeVar("T")
 
@@ -63,7 +67,7 @@ class _Course:
     choice: int = 0
     failures: int = 0
     shown: bool = False
-    announced: bool = True
+    announced: bool = False
     """Whether the log says already that this attempt begins."""
     not_before: int = 0
     tally: Tally = field(default_factory=Tally)
@@ -88,13 +92,25 @@ class Run:
         self._task: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._look_again = False
+        self._stop_listening: Callable[[], None] | None = None
         self._end: End | None = None
         self._claimed: Execution | None = None
+        self._briefing: Briefing | None = None
         self._head = 0
         self.slot_was_taken = False
         """Whether it could not begin because another run holds the slot."""
         self.met_trouble = False
         """Whether it could not begin because the store is in trouble."""
+        self.waits_for = ""
+        """The channel that wakes it when it could not begin because others answer first."""
+        self.may_go_on = False
+        """Whether that was woken since."""
+        self.place = 0
+        """How many answer first."""
+        self._said = ""
+        """The answer, once the end is decided."""
+        self._told = False
+        """Whether it was said that this waits for its conversation."""
 
     def begin(self, ended: Callable[[], None]) -> None:
         """Work on the run in a task of its own; calls `ended` when it is over."""
@@ -134,6 +150,8 @@ class Run:
             await self._see_through()
         finally:
             unsubscribe()
+            if self._stop_listening is not None:
+                self._stop_listening()
             if self._looking is not None:
                 self._looking.cancel()
                 await asyncio.wait([self._looking])
@@ -143,9 +161,7 @@ class Run:
 
     async def _see_through(self) -> None:
         try:
-            course = await self._claim()
-            if course is not None:
-                await self._answer(course)
+            await self._go_through()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._end is End.HAND_BACK:
@@ -166,6 +182,13 @@ class Run:
             _LOG.exception("run %s met a fault of the worker", self._id)
             await self._fail_internally()
 
+    async def _go_through(self) -> None:
+        course = await self._claim()
+        if course is not None:
+            await self._answer(course)
+        elif self._claimed is not None and self._claimed.ending is not None:
+            await self._conclude()
+
     async def _look(self) -> None:
         while self._look_again:
             self._look_again = False
@@ -183,7 +206,9 @@ class Run:
         """Begin the run, or go on where its log ends; None when it is not ours to run."""
         for _ in range(_TRIES):
             execution = await self._executions.get(self._org, self._id)
-            if execution is None or execution.finished:
+            if execution is None or execution.finished or execution.held:
+                return None
+            if execution.waiting and not await self._has_its_turn(execution):
                 return None
             if execution.waiting:
                 # Most runs begin before anything else was said to them.
@@ -211,6 +236,40 @@ class Run:
                 return await self._take_over(projected, progress)
         raise FencedError
 
+    async def _has_its_turn(self, execution: Execution) -> bool:
+        """Find out whether nobody answers before it; tell its place when somebody does."""
+        talk, conversation_id = execution.talk, execution.order.conversation_id
+        if talk is None or not conversation_id or not talk.place:
+            return True
+        if self._stop_listening is None:
+            channel = turn_channel(self._org, conversation_id)
+            self._stop_listening = self._tools.wakeups.subscribe(channel, self._go_on)
+        try:
+            async with asyncio.timeout(_PLACE_SECONDS):
+                self.place = await self._tools.talks.place(execution)
+        except (AwayError, TimeoutError) as error:
+            _LOG.info("run %s waits for conversations: %r", self._id, error)
+            self.met_trouble = True
+            return False
+        if self.place:
+            self.waits_for = turn_channel(self._org, conversation_id)
+            await self._tell_turn()
+        return not self.place
+
+    def _go_on(self) -> None:
+        self.may_go_on = True
+
+    async def _tell_turn(self) -> None:
+        last = await self._executions.last_event(self._org, self._id)
+        if last is None or last.kind not in domain.WAITING_KINDS:
+            return
+        if domain.told_turn(last) == self.place:
+            return
+        events = domain.turn_place(last.sequence, self.place, self._worker, self._tools.clock())
+        with suppress(FencedError):
+            await self._executions.append(self._org, self._id, last.sequence, events)
+            await self._tools.wakeups.publish(events_channel(self._org, self._id))
+
     def _is_another_s(self, execution: Execution) -> bool:
         """Tell whether another worker has the run, and is not gone."""
         return execution.owner not in ("", self._worker) and not self._tools.is_gone(
@@ -220,20 +279,23 @@ class Run:
     async def _begin(self, execution: Execution, head: int) -> _Course | None:
         slot = execution.slot if self._turn.slot is None else self._turn.slot
         claimed, events = domain.claim(execution, head, self._worker, slot, self._tools.clock())
+        course = _Course(announced=not execution.order.has_context)
         self._may_write()
         return await self._claimed_as(
-            await self._executions.claim(claimed, head, events), events, _Course(), resumed=False
+            await self._executions.claim(claimed, head, events), events, course, resumed=False
         )
 
     async def _take_over(self, execution: Execution, progress: Progress) -> _Course | None:
         taken, events = domain.take_over(execution, progress, self._worker, self._tools.clock())
+        self._told, self._said = progress.told, progress.answer
+        if taken.finished and execution.talk is not None:
+            taken, events = domain.put_off(execution, events)
         course = _Course(
             max(progress.step, 1),
             progress.attempt + 1,
             progress.choice,
             progress.failures,
             progress.shown,
-            announced=False,
             not_before=progress.not_before,
             tally=domain.tally(
                 execution.spend, progress.said, execution.order.choices[progress.choice]
@@ -252,7 +314,7 @@ class Run:
         if execution.finished:
             self._tools.metrics.ended(execution)
         await self._tools.wakeups.publish(events_channel(self._org, self._id))
-        return None if execution.finished else course
+        return None if execution.finished or execution.ending is not None else course
 
     def _may_write(self) -> None:
         if not self._tools.may_write():
@@ -266,7 +328,12 @@ class Run:
         began = self._execution.start_time or now
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (began - now) / 1e6 + order.timeout_ms / 1000
-        pause = (course.not_before - now) / 1e6
+        try:
+            briefing = await self._brief(deadline)
+        except DomainError as failure:
+            await self._end_with(failure)
+            return
+        pause = (course.not_before - self._tools.clock()) / 1e6
         while True:
             if pause > 0:
                 await asyncio.sleep(min(pause, deadline - loop.time()))
@@ -274,8 +341,8 @@ class Run:
                 if loop.time() >= deadline:
                     await self._end_with(domain.timed_out(order.timeout_ms))
                     return
-                await self._announce(course)
-            spoken = await self._attempt(course, deadline)
+                await self._announce(course, briefing)
+            spoken = await self._attempt(course, briefing, deadline)
             if not isinstance(spoken.failure, ModelError):
                 await self._finish(course, spoken, spoken.failure)
                 return
@@ -285,8 +352,47 @@ class Run:
                 return
             pause = following.pause
 
-    async def _announce(self, course: _Course) -> None:
-        """Store that an attempt begins."""
+    async def _brief(self, deadline: float) -> Briefing:
+        """Find out what the run is to be told, however often whoever knows it is away.
+
+        Raises:
+            DomainError: what the run has to end with.
+        """
+        if not self._execution.order.has_context:
+            return Briefing(self._execution, None)
+        loop = asyncio.get_running_loop()
+        most, pause = most_room(self._execution), 0.0
+        while loop.time() < deadline:
+            limit = asyncio.timeout_at(deadline)
+            try:
+                async with limit:
+                    context = await self._tools.contexts.read(self._execution, most)
+                    return Briefing(self._execution, context)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                break
+            except DomainError as error:
+                if error.retry_after is None:
+                    raise
+                trouble = error
+            if not pause:
+                await self._wait_for_context(trouble)
+            pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
+            await asyncio.sleep(min(pause, max(deadline - loop.time(), 0.0)))
+        raise domain.timed_out(self._execution.order.timeout_ms)
+
+    async def _wait_for_context(self, trouble: DomainError) -> None:
+        """Store that the run has to wait for what it is to be told."""
+        now = self._tools.clock()
+        waits, events = domain.waits_for_context(
+            self._execution, self._head, trouble, self._worker, now
+        )
+        await self._commit(waits, events)
+
+    async def _announce(self, course: _Course, briefing: Briefing) -> None:
+        """Store that an attempt begins, and what the model is told when that is news."""
+        news = await briefing.news(course.choice)
         begun, events = domain.call(
             self._execution,
             self._head,
@@ -295,6 +401,7 @@ class Run:
             course.choice,
             self._worker,
             self._tools.clock(),
+            news,
         )
         await self._commit(begun, events)
 
@@ -302,18 +409,18 @@ class Run:
         """End the run between two attempts."""
         now = self._tools.clock()
         ended, events = domain.fail(self._execution, self._head, failure, self._worker, now)
-        await self._commit(ended, events)
+        await self._commit_end(self._execution, ended, events)
 
-    async def _attempt(self, course: _Course, deadline: float) -> Spoken:
+    async def _attempt(self, course: _Course, briefing: Briefing, deadline: float) -> Spoken:
         """Call the model once."""
-        order = self._execution.order
+        order, told = self._execution.order, await briefing.told(course.choice)
         recorder = Recorder(
             lambda text: self._record(course, text),
             self._tools.flush_every,
             self._recording_failed,
         )
         choice = order.choices[course.choice]
-        attempt = Attempt(self._tools, order, choice, course.tally, recorder)
+        attempt = Attempt(self._tools, order, choice, told, course.tally, recorder)
         spoken = await attempt.make(course.step, course.attempt, deadline)
         if self._end is not None:
             # The provider made something else of the cancellation.
@@ -351,8 +458,10 @@ class Run:
             self._worker,
             now,
         )
-        await self._commit(failed, [*last, *events])
-        if following is not None:
+        if following is None:
+            await self._commit_end(self._execution, failed, [*last, *events])
+        else:
+            await self._commit(failed, [*last, *events])
             course.failures = 0 if following.falls_back else course.failures + 1
             course.choice += following.falls_back
             course.attempt += 1
@@ -420,7 +529,47 @@ class Run:
             finished, events = domain.fail(
                 self._execution, end, failure, self._worker, now, spoken.spend
             )
-        await self._commit(finished, [*last, *events])
+        await self._commit_end(self._execution, finished, [*last, *events])
+
+    async def _commit_end(
+        self, before: Execution, finished: Execution, events: Sequence[Event]
+    ) -> None:
+        """Store how a run ends; of one in a conversation once that knows it, too.
+
+        Args:
+            events: what the log gets from `before` to the end.
+        """
+        if before.talk is None:
+            await self._commit(finished, events)
+            return
+        self._said = finished.result
+        await self._commit(*domain.put_off(before, events))
+        await self._conclude()
+
+    async def _conclude(self) -> None:
+        """Write the answer into the conversation, however long that takes, and tell the end.
+
+        The end is decided, so whoever goes on after a crash writes the same.
+        """
+        filling = domain.filling(self._execution, self._said)
+        pause = _FIRST_PAUSE
+        while True:
+            self._may_write()
+            try:
+                await self._tools.talks.tell(filling)
+                break
+            except AwayError as away:
+                _LOG.info("the answer of run %s waits: %s", self._id, away)
+            if not self._told:
+                self._told = True
+                now = self._tools.clock()
+                waits = domain.answer_waits(self._head, self._worker, now)
+                await self._commit(domain.project(self._execution, waits), waits)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        now = self._tools.clock()
+        ended, events = domain.conclude(self._execution, self._head, self._said, self._worker, now)
+        await self._commit(ended, events)
 
     async def _commit(self, changed: Execution, events: Sequence[Event]) -> None:
         """Append events and store the projection they lead to."""
@@ -475,11 +624,11 @@ class Run:
             if execution is None or not log:
                 return
             projected, progress = domain.repair(execution, log)
-            if projected.finished or self._is_another_s(projected):
+            if projected.finished or progress.ending or self._is_another_s(projected):
                 return
             self._head = progress.head
             now, lost = self._tools.clock(), domain.LOST if progress.calling else domain.NOTHING
             failed, events = domain.fail(projected, progress.head, error, self._worker, now, lost)
-            await self._commit(failed, events)
+            await self._commit_end(projected, failed, events)
         except (FencedError, DomainError) as trouble:
             _LOG.warning("run %s could not be ended: %r", self._id, trouble)

@@ -123,7 +123,7 @@ class Watches:
                 metadata={"last_sequence": str(head)},
             )
         if after == head and last is not None and last.kind in domain.TERMINAL_KINDS:
-            await settle(self._executions, org, execution_id)
+            await settle(self._executions, org, execution_id, last, self._clock)
             return Watch(_nothing(), caught_up=True, end=last)
         return Watch(self._follow(org, execution_id, after), caught_up=True, end=None)
 
@@ -214,7 +214,7 @@ class Watches:
         if kept is not None:
             self._kept.move_to_end(key)
             return kept
-        page = await read_page(self._executions, org, execution_id, after)
+        page = await read_page(self._executions, org, execution_id, after, self._clock)
         if page is not None and len(page.events) >= _WORTH_KEEPING:
             self._kept[key] = page
             if len(self._kept) > _KEPT_PAGES:
@@ -238,16 +238,19 @@ class Watches:
                 del self._feeds[key]
                 feed.close()
 
-    def feed_parts(self) -> tuple[Executions, Wakeups, float, float]:
+    def feed_parts(self) -> tuple[Executions, Wakeups, Callable[[], int], float, float]:
         """Lend a feed what it reads from, and how often it beats and looks, in seconds."""
-        return self._executions, self._wakeups, self._heartbeat_seconds, self._poll_seconds
+        beat, poll = self._heartbeat_seconds, self._poll_seconds
+        return self._executions, self._wakeups, self._clock, beat, poll
 
     def coalescing(self) -> float:
         """Say how long appends are gathered before watchers are told, in seconds."""
         return min(_MAX_COALESCING, self._watchers * _SECONDS_PER_WATCHER)
 
 
-async def read_page(executions: Executions, org: str, id_: str, after: int) -> Page | None:
+async def read_page(
+    executions: Executions, org: str, id_: str, after: int, clock: Callable[[], int]
+) -> Page | None:
     """Read the page after a cursor; None when there is none.
 
     Nobody gets to see that a run has ended before all others can.
@@ -257,7 +260,7 @@ async def read_page(executions: Executions, org: str, id_: str, after: int) -> P
         return None
     page = Page(id_, events)
     if page.terminal:
-        await settle(executions, org, id_)
+        await settle(executions, org, id_, events[-1], clock)
     return page
 
 
@@ -274,7 +277,7 @@ class _Feed:
     def __init__(self, watches: Watches, org: str, execution_id: str, after: int) -> None:
         self._watches = watches
         parts = watches.feed_parts()
-        self._executions, wakeups, self._heartbeat_seconds, self._poll_seconds = parts
+        self._executions, wakeups, self._clock, self._heartbeat_seconds, self._poll_seconds = parts
         self._org = org
         self._id = execution_id
         self.head = after
@@ -353,7 +356,7 @@ class _Feed:
     async def _read(self) -> Page | None:
         """Read the next page, if there is one and the store answers."""
         try:
-            page = await read_page(self._executions, self._org, self._id, self.head)
+            page = await read_page(self._executions, self._org, self._id, self.head, self._clock)
         except DomainError as error:
             _LOG.warning("the feed of %s waits for the store: %s", self._id, error)
             return None

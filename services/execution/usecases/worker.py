@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from services.execution.domain import (
     Waiting,
 )
 from services.execution.ports import (
+    Contexts,
     Due,
     Executions,
     FencedError,
@@ -41,6 +42,7 @@ from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.channels import events_channel, read_work_item
 from services.execution.usecases.circuits import Circuits
 from services.execution.usecases.runs import End, Run
+from services.execution.usecases.talks import Talks
 from services.kit.errors import DomainError
 
 _LOG = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ class Worker:
         self,
         executions: Executions,
         leases: Leases,
+        contexts: Contexts,
         catalogue: Catalogue,
         circuits: Circuits,
         queue: WorkQueue,
@@ -90,6 +93,7 @@ class Worker:
         turns: Turns,
         metrics: Metrics,
         traces: Traces,
+        talks: Talks,
         *,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
@@ -110,12 +114,14 @@ class Worker:
         self._pace = pace
         self._tools = Tools(
             executions,
+            contexts,
             catalogue,
             circuits,
             queue,
             wakeups,
             metrics,
             traces,
+            talks,
             clock,
             pace.flush_every,
             patience,
@@ -132,6 +138,7 @@ class Worker:
         self._stopping = False
         self._put_off: list[Waiting] = []
         """What could not begin because the store was in trouble."""
+        self._behind = Behind(wakeups, self._go_on)
         self._lease: Renewal | None = None
         self._renewed_at = monotonic()
         self._seen: dict[str, tuple[int, float]] = {}
@@ -173,6 +180,7 @@ class Worker:
             await asyncio.wait(ending, timeout=_HAND_BACK_SECONDS)
             for task in ending:
                 task.cancel()
+        self._behind.clear()
         for task in self._left:
             task.cancel()
         if self._lease is not None:
@@ -268,9 +276,10 @@ class Worker:
         if began < self._next_reading:
             return
         mark = self._turns.mark()
-        found = {_waiting(due) async for due in self._all(State.QUEUED)}
+        found = {_waiting(due) async for due in self._all(State.QUEUED) if not due.held}
         self._turns.forget(found, mark)
-        for waiting in found - self._active.keys():
+        self._behind.forget(found)
+        for waiting in found - self._active.keys() - self._behind.patient():
             self._turns.add(waiting)
         ended = self._monotonic()
         self._next_reading = ended + min(_READING_SHARE * (ended - began), _LONGEST_REST)
@@ -371,6 +380,13 @@ class Worker:
                 self._begin_due()
             await self._queue.done(item)
 
+    def _go_on(self, runs: Iterable[Waiting]) -> None:
+        """Let runs wait for their turn here that waited for theirs in a conversation."""
+        for waiting in runs:
+            if waiting not in self._active:
+                self._turns.add(waiting)
+        self._begin_due()
+
     def _begin_due(self) -> None:
         """Begin the runs whose turn it is, as many as this worker takes."""
         while (
@@ -383,6 +399,7 @@ class Worker:
             if turn is None:
                 return
             waiting = turn.waiting
+            self._behind.drop(waiting)
             if waiting in self._active:
                 # It went on here already when the store was read.
                 if not turn.resumed:
@@ -400,6 +417,10 @@ class Worker:
             self._turns.end(turn)
         else:
             self._turns.waste(turn)
+            if run.waits_for and run.may_go_on:
+                self._turns.add(turn.waiting)
+            elif run.waits_for and not self._stopping:
+                self._behind.add(run.waits_for, turn.waiting, run.place)
             if run.met_trouble and not turn.resumed:
                 self._put_off.append(turn.waiting)
         self._begin_due()
@@ -413,6 +434,63 @@ class Worker:
         self._left.discard(task)
         if not task.cancelled():
             task.exception()
+
+
+class Behind:
+    """The runs that wait until others have answered in their conversation.
+
+    Args:
+        go_on: called with those of a conversation when one before them has ended.
+    """
+
+    def __init__(self, wakeups: Wakeups, go_on: Callable[[Iterable[Waiting]], None]) -> None:
+        self._wakeups = wakeups
+        self._go_on = go_on
+        self._runs: dict[str, dict[Waiting, int]] = {}
+        """The place of each when it was last asked for, by the channel that wakes them."""
+        self._channels: dict[Waiting, str] = {}
+        self._unsubscribe: dict[str, Callable[[], None]] = {}
+
+    def add(self, channel: str, waiting: Waiting, place: int) -> None:
+        """Let a run wait."""
+        self.drop(waiting)
+        if channel not in self._runs:
+            self._runs[channel] = {}
+            wake = partial(self._wake, channel)
+            self._unsubscribe[channel] = self._wakeups.subscribe(channel, wake)
+        self._runs[channel][waiting] = place
+        self._channels[waiting] = channel
+
+    def drop(self, waiting: Waiting) -> None:
+        """Let a run wait no more."""
+        channel = self._channels.pop(waiting, None)
+        if channel is None:
+            return
+        del self._runs[channel][waiting]
+        if not self._runs[channel]:
+            del self._runs[channel]
+            self._unsubscribe.pop(channel)()
+
+    def forget(self, found: Collection[Waiting]) -> None:
+        """Drop what is not among the runs that wait."""
+        for waiting in [one for one in self._channels if one not in found]:
+            self.drop(waiting)
+
+    def patient(self) -> set[Waiting]:
+        """All but the first of each conversation, which is asked for with each sweep."""
+        first = {min(runs, key=lambda one: (runs[one], one)) for runs in self._runs.values()}
+        return self._channels.keys() - first
+
+    def clear(self) -> None:
+        """Drop all."""
+        for waiting in list(self._channels):
+            self.drop(waiting)
+
+    def _wake(self, channel: str) -> None:
+        runs = list(self._runs.get(channel, ()))
+        for waiting in runs:
+            self.drop(waiting)
+        self._go_on(runs)
 
 
 def _waiting(due: Due) -> Waiting:

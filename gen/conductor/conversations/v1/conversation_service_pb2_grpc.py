@@ -115,7 +115,8 @@ class ConversationServiceServicer:
     def CreateConversation(self, request, context):
         """Makes a conversation.
 
-        Fails with SCREENPLAY_NOT_FOUND, AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, REQUEST_ID_REUSED.
+        Fails with SCREENPLAY_NOT_FOUND, AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED,
+        REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +141,8 @@ class ConversationServiceServicer:
     def UpdateConversation(self, request, context):
         """Changes title, context, settings, active agent or place.
 
-        Fails with ETAG_MISMATCH when somebody else changed it.
+        Fails with ETAG_MISMATCH when somebody else changed it, and with AGENT_NOT_FOUND, INSTANCE_NOT_FOUND,
+        AGENT_NOT_ALLOWED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,7 +182,7 @@ class ConversationServiceServicer:
     def SetActiveAgent(self, request, context):
         """Sets who answers messages that name no agent, and makes it a participant.
 
-        Fails with AGENT_NOT_FOUND, INSTANCE_NOT_FOUND.
+        Fails with AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,7 +24,8 @@ class ConversationServiceStub:
     CreateConversation: aio.UnaryUnaryMultiCallable[conversation_service_pb2.CreateConversationRequest, conversation_pb2.Conversation]
     """Makes a conversation.
 
-    Fails with SCREENPLAY_NOT_FOUND, AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, REQUEST_ID_REUSED.
+    Fails with SCREENPLAY_NOT_FOUND, AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED,
+    REQUEST_ID_REUSED.
     """
     GetConversation: aio.UnaryUnaryMultiCallable[conversation_service_pb2.GetConversationRequest, conversation_pb2.Conversation]
     """Gets a conversation, without its messages."""
@@ -36,7 +37,8 @@ class ConversationServiceStub:
     UpdateConversation: aio.UnaryUnaryMultiCallable[conversation_service_pb2.UpdateConversationRequest, conversation_pb2.Conversation]
     """Changes title, context, settings, active agent or place.
 
-    Fails with ETAG_MISMATCH when somebody else changed it.
+    Fails with ETAG_MISMATCH when somebody else changed it, and with AGENT_NOT_FOUND, INSTANCE_NOT_FOUND,
+    AGENT_NOT_ALLOWED.
     """
     SetConversationTitle: aio.UnaryUnaryMultiCallable[conversation_service_pb2.SetConversationTitleRequest, conversation_pb2.Conversation]
     """Sets the title, whatever else changes meanwhile."""
@@ -53,7 +55,7 @@ class ConversationServiceStub:
     SetActiveAgent: aio.UnaryUnaryMultiCallable[conversation_service_pb2.SetActiveAgentRequest, conversation_pb2.Conversation]
     """Sets who answers messages that name no agent, and makes it a participant.
 
-    Fails with AGENT_NOT_FOUND, INSTANCE_NOT_FOUND.
+    Fails with AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED.
     """
     ReorderConversations: aio.UnaryUnaryMultiCallable[conversation_service_pb2.ReorderConversationsRequest, conversation_service_pb2.ReorderConversationsResponse]
     """Sets the places of conversations in lists ordered by hand: all of them, or none when one is unknown."""
@@ -89,7 +91,8 @@ class ConversationServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[conversation_pb2.Conversation]:
         """Makes a conversation.
 
-        Fails with SCREENPLAY_NOT_FOUND, AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, REQUEST_ID_REUSED.
+        Fails with SCREENPLAY_NOT_FOUND, AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED,
+        REQUEST_ID_REUSED.
         """
 
     @abc_1.abstractmethod
@@ -119,7 +122,8 @@ class ConversationServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[conversation_pb2.Conversation]:
         """Changes title, context, settings, active agent or place.
 
-        Fails with ETAG_MISMATCH when somebody else changed it.
+        Fails with ETAG_MISMATCH when somebody else changed it, and with AGENT_NOT_FOUND, INSTANCE_NOT_FOUND,
+        AGENT_NOT_ALLOWED.
         """
 
     @abc_1.abstractmethod
@@ -166,7 +170,7 @@ class ConversationServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[conversation_pb2.Conversation]:
         """Sets who answers messages that name no agent, and makes it a participant.
 
-        Fails with AGENT_NOT_FOUND, INSTANCE_NOT_FOUND.
+        Fails with AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED.
         """
 
     @abc_1.abstractmethod

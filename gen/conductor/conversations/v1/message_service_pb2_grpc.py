@@ -91,7 +91,8 @@ class MessageServiceServicer:
     def AppendMessage(self, request, context):
         """Adds a message that starts no run; what a run answers comes by itself.
 
-        Fails with REQUEST_ID_REUSED, and with MESSAGE_NOT_FOUND for `reply_to`.
+        Fails with REQUEST_ID_REUSED, AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED, and with
+        MESSAGE_NOT_FOUND for `reply_to`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,7 +24,8 @@ class MessageServiceStub:
     AppendMessage: aio.UnaryUnaryMultiCallable[message_service_pb2.AppendMessageRequest, conversation_pb2.Message]
     """Adds a message that starts no run; what a run answers comes by itself.
 
-    Fails with REQUEST_ID_REUSED, and with MESSAGE_NOT_FOUND for `reply_to`.
+    Fails with REQUEST_ID_REUSED, AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED, and with
+    MESSAGE_NOT_FOUND for `reply_to`.
     """
     GetMessage: aio.UnaryUnaryMultiCallable[message_service_pb2.GetMessageRequest, conversation_pb2.Message]
     """Gets a message, also one that is deleted."""
@@ -62,7 +63,8 @@ class MessageServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[conversation_pb2.Message]:
         """Adds a message that starts no run; what a run answers comes by itself.
 
-        Fails with REQUEST_ID_REUSED, and with MESSAGE_NOT_FOUND for `reply_to`.
+        Fails with REQUEST_ID_REUSED, AGENT_NOT_FOUND, INSTANCE_NOT_FOUND, AGENT_NOT_ALLOWED, and with
+        MESSAGE_NOT_FOUND for `reply_to`.
         """
 
     @abc_1.abstractmethod

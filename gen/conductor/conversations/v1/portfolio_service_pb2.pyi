@@ -27,7 +27,7 @@ class ChatPortfolioRequest(message.Message):
     message: builtins.str
     """The text: 1 to 2,000 characters, not only white space."""
     session_id: builtins.str
-    """The `session_id` of an earlier answer; empty begins a session."""
+    """The `session_id` of an earlier answer; empty, or one that is not known any more, begins a session."""
     def __init__(
         self,
         *,

@@ -49,8 +49,8 @@ class PortfolioServiceServicer:
     def ChatPortfolio(self, request, context):
         """Says something, and answers what the agent says to it.
 
-        At most 20 in any 60 s from one address, over all processes; more fail with RATE_LIMITED. Fails with
-        PORTFOLIO_SESSION_NOT_FOUND, CONVERSATION_BUSY, EXECUTION_TIMEOUT after 60 s.
+        At most 20 in any 60 s from one address, over all processes; more fail with RATE_LIMITED. Of an IPv6 address
+        its network of 64 bits counts. Fails with EXECUTION_TIMEOUT after 60 s, and like Execute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,8 +19,8 @@ class PortfolioServiceStub:
     ChatPortfolio: aio.UnaryUnaryMultiCallable[portfolio_service_pb2.ChatPortfolioRequest, portfolio_service_pb2.ChatPortfolioResponse]
     """Says something, and answers what the agent says to it.
 
-    At most 20 in any 60 s from one address, over all processes; more fail with RATE_LIMITED. Fails with
-    PORTFOLIO_SESSION_NOT_FOUND, CONVERSATION_BUSY, EXECUTION_TIMEOUT after 60 s.
+    At most 20 in any 60 s from one address, over all processes; more fail with RATE_LIMITED. Of an IPv6 address
+    its network of 64 bits counts. Fails with EXECUTION_TIMEOUT after 60 s, and like Execute.
     """
 
 class PortfolioServiceServicer(metaclass=abc_1.ABCMeta):
@@ -34,8 +34,8 @@ class PortfolioServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[portfolio_service_pb2.ChatPortfolioResponse]:
         """Says something, and answers what the agent says to it.
 
-        At most 20 in any 60 s from one address, over all processes; more fail with RATE_LIMITED. Fails with
-        PORTFOLIO_SESSION_NOT_FOUND, CONVERSATION_BUSY, EXECUTION_TIMEOUT after 60 s.
+        At most 20 in any 60 s from one address, over all processes; more fail with RATE_LIMITED. Of an IPv6 address
+        its network of 64 bits counts. Fails with EXECUTION_TIMEOUT after 60 s, and like Execute.
         """
 
 def add_PortfolioServiceServicer_to_server(servicer: PortfolioServiceServicer, server: aio.Server) -> None: ...

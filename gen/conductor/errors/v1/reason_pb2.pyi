@@ -184,8 +184,6 @@ class _ReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTyp
     """The conversation has no turn of this run."""
     REASON_TURN_WITHDRAWN: _Reason.ValueType  # 77
     """The turn was taken back before its run began."""
-    REASON_PORTFOLIO_SESSION_NOT_FOUND: _Reason.ValueType  # 78
-    """No session of the portfolio chat has this id; sessions end. Begin a new one."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """A machine-readable cause of an error. Add values; never renumber or reuse one."""
@@ -345,8 +343,6 @@ REASON_TURN_NOT_FOUND: Reason.ValueType  # 76
 """The conversation has no turn of this run."""
 REASON_TURN_WITHDRAWN: Reason.ValueType  # 77
 """The turn was taken back before its run began."""
-REASON_PORTFOLIO_SESSION_NOT_FOUND: Reason.ValueType  # 78
-"""No session of the portfolio chat has this id; sessions end. Begin a new one."""
 
 CODE_FIELD_NUMBER: builtins.int
 code: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.EnumValueOptions, code_pb2.Code.ValueType]

@@ -28,7 +28,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"conductor/execution/v1/event.proto\x12\x16\x63onductor.execution.v1\x1a&conductor/execution/v1/execution.proto\x1a\"conductor/execution/v1/usage.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x06\n\x0e\x45xecutionEvent\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\r\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x0bjob_started\x18\x04 \x01(\x0b\x32\".conductor.execution.v1.JobStartedH\x00\x12=\n\rstatus_update\x18\x05 \x01(\x0b\x32$.conductor.execution.v1.StatusUpdateH\x00\x12\x39\n\x0bjob_resumed\x18\x06 \x01(\x0b\x32\".conductor.execution.v1.JobResumedH\x00\x12\x38\n\x0con_llm_start\x18\x07 \x01(\x0b\x32 .conductor.execution.v1.LlmStartH\x00\x12?\n\x10on_llm_new_token\x18\x08 \x01(\x0b\x32#.conductor.execution.v1.LlmNewTokenH\x00\x12\x34\n\non_llm_end\x18\t \x01(\x0b\x32\x1e.conductor.execution.v1.LlmEndH\x00\x12\x30\n\x06result\x18\n \x01(\x0b\x32\x1e.conductor.execution.v1.ResultH\x00\x12.\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x1d.conductor.execution.v1.ErrorH\x00\x12\x37\n\njob_queued\x18\x0c \x01(\x0b\x32!.conductor.execution.v1.JobQueuedH\x00\x12:\n\ron_llm_failed\x18\r \x01(\x0b\x32!.conductor.execution.v1.LlmFailedH\x00\x12\x39\n\x0bturn_queued\x18\x0e \x01(\x0b\x32\".conductor.execution.v1.TurnQueuedH\x00\x12;\n\x0c\x63ontext_read\x18\x0f \x01(\x0b\x32#.conductor.execution.v1.ContextReadH\x00\x42\t\n\x07payload\"S\n\nJobStarted\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61i_provider\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\"W\n\x0cStatusUpdate\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x36\n\x05state\x18\x02 \x01(\x0e\x32\'.conductor.execution.v1.Execution.State\"0\n\nJobResumed\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x11\n\tcall_lost\x18\x02 \x01(\x08\".\n\tJobQueued\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\r\"M\n\x08LlmStart\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x13\n\x0b\x61i_provider\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\";\n\x0bLlmNewToken\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05\x63hunk\x18\x03 \x01(\t\"l\n\x06LlmEnd\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.conductor.execution.v1.Usage\"\xbd\x01\n\tLlmFailed\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x05usage\x18\x06 \x01(\x0b\x32\x1d.conductor.execution.v1.Usage\x12\x12\n\nfalls_back\x18\x07 \x01(\x08\"\x81\x01\n\x06Result\x12\x0e\n\x06result\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.conductor.execution.v1.Usage\x12\x15\n\rfinish_reason\x18\x05 \x01(\t\"T\n\x05\x45rror\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12,\n\x05usage\x18\x03 \x01(\x0b\x32\x1d.conductor.execution.v1.Usage\",\n\nTurnQueued\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\r\n\x05place\x18\x02 \x01(\r\"[\n\x0b\x43ontextRead\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x15\n\rhistory_count\x18\x02 \x01(\r\x12\x15\n\romitted_count\x18\x03 \x01(\r\x12\r\n\x05\x62ytes\x18\x04 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"conductor/execution/v1/event.proto\x12\x16\x63onductor.execution.v1\x1a&conductor/execution/v1/execution.proto\x1a\"conductor/execution/v1/usage.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x06\n\x0e\x45xecutionEvent\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\r\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x0bjob_started\x18\x04 \x01(\x0b\x32\".conductor.execution.v1.JobStartedH\x00\x12=\n\rstatus_update\x18\x05 \x01(\x0b\x32$.conductor.execution.v1.StatusUpdateH\x00\x12\x39\n\x0bjob_resumed\x18\x06 \x01(\x0b\x32\".conductor.execution.v1.JobResumedH\x00\x12\x38\n\x0con_llm_start\x18\x07 \x01(\x0b\x32 .conductor.execution.v1.LlmStartH\x00\x12?\n\x10on_llm_new_token\x18\x08 \x01(\x0b\x32#.conductor.execution.v1.LlmNewTokenH\x00\x12\x34\n\non_llm_end\x18\t \x01(\x0b\x32\x1e.conductor.execution.v1.LlmEndH\x00\x12\x30\n\x06result\x18\n \x01(\x0b\x32\x1e.conductor.execution.v1.ResultH\x00\x12.\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x1d.conductor.execution.v1.ErrorH\x00\x12\x37\n\njob_queued\x18\x0c \x01(\x0b\x32!.conductor.execution.v1.JobQueuedH\x00\x12:\n\ron_llm_failed\x18\r \x01(\x0b\x32!.conductor.execution.v1.LlmFailedH\x00\x12\x39\n\x0bturn_queued\x18\x0e \x01(\x0b\x32\".conductor.execution.v1.TurnQueuedH\x00\x12;\n\x0c\x63ontext_read\x18\x0f \x01(\x0b\x32#.conductor.execution.v1.ContextReadH\x00\x12\x37\n\nrun_ending\x18\x10 \x01(\x0b\x32!.conductor.execution.v1.RunEndingH\x00\x42\t\n\x07payload\"S\n\nJobStarted\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61i_provider\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\"W\n\x0cStatusUpdate\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x36\n\x05state\x18\x02 \x01(\x0e\x32\'.conductor.execution.v1.Execution.State\"0\n\nJobResumed\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x11\n\tcall_lost\x18\x02 \x01(\x08\".\n\tJobQueued\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\r\"M\n\x08LlmStart\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x13\n\x0b\x61i_provider\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\";\n\x0bLlmNewToken\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05\x63hunk\x18\x03 \x01(\t\"l\n\x06LlmEnd\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.conductor.execution.v1.Usage\"\xbd\x01\n\tLlmFailed\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x05usage\x18\x06 \x01(\x0b\x32\x1d.conductor.execution.v1.Usage\x12\x12\n\nfalls_back\x18\x07 \x01(\x08\"\x81\x01\n\x06Result\x12\x0e\n\x06result\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.conductor.execution.v1.Usage\x12\x15\n\rfinish_reason\x18\x05 \x01(\t\"T\n\x05\x45rror\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12,\n\x05usage\x18\x03 \x01(\x0b\x32\x1d.conductor.execution.v1.Usage\",\n\nTurnQueued\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\r\n\x05place\x18\x02 \x01(\r\"[\n\x0b\x43ontextRead\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x15\n\rhistory_count\x18\x02 \x01(\r\x12\x15\n\romitted_count\x18\x03 \x01(\r\x12\r\n\x05\x62ytes\x18\x04 \x01(\r\"\x89\x01\n\tRunEnding\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x30\n\x06result\x18\x02 \x01(\x0b\x32\x1e.conductor.execution.v1.ResultH\x00\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1d.conductor.execution.v1.ErrorH\x00\x42\t\n\x07outcomeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,29 +36,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'conductor.execution.v1.even
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXECUTIONEVENT']._serialized_start=204
-  _globals['_EXECUTIONEVENT']._serialized_end=1013
-  _globals['_JOBSTARTED']._serialized_start=1015
-  _globals['_JOBSTARTED']._serialized_end=1098
-  _globals['_STATUSUPDATE']._serialized_start=1100
-  _globals['_STATUSUPDATE']._serialized_end=1187
-  _globals['_JOBRESUMED']._serialized_start=1189
-  _globals['_JOBRESUMED']._serialized_end=1237
-  _globals['_JOBQUEUED']._serialized_start=1239
-  _globals['_JOBQUEUED']._serialized_end=1285
-  _globals['_LLMSTART']._serialized_start=1287
-  _globals['_LLMSTART']._serialized_end=1364
-  _globals['_LLMNEWTOKEN']._serialized_start=1366
-  _globals['_LLMNEWTOKEN']._serialized_end=1425
-  _globals['_LLMEND']._serialized_start=1427
-  _globals['_LLMEND']._serialized_end=1535
-  _globals['_LLMFAILED']._serialized_start=1538
-  _globals['_LLMFAILED']._serialized_end=1727
-  _globals['_RESULT']._serialized_start=1730
-  _globals['_RESULT']._serialized_end=1859
-  _globals['_ERROR']._serialized_start=1861
-  _globals['_ERROR']._serialized_end=1945
-  _globals['_TURNQUEUED']._serialized_start=1947
-  _globals['_TURNQUEUED']._serialized_end=1991
-  _globals['_CONTEXTREAD']._serialized_start=1993
-  _globals['_CONTEXTREAD']._serialized_end=2084
+  _globals['_EXECUTIONEVENT']._serialized_end=1070
+  _globals['_JOBSTARTED']._serialized_start=1072
+  _globals['_JOBSTARTED']._serialized_end=1155
+  _globals['_STATUSUPDATE']._serialized_start=1157
+  _globals['_STATUSUPDATE']._serialized_end=1244
+  _globals['_JOBRESUMED']._serialized_start=1246
+  _globals['_JOBRESUMED']._serialized_end=1294
+  _globals['_JOBQUEUED']._serialized_start=1296
+  _globals['_JOBQUEUED']._serialized_end=1342
+  _globals['_LLMSTART']._serialized_start=1344
+  _globals['_LLMSTART']._serialized_end=1421
+  _globals['_LLMNEWTOKEN']._serialized_start=1423
+  _globals['_LLMNEWTOKEN']._serialized_end=1482
+  _globals['_LLMEND']._serialized_start=1484
+  _globals['_LLMEND']._serialized_end=1592
+  _globals['_LLMFAILED']._serialized_start=1595
+  _globals['_LLMFAILED']._serialized_end=1784
+  _globals['_RESULT']._serialized_start=1787
+  _globals['_RESULT']._serialized_end=1916
+  _globals['_ERROR']._serialized_start=1918
+  _globals['_ERROR']._serialized_end=2002
+  _globals['_TURNQUEUED']._serialized_start=2004
+  _globals['_TURNQUEUED']._serialized_end=2048
+  _globals['_CONTEXTREAD']._serialized_start=2050
+  _globals['_CONTEXTREAD']._serialized_end=2141
+  _globals['_RUNENDING']._serialized_start=2144
+  _globals['_RUNENDING']._serialized_end=2281
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,7 @@ class ExecutionEvent(message.Message):
     ON_LLM_FAILED_FIELD_NUMBER: builtins.int
     TURN_QUEUED_FIELD_NUMBER: builtins.int
     CONTEXT_READ_FIELD_NUMBER: builtins.int
+    RUN_ENDING_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The execution it belongs to."""
     sequence: builtins.int
@@ -101,6 +102,10 @@ class ExecutionEvent(message.Message):
     def context_read(self) -> ContextRead:
         """What the run is told besides its input was put together."""
 
+    @builtins.property
+    def run_ending(self) -> RunEnding:
+        """The run came to its end, which is told once its answer stands in its conversation."""
+
     def __init__(
         self,
         *,
@@ -119,12 +124,13 @@ class ExecutionEvent(message.Message):
         on_llm_failed: LlmFailed | None = ...,
         turn_queued: TurnQueued | None = ...,
         context_read: ContextRead | None = ...,
+        run_ending: RunEnding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["context_read", b"context_read", "create_time", b"create_time", "error", b"error", "job_queued", b"job_queued", "job_resumed", b"job_resumed", "job_started", b"job_started", "on_llm_end", b"on_llm_end", "on_llm_failed", b"on_llm_failed", "on_llm_new_token", b"on_llm_new_token", "on_llm_start", b"on_llm_start", "payload", b"payload", "result", b"result", "status_update", b"status_update", "turn_queued", b"turn_queued"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["context_read", b"context_read", "create_time", b"create_time", "error", b"error", "job_queued", b"job_queued", "job_resumed", b"job_resumed", "job_started", b"job_started", "on_llm_end", b"on_llm_end", "on_llm_failed", b"on_llm_failed", "on_llm_new_token", b"on_llm_new_token", "on_llm_start", b"on_llm_start", "payload", b"payload", "result", b"result", "run_ending", b"run_ending", "status_update", b"status_update", "turn_queued", b"turn_queued"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["context_read", b"context_read", "create_time", b"create_time", "error", b"error", "execution_id", b"execution_id", "job_queued", b"job_queued", "job_resumed", b"job_resumed", "job_started", b"job_started", "on_llm_end", b"on_llm_end", "on_llm_failed", b"on_llm_failed", "on_llm_new_token", b"on_llm_new_token", "on_llm_start", b"on_llm_start", "payload", b"payload", "result", b"result", "sequence", b"sequence", "status_update", b"status_update", "turn_queued", b"turn_queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["context_read", b"context_read", "create_time", b"create_time", "error", b"error", "execution_id", b"execution_id", "job_queued", b"job_queued", "job_resumed", b"job_resumed", "job_started", b"job_started", "on_llm_end", b"on_llm_end", "on_llm_failed", b"on_llm_failed", "on_llm_new_token", b"on_llm_new_token", "on_llm_start", b"on_llm_start", "payload", b"payload", "result", b"result", "run_ending", b"run_ending", "sequence", b"sequence", "status_update", b"status_update", "turn_queued", b"turn_queued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["job_started", "status_update", "job_resumed", "on_llm_start", "on_llm_new_token", "on_llm_end", "result", "error", "job_queued", "on_llm_failed", "turn_queued", "context_read"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = typing.Literal["job_started", "status_update", "job_resumed", "on_llm_start", "on_llm_new_token", "on_llm_end", "result", "error", "job_queued", "on_llm_failed", "turn_queued", "context_read", "run_ending"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -502,3 +508,41 @@ class ContextRead(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["bytes", b"bytes", "history_count", b"history_count", "message", b"message", "omitted_count", b"omitted_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RunEnding(message.Message):
+    """The run came to its end, which is told once its answer stands in its conversation.
+
+    Of runs in conversations and of instances alone. What it says is what the terminal event will say, and
+    nothing else can become of the run.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: builtins.int
+    RESULT_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    message: builtins.str
+    """One sentence for people."""
+    @builtins.property
+    def result(self) -> Result:
+        """It succeeded. The result itself is left out here."""
+
+    @builtins.property
+    def error(self) -> Error:
+        """It failed."""
+
+    def __init__(
+        self,
+        *,
+        message: builtins.str = ...,
+        result: Result | None = ...,
+        error: Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["error", b"error", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["error", b"error", "message", b"message", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = typing.Literal["result", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...

@@ -30,29 +30,29 @@ class _ContextMode:
 class _ContextModeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ContextMode.ValueType], builtins.type):
     DESCRIPTOR: descriptor.EnumDescriptor
     CONTEXT_MODE_UNSPECIFIED: _ContextMode.ValueType  # 0
-    """CONTEXT_MODE_CONTEXTUAL with a conversation or an instance, else CONTEXT_MODE_STATELESS."""
+    """CONTEXT_MODE_CONTEXTUAL with a conversation, an instance or a screenplay, else CONTEXT_MODE_STATELESS."""
     CONTEXT_MODE_STATELESS: _ContextMode.ValueType  # 1
-    """The persona and instructions of the agent alone."""
+    """The persona and instructions of the agent alone; of a screenplay it has the working directory."""
     CONTEXT_MODE_CONTEXTUAL: _ContextMode.ValueType  # 2
     """Besides these: the screenplay, the context of the conversation, and what was said before, the newest
     that fits what the model takes.
     """
     CONTEXT_MODE_INTERACTIVE: _ContextMode.ValueType  # 3
-    """As contextual, in a conversation that is talked to as long as a session goes on."""
+    """As contextual, in a conversation that is talked to as long as a session goes on. Needs one."""
 
 class ContextMode(_ContextMode, metaclass=_ContextModeEnumTypeWrapper):
     """What a run is told besides its input."""
 
 CONTEXT_MODE_UNSPECIFIED: ContextMode.ValueType  # 0
-"""CONTEXT_MODE_CONTEXTUAL with a conversation or an instance, else CONTEXT_MODE_STATELESS."""
+"""CONTEXT_MODE_CONTEXTUAL with a conversation, an instance or a screenplay, else CONTEXT_MODE_STATELESS."""
 CONTEXT_MODE_STATELESS: ContextMode.ValueType  # 1
-"""The persona and instructions of the agent alone."""
+"""The persona and instructions of the agent alone; of a screenplay it has the working directory."""
 CONTEXT_MODE_CONTEXTUAL: ContextMode.ValueType  # 2
 """Besides these: the screenplay, the context of the conversation, and what was said before, the newest
 that fits what the model takes.
 """
 CONTEXT_MODE_INTERACTIVE: ContextMode.ValueType  # 3
-"""As contextual, in a conversation that is talked to as long as a session goes on."""
+"""As contextual, in a conversation that is talked to as long as a session goes on. Needs one."""
 
 @typing.final
 class Execution(message.Message):

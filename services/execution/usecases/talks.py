@@ -1,0 +1,306 @@
+"""Runs in conversations: taken in before they run, told of there when they end.
+
+A run that is to answer in a conversation is stored as held. Its message is added to the conversation,
+which gives it its place, and only then it is let go to wait for its turn. Whatever falls between these
+steps is done again: the stored errand says what is left, and its version says whose hands it is in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from services.execution import domain
+from services.execution.domain import (
+    Appended,
+    Asked,
+    BusyPolicy,
+    Errand,
+    Execution,
+    Filling,
+    Placement,
+    Talk,
+    Waiting,
+)
+from services.execution.ports import (
+    AwayError,
+    Conversations,
+    Executions,
+    FencedError,
+    Left,
+    Wakeups,
+    WorkQueue,
+)
+from services.execution.usecases.channels import turn_channel, work_item
+from services.kit.errors import DomainError, Reason, invalid
+
+_LOG = logging.getLogger(__name__)
+_TRIES = 10
+_FILL_SECONDS = 2.0
+"""How long an end without a worker waits for its conversation."""
+_OVER = frozenset({Reason.REASON_EXECUTION_NOT_FOUND, Reason.REASON_EXECUTION_FINISHED})
+
+Cancel = Callable[[str, str, str], Awaitable[object]]
+"""Cancels a run of an organisation, by a caller's name."""
+
+
+class Talks:
+    """Takes runs into conversations, and tells these how the runs ended."""
+
+    def __init__(
+        self,
+        executions: Executions,
+        conversations: Conversations,
+        queue: WorkQueue,
+        wakeups: Wakeups,
+    ) -> None:
+        self._executions = executions
+        self._conversations = conversations
+        self._queue = queue
+        self._wakeups = wakeups
+
+    # Before a run
+
+    async def placed(self, org: str, asked: Asked) -> Placement:
+        """Find out who is to run, and where; asks nobody when neither is named.
+
+        Raises:
+            DomainError: INSTANCE_NOT_FOUND, CONVERSATION_NOT_FOUND, INVALID_REQUEST,
+                FEATURE_UNAVAILABLE, SERVICE_UNAVAILABLE.
+        """
+        try:
+            if asked.instance_id:
+                return await self._as_instance(org, asked)
+            if asked.conversation_id:
+                return await self._as_active(org, asked)
+        except AwayError as away:
+            raise away.error from away
+        return Placement(asked.agent_id)
+
+    async def _as_instance(self, org: str, asked: Asked) -> Placement:
+        found = await self._conversations.instance(org, asked.instance_id)
+        if asked.agent_id not in {"", found.agent_id}:
+            raise invalid(
+                "agent_id", f"must be {found.agent_id}, the agent of the instance, or empty"
+            )
+        if asked.apart:
+            return replace(found, conversation_id="")
+        where = asked.conversation_id or found.conversation_id
+        if where and not (found.screenplay_id or asked.screenplay_id):
+            active = await self._conversations.active(org, where)
+            found = replace(found, screenplay_id=active.screenplay_id)
+        return replace(found, conversation_id=where)
+
+    async def _as_active(self, org: str, asked: Asked) -> Placement:
+        """Let the agent that is asked for answer, else the one that does by itself."""
+        where = asked.conversation_id
+        active = await self._conversations.active(org, where)
+        if asked.agent_id:
+            screenplay_id = active.screenplay_id
+            return Placement(asked.agent_id, conversation_id=where, screenplay_id=screenplay_id)
+        if active.instance_id:
+            with suppress(DomainError):
+                found = await self._conversations.instance(org, active.instance_id)
+                screenplay_id = found.screenplay_id or active.screenplay_id
+                return replace(found, conversation_id=where, screenplay_id=screenplay_id)
+        # An instance that was deleted leaves its agent to answer.
+        return replace(active, instance_id="", conversation_id=where)
+
+    async def open(self, org: str, asked: Asked) -> str:
+        """Find the conversation of a session, or make a new one; returns its id.
+
+        Raises:
+            DomainError: as `placed`; AGENT_NOT_FOUND, SCREENPLAY_NOT_FOUND.
+        """
+        found = await self.placed(org, asked)
+        try:
+            if not found.conversation_id:
+                if asked.screenplay_id:
+                    found = replace(found, screenplay_id=asked.screenplay_id)
+                return await self._conversations.create(org, found)
+            if asked.instance_id:
+                await self._conversations.active(org, found.conversation_id)
+        except AwayError as away:
+            raise away.error from away
+        return found.conversation_id
+
+    @staticmethod
+    def talk(placement: Placement, asked: Asked, author: str) -> Talk | None:
+        """Make a run's part in a conversation; None for a run of none that is no instance's."""
+        if not (placement.conversation_id or placement.instance_id):
+            return None
+        return Talk(
+            BusyPolicy(asked.busy_policy or BusyPolicy.QUEUE),
+            asked.reply_to,
+            author,
+            placement.emoji,
+        )
+
+    async def enter(self, execution: Execution, cancel: Cancel, *, fresh: bool) -> Execution:
+        """Take a held run into its conversation, and let it wait for its turn.
+
+        Args:
+            cancel: for runs that it interrupts.
+            fresh: whether it was stored just now, so that nobody else can have tried.
+
+        Raises:
+            DomainError: its conversation refuses it, or nobody can tell; then the run is no more.
+        """
+        for _ in range(_TRIES):
+            with suppress(FencedError):
+                if not fresh:
+                    # Who holds its newest version decides; whoever had it before sees that.
+                    execution = await self._executions.save(execution)
+                return await self._take_in(execution, cancel, fresh=fresh)
+            fresh = False
+            found = await self._executions.get(execution.org, execution.id)
+            if found is None:
+                break
+            if not found.held:
+                return found
+            execution = found
+        raise domain.withdrawn(execution.id)
+
+    async def resume(self, left: Left, cancel: Cancel) -> None:
+        """Go on with a run that somebody left held.
+
+        Raises:
+            AwayError: nobody can tell now whether its conversation takes it.
+        """
+        found = await self._executions.get(left.org, left.id)
+        if found is None or not found.held:
+            return
+        with suppress(FencedError):
+            held = await self._executions.save(found)
+            try:
+                appended = await self._conversations.append(held)
+            except DomainError as error:
+                _LOG.info("run %s is not taken into its conversation: %s", left.id, error)
+                await self._executions.save(domain.take_back(held))
+                return
+            await self._admit(held, appended, cancel)
+
+    async def withdraw(self, left: Left) -> None:
+        """Take back what may be in a conversation of a run that never came to be, then the run.
+
+        Raises:
+            AwayError: it is not known to be taken back.
+        """
+        try:
+            await self._conversations.withdraw(left)
+        except DomainError as error:
+            _LOG.info("the turn of run %s needs not be withdrawn: %s", left.id, error)
+        with suppress(FencedError):
+            await self._executions.delete(left)
+        await self._told(left.org, left.conversation_id)
+
+    async def _take_in(self, execution: Execution, cancel: Cancel, *, fresh: bool) -> Execution:
+        """Add the message of a run and let it go; else undo the run, unless it is in other hands.
+
+        Raises:
+            DomainError: why it was undone.
+            FencedError: it is in other hands.
+        """
+        was_added = True
+        try:
+            try:
+                appended = await self._conversations.append(execution)
+            except DomainError:
+                # Where somebody else may have tried as well, nobody knows.
+                was_added = not fresh
+                raise
+            return await self._admit(execution, appended, cancel)
+        except AwayError as away:
+            await self._executions.save(domain.take_back(execution))
+            raise away.error from away
+        except DomainError:
+            if was_added:
+                await self._executions.save(domain.take_back(execution))
+            else:
+                await self._executions.delete(execution)
+            raise
+
+    async def _admit(self, execution: Execution, appended: Appended, cancel: Cancel) -> Execution:
+        caller = f"turn:{execution.id}"
+        await asyncio.gather(
+            *(_interrupt(cancel, execution.org, id_, caller) for id_ in appended.interrupted)
+        )
+        admitted = await self._executions.save(domain.admit(execution, appended))
+        order = admitted.order
+        await self._queue.put(work_item(Waiting(admitted.org, order.priority, admitted.id)))
+        return admitted
+
+    # At its turn
+
+    async def place(self, execution: Execution) -> int:
+        """Count the runs that answer before one in its conversation.
+
+        Raises:
+            AwayError: nobody can tell now.
+        """
+        talk = execution.talk
+        if talk is None or not execution.order.conversation_id or not talk.place:
+            return 0
+        try:
+            return await self._conversations.place(execution)
+        except DomainError as error:
+            # There is no turn any more that it could wait for.
+            _LOG.info("run %s has no place in its conversation: %s", execution.id, error)
+            return 0
+
+    # After it
+
+    async def tell(self, filling: Filling) -> None:
+        """Complete the answer of a run, and let the next one in its conversation know.
+
+        Raises:
+            AwayError: it is not known to be complete.
+        """
+        try:
+            await self._conversations.fill(filling)
+        except DomainError as error:
+            # Its conversation is gone for good, and its history with it.
+            _LOG.info("nothing waits for the answer of run %s: %s", filling.execution_id, error)
+        await self._told(filling.org, filling.conversation_id)
+
+    async def settle(self, execution: Execution) -> Execution | None:
+        """Tell of a run that ended without its conversation knowing; returns it as stored then.
+
+        None when that cannot be done now; the sweep tries again.
+        """
+        try:
+            async with asyncio.timeout(_FILL_SECONDS):
+                return await self.finish(execution)
+        except (AwayError, DomainError, TimeoutError) as error:
+            _LOG.info("the answer of run %s waits: %r", execution.id, error)
+            return None
+
+    async def finish(self, execution: Execution) -> Execution:
+        """Tell of a run that ended, if that is left to be done, and note that it is done.
+
+        Raises:
+            AwayError: it is not known to be told.
+        """
+        if execution.errand is not Errand.FILL:
+            return execution
+        await self.tell(domain.filling(execution, execution.result))
+        filled = domain.filled(execution)
+        with suppress(FencedError):
+            return await self._executions.save(filled)
+        # Somebody else has told of it, too.
+        return filled
+
+    async def _told(self, org: str, conversation_id: str) -> None:
+        if conversation_id:
+            await self._wakeups.publish(turn_channel(org, conversation_id))
+
+
+async def _interrupt(cancel: Cancel, org: str, execution_id: str, caller: str) -> None:
+    try:
+        await cancel(org, execution_id, caller)
+    except DomainError as error:
+        if error.reason not in _OVER:
+            raise
