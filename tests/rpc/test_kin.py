@@ -21,6 +21,7 @@ from conductor.conversations.v1 import kin_service_pb2 as kin
 from conductor.conversations.v1.instance_pb2 import Instance
 from conductor.conversations.v1.kin_service_pb2_grpc import KinServiceStub
 from services.mesh.addresses import free_ports
+from tests.rpc.archiving import export, take_in
 from tests.rpc.content import Content, served_content
 from tests.rpc.conversations import Conversations, served_conversations
 from tests.rpc.serving import PATIENCE
@@ -179,6 +180,18 @@ async def test_content_serves_on_while_conversations_is_away_which_follows_later
 
     await _until(of_agent - of_play, pair.shown)
     await pair.undelete_play(play)
+    await _until(of_play | of_agent, pair.shown)
+
+
+async def test_what_an_archive_brings_back_brings_the_others_back(pair: Pair) -> None:
+    play, _, of_play, of_agent = await _house(pair)
+    raw = await export(pair.content)
+    await pair.delete_play(play)
+    assert await pair.shown() == of_agent - of_play
+
+    report = await take_in(pair.content, raw, force=True)
+
+    assert report.overwritten == 1
     await _until(of_play | of_agent, pair.shown)
 
 
