@@ -60,5 +60,6 @@ SERVICES = (
             "conductor.conversations.v1.TurnService",
             "conductor.conversations.v1.KinService",
         ),
+        long_rpcs=("conductor.conversations.v1.ConversationService/CloneConversation",),
     ),
 )
