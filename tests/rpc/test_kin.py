@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -61,7 +62,7 @@ class Pair:
         for name in list(self._running):
             await self.stop(name)
 
-    async def place(self, **fields: str) -> str:
+    async def place(self, **fields: Any) -> str:
         made = await self.talks.instances.CreateInstance(
             pb.CreateInstanceRequest(instance=Instance(**fields)), timeout=PATIENCE
         )
