@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from conductor.execution.v1.event_pb2 import ContextRead, ExecutionEvent
+from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.usage_pb2 import Usage
 from conductor_ai.cli import facts
 from conductor_ai.cli.exits import Exit
@@ -57,13 +58,12 @@ class Printer:
             self.status(
                 f"{event.execution_id} started: agent {started.agent_id}, model {started.model}"
             )
+        elif kind == "turn_queued":
+            self._queued(event.turn_queued.message or "other runs answer before it")
+        elif kind == "context_read":
+            self._told(event.context_read)
         elif kind in _MESSAGES:
             self.status(getattr(event, kind).message)
-        elif kind == "turn_queued":
-            self._note(event.turn_queued.message or "other runs answer before it")
-        elif kind == "context_read":
-            if event.context_read.omitted_count:
-                self._note(_omitted(event.context_read))
         elif kind == "result":
             self._succeeded(event)
         elif kind == "error":
@@ -103,9 +103,11 @@ class Printer:
         tell(f"{event.execution_id} {verb}: {_why(event)}")
         self._spent(event.error.usage)
 
-    def _note(self, sentence: str) -> None:
-        """Say what changes how the answer is to be taken."""
+    def _queued(self, sentence: str) -> None:
         self.status(sentence)
+
+    def _told(self, context: ContextRead) -> None:
+        self.status(context.message)
 
     def _spent(self, usage: Usage) -> None:
         line = summary(usage)
@@ -163,7 +165,7 @@ class ChatPrinter(Printer):
         if event.HasField("job_started"):
             # On a screen the answer stands behind the name of whose it is.
             self._name = one_line(event.job_started.agent_id) if self._harmless else ""
-        else:
+        elif event.status_update.state != Execution.STATE_RUNNING:
             super().event(event)
 
     def _well(self, execution_id: str, ended: str) -> None:
@@ -179,9 +181,14 @@ class ChatPrinter(Printer):
         else:
             tell(f"no answer: {_why(event)}; /retry asks again")
 
-    def _note(self, sentence: str) -> None:
+    def _queued(self, sentence: str) -> None:
         self.end_line()
         tell(sentence)
+
+    def _told(self, context: ContextRead) -> None:
+        if context.omitted_count:
+            self.end_line()
+            tell(context.message or _omitted(context))
 
     def _write(self, text: str) -> None:
         if text and self._name:
@@ -208,6 +215,5 @@ def _why(event: ExecutionEvent) -> str:
 
 
 def _omitted(context: ContextRead) -> str:
-    return context.message or (
-        f"the oldest {facts.count(context.omitted_count, 'message')} did not fit what the model takes"
-    )
+    count = facts.count(context.omitted_count, "message")
+    return f"the oldest {count} did not fit what the model takes"
