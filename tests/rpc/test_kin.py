@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
@@ -215,18 +216,22 @@ async def test_services_tell_one_another_of_the_organisation_whose_thing_it_is(
     try:
         for name in ("conversations", "content"):
             await pair.start(name)
+        config = Struct()
+        config.update({"secret": "s3"})
+        made = []
         for who in (ours, theirs):
             play = await pair.content.screenplays.CreateScreenplay(
                 plays.CreateScreenplayRequest(screenplay=screenplay_pb2.Screenplay(name="Play")),
                 timeout=PATIENCE,
                 metadata=who,
             )
-            placed = Instance(agent_id="default", screenplay_id=play.id, config={"secret": "s3"})
+            made.append(play.id)
+            placed = Instance(agent_id="default", screenplay_id=play.id, config=config)
             await pair.talks.instances.CreateInstance(
                 pb.CreateInstanceRequest(instance=placed), timeout=PATIENCE, metadata=who
             )
         await pair.content.screenplays.DeleteScreenplay(
-            plays.DeleteScreenplayRequest(screenplay_id=play.id), timeout=PATIENCE, metadata=theirs
+            plays.DeleteScreenplayRequest(screenplay_id=made[1]), timeout=PATIENCE, metadata=theirs
         )
 
         for who, count in ((ours, 1), (theirs, 0)):
