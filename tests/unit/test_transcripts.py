@@ -101,6 +101,33 @@ async def test_what_is_hidden_while_it_is_awaited_is_never_told() -> None:
     assert (await house.check(id_))["told"] == ["to run1", "An answer"]
 
 
+async def test_a_copy_has_no_answer_that_is_awaited() -> None:
+    house = parlour()
+    id_ = (await house.create()).id
+    for run in ("run1", "run2"):
+        await house.begin_turn(id_, run)
+    found = await house.said.of_turn(ORG, "run1", messages.Part.ANSWER)
+    assert found is not None
+    await house.said.save(messages.filled(found, messages.Status.COMPLETED, "Almost", 7))
+
+    copy = await house.cloner.clone(ORG, id_, "", "")
+
+    assert await house.texts(copy.id) == ["to run1", "to run2"]
+    assert copy.turns == ()
+    await house.check(copy.id)
+
+
+async def test_times_follow_the_order_also_when_the_clock_goes_back() -> None:
+    house = parlour()
+    id_ = (await house.create()).id
+    await house.say(id_, "one")
+    house.now = -(10**12)
+
+    await house.say(id_, "two")
+
+    assert (await house.check(id_))["kept"] == ["one", "two"]
+
+
 async def test_organisations_share_nothing() -> None:
     store = MemoryStore(Memory(), COLLECTIONS)
     ours, theirs = Parlour(store, "ours"), Parlour(store, "theirs")
