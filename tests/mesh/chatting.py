@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -28,6 +28,7 @@ _ENDS = {
 """What each end of a run makes of its answer, and where it counts."""
 
 Json = dict[str, Any]
+A = TypeVar("A")
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,12 @@ class Chat:
 
     async def _say(self, body: Json) -> None:
         """Send a message and follow its run to the end, unless the message is refused."""
-        async with asyncio.timeout(PATIENCE):
-            execution_id = await self.start(body)
-            if execution_id is None:
-                self.refused += 1
-                return
-            followed = await follow(self.client, execution_id)
+        execution_id = await bounded(self.start(body), f"nobody took {body}")
+        if execution_id is None:
+            self.refused += 1
+            return
+        following = follow(self.client, execution_id)
+        followed = await bounded(following, f"{execution_id} does not end, which answers {body}")
         self.said.append(Said(body, execution_id, followed))
 
     async def start(self, body: Json) -> str | None:
@@ -113,11 +114,14 @@ class Chat:
 
     async def settled(self) -> Json:
         """Wait until nothing answers in it any more, and read it."""
-        path = f"/api/conversations/{self.id}"
-        async with asyncio.timeout(PATIENCE):
+
+        async def settle() -> Json:
+            path = f"/api/conversations/{self.id}"
             while (found := await insist(self.client, "GET", path)).get("pending_executions"):
                 await asyncio.sleep(0.1)
-        return dict(found)
+            return dict(found)
+
+        return await bounded(settle(), f"{self.id} is answered for ever")
 
     async def assert_whole(self) -> None:
         """Each message that was accepted is there once, with one answer, which is what its run said."""
@@ -186,6 +190,15 @@ def assert_answers(answer: Json, run: Json) -> None:
 def of(said: Said) -> str:
     """Which instance was talked to; empty for none."""
     return str(said.body.get("instance_id", ""))
+
+
+async def bounded(work: Awaitable[A], complaint: str) -> A:
+    """Wait for something, but not for ever."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await work
+    except TimeoutError:
+        raise AssertionError(complaint) from None
 
 
 async def all_of(
