@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Said:
     body: Json
     execution_id: str
     followed: Followed
+    seconds: float
+    """From the message to the end of its run."""
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Chat:
     client: httpx.AsyncClient
     name: str
     dice: random.Random
+    sending: asyncio.Event
+    """Set whenever a message is sent."""
     id: str = ""
     instances: list[str] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
@@ -91,17 +96,19 @@ class Chat:
 
     async def _say(self, body: Json) -> None:
         """Send a message and follow its run to the end, unless the message is refused."""
+        began = time.monotonic()
         execution_id = await bounded(self.start(body), f"nobody took {body}")
         if execution_id is None:
             self.refused += 1
             return
         following = follow(self.client, execution_id)
         followed = await bounded(following, f"{execution_id} does not end, which answers {body}")
-        self.said.append(Said(body, execution_id, followed))
+        self.said.append(Said(body, execution_id, followed, time.monotonic() - began))
 
     async def start(self, body: Json) -> str | None:
         """Send a message until there is an answer; None when it is refused."""
         while True:
+            self.sending.set()
             with suppress(httpx.TransportError):
                 response = await self.client.post("/api/executions", json=body)
                 if response.status_code == httpx.codes.OK:
