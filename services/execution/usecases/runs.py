@@ -206,7 +206,9 @@ class Run:
         """Begin the run, or go on where its log ends; None when it is not ours to run."""
         for _ in range(_TRIES):
             execution = await self._executions.get(self._org, self._id)
-            if execution is None or not await self._may_go_on(execution):
+            if execution is None or execution.finished or execution.held:
+                return None
+            if execution.waiting and not await self._has_its_turn(execution):
                 return None
             if execution.waiting:
                 # Most runs begin before anything else was said to them.
@@ -219,11 +221,10 @@ class Run:
                     await self._executions.append(self._org, self._id, 0, [opening])
                 continue
             projected, progress = domain.repair(execution, log)
-            if projected.finished:
-                with suppress(FencedError):
-                    await self._executions.save(projected)
+            if projected.finished or self._is_another_s(projected):
+                await self._leave(execution, projected)
                 return None
-            if not await self._is_mine_to_take(execution, projected):
+            if projected.owner != self._worker and self._is_another_s(execution):
                 return None
             with suppress(FencedError):
                 if projected.waiting:
@@ -234,22 +235,14 @@ class Run:
                 return await self._take_over(projected, progress)
         raise FencedError
 
-    async def _may_go_on(self, execution: Execution) -> bool:
-        if execution.finished or execution.held:
-            return False
-        return not execution.waiting or await self._has_its_turn(execution)
+    async def _leave(self, execution: Execution, projected: Execution) -> None:
+        """Leave a run that ended, or whose log has gone to another worker.
 
-    async def _is_mine_to_take(self, execution: Execution, projected: Execution) -> bool:
-        """Tell whether nobody else has a run, by its summary and by its log.
-
-        Where they name two, the log is right: whoever it names goes on, and finds it by the summary.
+        A summary that names this one would keep the other from going on.
         """
-        if self._is_another_s(projected):
-            if execution.owner == self._worker:
-                with suppress(FencedError):
-                    await self._executions.save(projected)
-            return False
-        return projected.owner == self._worker or not self._is_another_s(execution)
+        if projected.finished or execution.owner == self._worker:
+            with suppress(FencedError):
+                await self._executions.save(projected)
 
     async def _has_its_turn(self, execution: Execution) -> bool:
         """Find out whether nobody answers before it; tell its place when somebody does."""
