@@ -14,7 +14,7 @@ from time import monotonic
 
 from conductor.execution.v1.execution_pb2 import Execution
 from services.kit.settings import Settings
-from tests.bench import content_figures
+from tests.bench import content_figures, talk_figures
 from tests.bench.comparisons import telemetry
 from tests.bench.content_figures import Calling
 from tests.bench.figures import START, Figures, Pace
@@ -30,7 +30,7 @@ from tests.bench.told import FailedError
 
 NAMES = (
     *("memory", "get", "replay", "first-frame", "start", "watchers", "tokens", "calls"),
-    *("content", "screenplays", "versions", "production", "replicas", "telemetry"),
+    *("content", "screenplays", "versions", "conversations", "production", "replicas", "telemetry"),
 )
 QUICK = Pace(
     rounds=3,
@@ -100,6 +100,8 @@ async def _of_backends(chosen: set[str], pace: Pace, folder: Path) -> list[Row]:
     rows: list[Row] = []
     if sizes := chosen & content_figures.SIZES:
         rows += _shown(await content_figures.scale(folder / "scale", pace, sizes))
+    if "conversations" in chosen:
+        rows += _shown(await talk_figures.figures(folder / "talks", pace))
     if "production" in chosen:
         rows += _shown(await production(folder / "production", pace))
     if "replicas" in chosen:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from google.protobuf.message import Message
 
@@ -15,12 +14,13 @@ from conductor.content.v1.agent_pb2 import Agent
 from conductor.content.v1.screenplay_pb2 import Screenplay
 from services.kit.settings import Settings
 from tests.bench import library
-from tests.bench.figures import Pace, callers_named, printed_time, rates
+from tests.bench.figures import Pace, callers_named, rates
 from tests.bench.generator import LoadGenerator, load_generator
 from tests.bench.library import screenplay_id
 from tests.bench.load import Calls
+from tests.bench.pairs import Pair
 from tests.bench.stand import Stand
-from tests.bench.table import Row, Target
+from tests.bench.table import Row
 from tests.bench.told import FailedError
 
 EDITED = 32
@@ -39,7 +39,6 @@ _PAGE = 50
 _VERSIONS_PAGE = 5
 _SOME_PAGE = _FEW // library.SOME_EACH
 _TENTH_PAGE = _FEW // 10
-_SCALE_TARGET = Target(3, at_least=False)
 
 
 async def keep(settings: Settings) -> None:
@@ -174,7 +173,7 @@ async def _of_screenplays(many: Shelf, few: Shelf, pace: Pace) -> list[Row]:
     """
     rows: list[Row] = []
     of = f"{_MANY:,} screenplays / {_FEW}"
-    pair = _Pair(many, few, pace, of, "screenplays")
+    pair = Pair(many, few, pace, of, "screenplays")
     first, by_name = f"{_SCREENPLAYS}?page_size={_PAGE}", "&order=ORDER_NAME"
     rows.append(await pair.one("get", f"{_SCREENPLAYS}/{screenplay_id(READ)}"))
     for name, order in (("last used first", ""), ("by name", by_name)):
@@ -201,7 +200,7 @@ async def _of_screenplays(many: Shelf, few: Shelf, pace: Pace) -> list[Row]:
 
 async def _of_versions(many: Shelf, few: Shelf, pace: Pace) -> list[Row]:
     of = f"{_MANY_VERSIONS:,} versions of a persona / {_FEW_VERSIONS}"
-    pair = _Pair(many, few, pace, of, "persona_versions")
+    pair = Pair(many, few, pace, of, "persona_versions")
     first = f"{_VERSIONS}?page_size={_VERSIONS_PAGE}"
     last = [await side.last_page(first, side.versions, _VERSIONS_PAGE) for side in (many, few)]
     compare = f"{_VERSIONS}:compare?from_version=first&to_version=latest"
@@ -212,43 +211,3 @@ async def _of_versions(many: Shelf, few: Shelf, pace: Pace) -> list[Row]:
         await pair.one("latest", f"{_VERSIONS}/latest"),
         await pair.one("compare", compare),
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """Reads the same from many things and from few, in turn."""
-
-    many: Shelf
-    few: Shelf
-    pace: Pace
-    of: str
-    rows: str
-    """What the rows of a page are called."""
-
-    async def one(self, what: str, path: str) -> Row:
-        """Read one thing."""
-        return await self._compared(what, path, path)
-
-    async def page(self, what: str, size: int, of_many: str, of_few: str) -> Row:
-        """Read a page that both have as many rows on."""
-        for side, path in ((self.many, of_many), (self.few, of_few)):
-            page = await side.stand.read(path)
-            if len(page[self.rows]) != size:
-                raise FailedError(f"{what}: {len(page[self.rows])} rows on a page of {size}")
-        return await self._compared(what, of_many, of_few)
-
-    async def _compared(self, what: str, of_many: str, of_few: str) -> Row:
-        taken: list[tuple[float, float]] = []
-        for number in range(-1, self.pace.rounds):
-            few = await self._calls(self.few, of_few)
-            many = await self._calls(self.many, of_many)
-            if number >= 0:
-                taken.append((many, few))
-        many_, few_ = map(median, zip(*taken, strict=True))
-        ratios = [many / few for many, few in taken]
-        figure = f"{self.of}: {what}"
-        return Row(figure, printed_time(many_), printed_time(few_), ratios, None, _SCALE_TARGET)
-
-    async def _calls(self, side: Shelf, path: str) -> float:
-        calls = await side.load.calls(path, 1, self.pace.read_seconds, self.pace.read_seconds / 5)
-        return calls.median

@@ -140,7 +140,7 @@ class Generator:
             p99=_quantile(tally.latencies, 0.99),
             own=cpu / max(done, 1),
             failures=tally.failures,
-            ids=[json.loads(answer)["id"] for answer in load.bodies],
+            ids=[_id(json.loads(answer)) for answer in load.bodies],
             answers=load.answers,
         )
 
@@ -259,6 +259,11 @@ async def _measure(
 
 def _request(path: str, body: dict[str, Any] | None) -> bytes:
     return get(path) if body is None else post(path, json.dumps(body).encode())
+
+
+def _id(answer: Mapping[str, Any]) -> str:
+    """Read the id of what was made: a thing has one, and the answer of a run that of the run."""
+    return str(answer["execution_id"] if "id" not in answer else answer["id"])
 
 
 def _quantile(values: list[float], part: float) -> float:

@@ -63,9 +63,11 @@ class Stand:
             self._web,
             self._models,
             self._content,
+            self._conversations,
             *self._services,
-        ) = free_ports(6 + processes)
+        ) = free_ports(7 + processes)
         self.envoy = Usage(0)
+        self.conversations = Usage(0)
         self._http = httpx.AsyncClient(base_url=f"http://{HOST}:{self.port}", timeout=_PATIENCE)
 
     async def __aenter__(self) -> Self:
@@ -78,6 +80,7 @@ class Stand:
             {
                 "execution": [(HOST, port) for port in self._services],
                 "content": [(HOST, self._content)],
+                "conversations": [(HOST, self._conversations)],
                 _REFERENCE.name: [(HOST, self._bare)],
             },
             Edge(HOST, self.port, self._admin, access_log="/dev/null"),
@@ -116,6 +119,7 @@ class Stand:
                 {
                     "execution": f"ipv4:{','.join(f'{HOST}:{port}' for port in self._services)}",
                     "content": f"ipv4:{HOST}:{self._content}",
+                    "conversations": f"ipv4:{HOST}:{self._conversations}",
                 }
             ),
         }
@@ -128,10 +132,12 @@ class Stand:
             for name, port in (
                 *(("execution", port) for port in self._services),
                 ("content", self._content),
+                ("conversations", self._conversations),
             )
         ]
+        self.conversations = Usage(processes[-1].pid)
         try:
-            for port in (*self._services, self._content):
+            for port in (*self._services, self._content, self._conversations):
                 await self._listens(port)
             await self._answers("/health")
             yield Usage(processes[0].pid)
@@ -172,6 +178,10 @@ class Stand:
     def channel(self) -> grpc.aio.Channel:
         """Connect to the service, past Envoy."""
         return grpc.aio.insecure_channel(f"{HOST}:{self._services[0]}")
+
+    def conversations_channel(self) -> grpc.aio.Channel:
+        """Connect to the conversations service, past Envoy."""
+        return grpc.aio.insecure_channel(f"{HOST}:{self._conversations}")
 
     async def message(self, path: str, kind: type[M]) -> M:
         """Get a path as the rpc behind it answers."""

@@ -148,6 +148,49 @@ async def test_organisations_share_nothing() -> None:
     assert len(await theirs.conversations.list("theirs", Wanted(), None, 9)) == 1
 
 
+class Reading(MemoryStore):
+    """Counts the documents that queries read."""
+
+    read = 0
+
+    async def query(self, query: Query) -> list[Document]:
+        found = await super().query(query)
+        self.read += len(found)
+        return found
+
+
+async def test_a_search_reads_no_more_than_its_page_has_however_many_there_are() -> None:
+    store = Reading(Memory(), COLLECTIONS)
+    house = Parlour(store)
+    id_ = (await house.create()).id
+    for number in range(30):
+        await house.say(id_, f"harbour {number}")
+    store.read = 0
+
+    page = await house.messages.search(ORG, "harbour", id_, None, 5)
+
+    assert [one.content for one in page.messages] == [f"harbour {29 - n}" for n in range(5)]
+    assert page.next is not None
+    assert store.read == 6
+
+
+async def test_a_search_goes_on_behind_messages_it_must_not_show() -> None:
+    house = parlour()
+    found, gone = (await house.create()).id, (await house.create()).id
+    for number in range(3):
+        await house.say(found, f"harbour {number}")
+    for number in range(30):
+        await house.say(gone, f"harbour {number}")
+    await house.conversations.delete(ORG, gone, "", purge=False)
+
+    page = await house.messages.search(ORG, "harbour", "", None, 2)
+    rest = await house.messages.search(ORG, "harbour", "", page.next, 2)
+
+    shown = [one.content for one in (*page.messages, *rest.messages)]
+    assert shown == ["harbour 2", "harbour 1", "harbour 0"]
+    assert rest.next is None
+
+
 # Cut anywhere
 
 

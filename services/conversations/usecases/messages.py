@@ -130,17 +130,20 @@ class MessageService:
             await self._transcript.get(org, conversation_id)
         shown: list[Message] = []
         lives: dict[str, frozenset[int] | None] = {}
+        # Most often all that are found may be shown: so no more are read at first than a page has.
+        limit = min(size + 1, _LOOKED_AT)
         for _ in range(_ROUNDS):
-            found = await self._messages.search(org, query, conversation_id, after, _LOOKED_AT)
+            found = await self._messages.search(org, query, conversation_id, after, limit)
             for message in found:
                 if await self._is_there(message, lives):
                     if len(shown) == size or _fitting([*shown, message]) <= len(shown):
                         return Page(await self._messages.whole(shown), after)
                     shown.append(message)
                 after = self._messages.place(message)
-            if len(found) < _LOOKED_AT:
+            if len(found) < limit:
                 after = None
                 break
+            limit = _LOOKED_AT
         return Page(await self._messages.whole(shown), after)
 
     async def delete(self, org: str, conversation_id: str, message_id: str) -> Message:
