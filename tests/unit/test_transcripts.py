@@ -151,11 +151,11 @@ async def test_organisations_share_nothing() -> None:
 class Reading(MemoryStore):
     """Counts the documents that queries read."""
 
-    read = 0
+    documents = 0
 
     async def query(self, query: Query) -> list[Document]:
         found = await super().query(query)
-        self.read += len(found)
+        self.documents += len(found)
         return found
 
 
@@ -165,13 +165,13 @@ async def test_a_search_reads_no_more_than_its_page_has_however_many_there_are()
     id_ = (await house.create()).id
     for number in range(30):
         await house.say(id_, f"harbour {number}")
-    store.read = 0
+    store.documents = 0
 
     page = await house.messages.search(ORG, "harbour", id_, None, 5)
 
     assert [one.content for one in page.messages] == [f"harbour {29 - n}" for n in range(5)]
     assert page.next is not None
-    assert store.read == 6
+    assert store.documents == 6
 
 
 async def test_a_search_goes_on_behind_messages_it_must_not_show() -> None:
