@@ -94,8 +94,8 @@ async def kill_some(mesh: Mesh, dice: random.Random, kills: int, sending: asynci
         if soon:
             sending.clear()
             await sending.wait()
-        await asyncio.sleep(dice.uniform(0.0, 0.1 if soon else 1.0))
-        at_once = dice.choice((1, 1, 1, 2))
+        await asyncio.sleep(dice.uniform(0.0, 0.3 if soon else 1.0))
+        at_once = dice.choice((1, 1, 1, 1, 2))
         dead = {name: await mesh.kill(name) for name in victims[:at_once]}
         del victims[:at_once]
         for name, pid in dead.items():
