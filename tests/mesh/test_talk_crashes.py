@@ -24,7 +24,7 @@ TURNS = 10
 SERVICES = ("execution", "conversations", "content")
 
 
-@pytest.fixture(params=["sqlite", "mongodb"])
+@pytest.fixture(params=["sqlite", "mongodb-redis"])
 def talkative(
     new_mesh: Callable[..., Mesh], request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[Mesh]:
