@@ -72,7 +72,7 @@ async def test_every_message_is_answered_once_whichever_service_is_killed(talkat
     repeated = sum(chat.repeated for chat in chats)
     print(  # noqa: T201 how much was at stake
         f"{kills} kills, {len(runs)} runs, {sum(chat.refused for chat in chats)} refused, "
-        f"{sum(said.followed.terminal[0]['event'] == 'error' for said in runs)} cancelled, "
+        f"{sum(said.followed.terminal[0]['event'] == 'error' for said in runs)} failed or cancelled, "
         f"{cut} cut, {repeated} calls repeated, "
         f"the slowest answer took {max(said.seconds for said in runs):.1f} s, "
         f"to look at all took {time.monotonic() - began:.1f} s"
