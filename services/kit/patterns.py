@@ -6,6 +6,7 @@ IN_WORDS = {
     r"^(#[0-9A-Fa-f]{6})?$": "must be a colour such as #1f6feb, or empty",
     r"^(/.*)?$": "must be an absolute path, or empty",
     r"^[A-Za-z0-9_-]{0,64}$": "must be at most 64 letters, digits, `_` and `-`",
+    r"^[A-Za-z0-9_-]{1,64}$": "must be 1 to 64 letters, digits, `_` and `-`",
     r"^[A-Za-z0-9_.:-]{1,64}$": "must be 1 to 64 letters, digits, `_`, `.`, `:` and `-`",
     r"^([A-Za-z0-9][A-Za-z0-9_-]{0,63})?$": (
         "must be at most 64 letters, digits, `_` and `-`, and begin with a letter or a digit"

@@ -64,6 +64,9 @@ SERVICES = (
             "conductor.conversations.v1.TurnService",
             "conductor.conversations.v1.KinService",
         ),
-        long_rpcs=("conductor.conversations.v1.PortfolioService/ChatPortfolio",),
+        long_rpcs=(
+            "conductor.conversations.v1.ConversationService/CloneConversation",
+            "conductor.conversations.v1.PortfolioService/ChatPortfolio",
+        ),
     ),
 )

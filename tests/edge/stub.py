@@ -127,6 +127,13 @@ class Stub(
         async for frame in self._frames(request.execution_id, context):
             yield HttpBody(content_type="text/event-stream", data=frame)
 
+    async def Converse(
+        self, requests: AsyncIterator[execution_service_pb2.ConverseRequest], context: Context
+    ) -> AsyncIterator[execution_service_pb2.ConverseResponse]:
+        async for request in requests:
+            started = Execution(id=request.message)
+            yield execution_service_pb2.ConverseResponse(started=started)
+
     async def GetHealth(
         self, request: gateway.GetHealthRequest, context: Context
     ) -> gateway.GetHealthResponse:
@@ -138,6 +145,14 @@ class Stub(
         self.calls.append("Execute")
         await self._hold()
         return gateway.ExecuteResponse(status="success", result=request.input)
+
+    async def ExecuteAgent(
+        self, request: gateway.ExecuteAgentRequest, context: Context
+    ) -> gateway.ExecuteAgentResponse:
+        self.calls.append("ExecuteAgent")
+        await self._hold()
+        outcome = gateway.ExecuteAgentResponse.Outcome(result=request.input_text)
+        return gateway.ExecuteAgentResponse(status="success", result=outcome)
 
     async def StreamExecute(
         self, request: gateway.ExecuteRequest, context: Context

@@ -52,6 +52,19 @@ async def test_a_typed_stream_comes_live(channel: grpc.aio.Channel, stub: Stub) 
     assert chunks == [FIRST_FRAME.decode(), LAST_FRAME.decode()]
 
 
+async def test_a_session_is_live_both_ways(channel: grpc.aio.Channel) -> None:
+    call = ExecutionServiceStub(channel).Converse(timeout=PATIENCE)
+
+    for message in ("one", "two"):
+        await call.write(pb.ConverseRequest(message=message))
+        answer = await call.read()
+        assert isinstance(answer, pb.ConverseResponse)
+        assert answer.started.id == message
+    await call.done_writing()
+
+    assert await call.read() is grpc.aio.EOF
+
+
 async def test_an_error_keeps_its_details(channel: grpc.aio.Channel) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await ExecutionServiceStub(channel).GetExecution(

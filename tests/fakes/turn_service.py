@@ -108,7 +108,9 @@ class TurnRpcs:
                 kind = "TYPE_AGENT" if is_answer else "TYPE_USER"
                 history.append(
                     conversations.Message(
-                        type=conversations.Message.Type.Value(kind), content=one.content
+                        type=conversations.Message.Type.Value(kind),
+                        content=one.content,
+                        agent=_agent(Placement("default")) if is_answer else None,
                     )
                 )
         return pb.ReadTurnResponse(

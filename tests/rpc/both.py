@@ -1,4 +1,4 @@
-"""Two real services in one process, each told where the other is."""
+"""Two real services in one process, or three, each told where the others are."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from conductor.auth.v1.key_service_pb2_grpc import KeyServiceStub
 from services.content.app import compose as compose_content
 from services.content.settings import ContentSettings
+from services.conversations.app import compose as compose_conversations
+from services.conversations.settings import ConversationsSettings
 from services.execution.app import compose as compose_execution
 from services.execution.settings import ExecutionSettings
 from services.kit.server import App, serving
@@ -23,10 +25,11 @@ from tests.rpc.serving import Mesh
 
 Compose = Callable[[Any, AsyncExitStack, Telemetry], Awaitable[App]]
 
-CONTENT, EXECUTION = "content", "execution"
+CONTENT, EXECUTION, CONVERSATIONS = "content", "execution", "conversations"
 COMPOSED: dict[str, tuple[type[Any], Compose]] = {
     CONTENT: (ContentSettings, compose_content),
     EXECUTION: (ExecutionSettings, compose_execution),
+    CONVERSATIONS: (ConversationsSettings, compose_conversations),
 }
 
 
@@ -83,14 +86,18 @@ class Both:
 
 @asynccontextmanager
 async def both_served(
-    folder: Path, telemetry: Telemetry = SILENT, **settings: Any
+    folder: Path,
+    telemetry: Telemetry = SILENT,
+    *,
+    names: tuple[str, ...] = (CONTENT, EXECUTION),
+    **settings: Any,
 ) -> AsyncIterator[Both]:
-    """Serve content and execution until the block ends."""
-    ports = dict(zip(COMPOSED, free_ports(len(COMPOSED)), strict=True))
+    """Serve content and execution, or those that are named, until the block ends."""
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     peers = {name: f"ipv4:127.0.0.1:{port}" for name, port in ports.items()}
     both = Both(folder, telemetry, {"peers": peers} | settings, ports)
     try:
-        for name in COMPOSED:
+        for name in names:
             await both.start(name)
         yield both
     finally:

@@ -80,8 +80,10 @@ async def served_conversations(data_dir: Path, **settings: Any) -> AsyncIterator
     Served again over the same directory, it has what it had.
 
     Args:
-        settings: among them `peers`, which say where content is.
+        settings: among them `peers`, which say where content is; nobody answers as another service that
+            they do not name.
     """
+    settings["peers"] = {"execution": "ipv4:127.0.0.1:1", **settings.get("peers", {})}
     async with AsyncExitStack() as last, AsyncExitStack() as stack:
         app = await compose(ConversationsSettings(data_dir=data_dir, **settings), stack)
         server = await stack.enter_async_context(serving(app, 2))

@@ -32,6 +32,7 @@ from conductor.execution.v1.event_pb2 import (
     LlmNewToken,
     LlmStart,
     Result,
+    StatusUpdate,
     TurnQueued,
 )
 from conductor.execution.v1.execution_pb2 import Execution
@@ -49,6 +50,7 @@ Payload = (
     | LlmStart
     | LlmNewToken
     | LlmFailed
+    | StatusUpdate
     | TurnQueued
     | ContextRead
     | Result
@@ -61,6 +63,7 @@ _FIELDS = {
     LlmStart: "on_llm_start",
     LlmNewToken: "on_llm_new_token",
     LlmFailed: "on_llm_failed",
+    StatusUpdate: "status_update",
     TurnQueued: "turn_queued",
     ContextRead: "context_read",
     Result: "result",

@@ -8,7 +8,7 @@ import pty
 import signal
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 import grpc
@@ -24,6 +24,7 @@ from tests.rpc.scripted import Context, Scripted, Step, events, tokens
 from tests.rpc.terminal import Terminal, unstyled
 
 _PATIENCE = 10.0
+_PRESSES = 5
 CANCELLED = "EXECUTION_CANCELLED"
 
 
@@ -133,15 +134,28 @@ class Dialogue:
             await self.process.wait()
         os.close(self._ours)
 
-    async def expect(self, text: str) -> str:
+    async def expect(self, text: str, patience: float = _PATIENCE) -> str:
         """Wait until this is shown; answers what was shown before it."""
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(patience):
             while text not in self._screen():
                 self._came.clear()
                 await self._came.wait()
         before, _, rest = self._screen().partition(text)
         self._seen = rest.encode()
         return before
+
+    async def interrupt_prompt(self, text: str) -> None:
+        """Press Ctrl-C while a line is edited, until this is shown.
+
+        Python notices a signal only once readline waits for a key, which it begins to do a moment after
+        the prompt is shown.
+        """
+        for _ in range(_PRESSES):
+            self.interrupt()
+            with suppress(TimeoutError):
+                await self.expect(text, _PATIENCE / _PRESSES)
+                return
+        raise AssertionError(self.shown)
 
     def type(self, keys: str) -> None:
         os.write(self._ours, keys.encode())

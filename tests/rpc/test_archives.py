@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -21,10 +20,11 @@ from conductor.content.v1 import (
     template_service_pb2,
 )
 from conductor.content.v1 import archive_service_pb2 as pb
+from tests.rpc.archiving import BACKUP, export, importing, requests, take_in
 from tests.rpc.content import Content, served_content
 from tests.rpc.serving import PATIENCE, stream_refusal
 
-BACKUP, DIRECTORY = pb.ARCHIVE_LAYOUT_BACKUP, pb.ARCHIVE_LAYOUT_DIRECTORY
+DIRECTORY = pb.ARCHIVE_LAYOUT_DIRECTORY
 
 
 @pytest.fixture
@@ -60,29 +60,6 @@ async def furnish(content: Content) -> None:
     change.screenplay.id = made.id
     change.screenplay.content = "# B\n"
     await content.screenplays.UpdateScreenplay(change, timeout=PATIENCE)
-
-
-async def export(content: Content, layout: pb.ArchiveLayout.ValueType = BACKUP) -> bytes:
-    request = pb.ExportArchiveRequest(layout=layout)
-    stream = content.archives.ExportArchive(request, timeout=PATIENCE)
-    return b"".join([part.chunk async for part in stream])
-
-
-def requests(raw: bytes, size: int = 50_000, **options: Any) -> Iterator[pb.ImportArchiveRequest]:
-    yield pb.ImportArchiveRequest(options=pb.ImportArchiveOptions(**options))
-    for place in range(0, len(raw), size):
-        yield pb.ImportArchiveRequest(chunk=raw[place : place + size])
-
-
-def importing(content: Content, asked: Iterable[pb.ImportArchiveRequest]) -> Any:
-    return content.archives.ImportArchive(iter(asked), timeout=PATIENCE)
-
-
-async def take_in(content: Content, raw: bytes, **options: Any) -> pb.ImportReport:
-    answers = [answer async for answer in importing(content, requests(raw, **options))]
-    assert all(answer.HasField("progress") for answer in answers[:-1])
-    report: pb.ImportReport = answers[-1].report
-    return report
 
 
 async def test_a_backup_restored_elsewhere_is_byte_for_byte_the_same(

@@ -14,7 +14,15 @@ import pytest_asyncio
 from conductor.conversations.v1.busy_policy_pb2 import BusyPolicy
 from conductor.conversations.v1.conversation_pb2 import Conversation, Message
 from conductor.conversations.v1.instance_pb2 import Instance
-from conductor.execution.v1.event_pb2 import ContextRead, Error, JobStarted, Result, TurnQueued
+from conductor.execution.v1.event_pb2 import (
+    ContextRead,
+    Error,
+    JobStarted,
+    Result,
+    StatusUpdate,
+    TurnQueued,
+)
+from conductor.execution.v1.execution_pb2 import Execution
 from services.kit.errors import DomainError, Reason
 from tests.rpc.scripted import Failure, events, tokens
 from tests.rpc.talking import Dialogue, Talking, answer, cancelled, serving_talks
@@ -225,13 +233,15 @@ async def test_ctrl_c_cancels_the_answer_and_the_next_line_is_said(
 async def test_a_second_ctrl_c_leaves_and_says_how_to_go_on(
     talking: Talking, speaker: Terminal
 ) -> None:
-    steps = answer("one ", "two")
-    talking.streams.append([*steps[:3], None, None])
+    begun = StatusUpdate(message="Agent default runs.", state=Execution.STATE_RUNNING)
+    waits = StatusUpdate(message="The answer waits.")
+    steps = events(JobStarted(agent_id="default"), begun, *tokens("one "), waits)
+    talking.streams.append([*steps, None, None])
     talking.failures["exec_1"] = Failure(grpc.StatusCode.UNAVAILABLE, "away", "UNAVAILABLE")
     async with Dialogue(speaker, "chat") as dialogue:
         await dialogue.expect("you> ")
         dialogue.type("count\n")
-        await dialogue.expect("default> one ")
+        await dialogue.expect("default> one \nThe answer waits.\n")
         dialogue.interrupt()
         await dialogue.expect("cancelling; Ctrl-C once more leaves at once\n")
         dialogue.interrupt()
@@ -239,6 +249,7 @@ async def test_a_second_ctrl_c_leaves_and_says_how_to_go_on(
         await dialogue.expect("goes on with it\n")
 
         assert await dialogue.ended() == 4
+        assert "Agent default runs." not in dialogue.shown
 
 
 async def test_a_terminal_has_a_prompt_earlier_lines_and_the_name_of_who_answers(
@@ -260,8 +271,7 @@ async def test_a_terminal_has_a_prompt_earlier_lines_and_the_name_of_who_answers
         await dialogue.expect("you> ")
         dialogue.type("never said")
         await dialogue.expect("never said")
-        dialogue.interrupt()
-        await dialogue.expect("Ctrl-D leaves")
+        await dialogue.interrupt_prompt("Ctrl-D leaves")
         await dialogue.expect("you> ")
         dialogue.type("said\n")
         await dialogue.expect("default> two\n")
@@ -294,9 +304,9 @@ async def test_ctrl_c_twice_at_the_prompt_leaves(speaker: Terminal) -> None:
     async with Dialogue(speaker, "chat") as dialogue:
         await dialogue.expect("a new conversation; /help")
         await dialogue.expect("you> ")
-        dialogue.interrupt()
+        await dialogue.interrupt_prompt("Ctrl-D leaves, and so does Ctrl-C once more\n")
         await dialogue.expect("you> ")
-        dialogue.interrupt()
+        await dialogue.interrupt_prompt("\n")
 
         assert await dialogue.ended() == 130
 

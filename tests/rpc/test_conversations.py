@@ -219,6 +219,12 @@ async def test_who_is_named_is_looked_up(talks: Conversations, content: Content)
     assert not (await talks.conversations.SetActiveAgent(left, timeout=PATIENCE)).HasField(
         "active_agent"
     )
+    back = pb.SetActiveAgentRequest(
+        conversation_id=made.id, agent_info=AgentReference(agent_id="critic")
+    )
+    await talks.conversations.SetActiveAgent(back, timeout=PATIENCE)
+    shut_out = await refusal(update(talks, made.id, force=True, allowed_agents=["writer"]))
+    assert shut_out.kind == (grpc.StatusCode.FAILED_PRECONDITION, "AGENT_NOT_ALLOWED")
     for fields, reason in (
         ({"active_agent": AgentReference(agent_id="nobody")}, "AGENT_NOT_FOUND"),
         ({"allowed_agents": ["writer", "nobody"]}, "AGENT_NOT_FOUND"),

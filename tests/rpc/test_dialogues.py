@@ -95,11 +95,13 @@ async def test_every_request_is_checked(house: House) -> None:
     refused = await stream_refusal(house.ask([FIRST, TOO_LARGE]))
     assert refused.kind == INVALID
     assert refused.fields == ["chunk"]
-    assert house.kept == [(FIRST, "OK", "")]
+    # It began well, and then failed.
+    failed = (FIRST, "INVALID_ARGUMENT", "INVALID_REQUEST")
+    assert house.kept == [(FIRST, "OK", ""), failed]
 
     refused = await stream_refusal(house.ask([TOO_LARGE]))
     assert refused.kind == INVALID
-    assert house.kept[1:] == [(TOO_LARGE, "INVALID_ARGUMENT", "INVALID_REQUEST")]
+    assert house.kept[2:] == [(TOO_LARGE, "INVALID_ARGUMENT", "INVALID_REQUEST")]
 
 
 async def test_one_that_fails_before_an_answer_is_recorded_as_failed(house: House) -> None:

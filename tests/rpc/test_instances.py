@@ -127,7 +127,7 @@ async def test_an_instance_is_answered_as_it_was_made(stage: Stage) -> None:
 
     assert made.screenplay_id == stage.play
     assert made.position == Position(x=1.5, y=-2)
-    assert made.config["a.b"]["$set"][1] == 2.5
+    assert made.config == _struct(**{"a.b": {"$set": [1, 2.5, None, True, "x"]}})
     assert (made.status, made.is_hidden, made.etag) == (Instance.STATUS_QUEUED, True, "1")
     assert not made.statistics.HasField("success_rate")
     assert await stage.get("left-1") == made

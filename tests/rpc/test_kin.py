@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
+from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from conductor.content.v1 import agent_pb2, screenplay_pb2
 from conductor.content.v1 import agent_service_pb2 as agents
 from conductor.content.v1 import screenplay_service_pb2 as plays
@@ -19,19 +23,28 @@ from conductor.conversations.v1 import instance_service_pb2 as pb
 from conductor.conversations.v1 import kin_service_pb2 as kin
 from conductor.conversations.v1.instance_pb2 import Instance
 from conductor.conversations.v1.kin_service_pb2_grpc import KinServiceStub
+from services.kit import ids
+from services.kit.peers import Peers
+from services.kit.signing import Signer
 from services.mesh.addresses import free_ports
+from tests.rpc.archiving import export, take_in
 from tests.rpc.content import Content, served_content
 from tests.rpc.conversations import Conversations, served_conversations
 from tests.rpc.serving import PATIENCE
+
+SECRET = "s" * 40
+BOOTSTRAP = "cmk_bootstrap_" + "0" * 64
 
 
 class Pair:
     """Both services, each told where the other is; each can be stopped and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         self._folder = folder
+        self._settings = settings
         content, conversations = free_ports(2)
         self._peers = {
+            "execution": "ipv4:127.0.0.1:1",
             "content": f"ipv4:127.0.0.1:{content}",
             "conversations": f"ipv4:127.0.0.1:{conversations}",
         }
@@ -45,7 +58,7 @@ class Pair:
 
     async def start(self, name: str) -> None:
         async with AsyncExitStack() as stack:
-            settings = {"peers": self._peers, **self._addresses}
+            settings = {"peers": self._peers, **self._addresses, **self._settings}
             if name == "content":
                 service = served_content(self._folder, **settings)
                 self.content = await stack.enter_async_context(service)
@@ -61,7 +74,7 @@ class Pair:
         for name in list(self._running):
             await self.stop(name)
 
-    async def place(self, **fields: str) -> str:
+    async def place(self, **fields: Any) -> str:
         made = await self.talks.instances.CreateInstance(
             pb.CreateInstanceRequest(instance=Instance(**fields)), timeout=PATIENCE
         )
@@ -179,6 +192,60 @@ async def test_content_serves_on_while_conversations_is_away_which_follows_later
     await _until(of_agent - of_play, pair.shown)
     await pair.undelete_play(play)
     await _until(of_play | of_agent, pair.shown)
+
+
+async def test_what_an_archive_brings_back_brings_the_others_back(pair: Pair) -> None:
+    play, _, of_play, of_agent = await _house(pair)
+    raw = await export(pair.content)
+    await pair.delete_play(play)
+    assert await pair.shown() == of_agent - of_play
+
+    report = await take_in(pair.content, raw, force=True)
+
+    assert report.overwritten == 1
+    await _until(of_play | of_agent, pair.shown)
+
+
+async def test_services_tell_one_another_of_the_organisation_whose_thing_it_is(
+    tmp_path: Path,
+) -> None:
+    signer = Signer(SECRET, ids.now)
+    ours, theirs = (Peers("execution", {}, signer).itself(org) for org in ("acme", "other"))
+    auth = {"auth": "on", "mesh_secret": SECRET, "bootstrap_key": BOOTSTRAP}
+    pair = Pair(tmp_path, **auth)
+    try:
+        for name in ("conversations", "content"):
+            await pair.start(name)
+        config = Struct()
+        config.update({"secret": "s3"})
+        made = []
+        for who in (ours, theirs):
+            play = await pair.content.screenplays.CreateScreenplay(
+                plays.CreateScreenplayRequest(screenplay=screenplay_pb2.Screenplay(name="Play")),
+                timeout=PATIENCE,
+                metadata=who,
+            )
+            made.append(play.id)
+            placed = Instance(agent_id="default", screenplay_id=play.id, config=config)
+            await pair.talks.instances.CreateInstance(
+                pb.CreateInstanceRequest(instance=placed), timeout=PATIENCE, metadata=who
+            )
+        await pair.content.screenplays.DeleteScreenplay(
+            plays.DeleteScreenplayRequest(screenplay_id=made[1]), timeout=PATIENCE, metadata=theirs
+        )
+
+        for who, count in ((ours, 1), (theirs, 0)):
+            found = await pair.talks.instances.ListInstances(
+                pb.ListInstancesRequest(), timeout=PATIENCE, metadata=who
+            )
+            assert len(found.instances) == count
+        records = await AuditServiceStub(pair.talks.channel).ListAuditRecords(
+            ListAuditRecordsRequest(), timeout=PATIENCE, metadata=theirs
+        )
+        assert "MarkKin" in str(records)
+        assert "s3" not in str(records)
+    finally:
+        await pair.close()
 
 
 async def test_what_is_no_message_of_a_deletion_is_refused(pair: Pair) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
+from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from conductor.content.v1.agent_pb2 import Agent
 from conductor.conversations.v1 import busy_policy_pb2
 from conductor.conversations.v1 import turn_service_pb2 as turn_pb
+from conductor.execution.v1 import execution_pb2
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
@@ -242,6 +246,26 @@ async def test_what_is_asked_of_conversations_is_what_their_protos_ask(tmp_path:
     assert fill.duration.ToMicroseconds() > 0
 
 
+async def test_a_run_is_told_what_was_said_before_it(mesh: Mesh, turns: FakeTurns) -> None:
+    first = await mesh.finished("My name is Ada.", conversation_id="c", model="mock")
+    second = await mesh.finished("What is my name?", conversation_id="c", model="mock-recall")
+    assert second.context_mode == execution_pb2.CONTEXT_MODE_CONTEXTUAL
+    told = json.loads(second.result)
+    assert [one["role"] for one in told["messages"]] == ["user", "assistant", "user"]
+    said = [one["content"] for one in told["messages"]]
+    assert said == ["My name is Ada.", first.result, "What is my name?"]
+    for part in ("A title", "A context"):
+        assert part in told["system"]
+    # One that is told nothing of it asks nothing.
+    before = turns.asked["place"]
+    stateless = execution_pb2.CONTEXT_MODE_STATELESS
+    third = await mesh.finished(
+        "And?", conversation_id="c", model="mock-recall", context_mode=stateless
+    )
+    assert len(json.loads(third.result)["messages"]) == 1
+    assert turns.asked["place"] == before
+
+
 # The gateway
 
 
@@ -357,6 +381,17 @@ async def test_a_session_makes_a_conversation_and_answers_in_it(
     ended = [one.event.execution_id for one in told if one.event.HasField("result")]
     assert ended == [run.id for run in started]
     assert [status for _, status in kept(turns, "conv_1")] == ["completed"] * 4
+
+
+async def test_a_session_leaves_a_record_that_names_its_conversation(mesh: Mesh) -> None:
+    first = opening(agent_id="writer")
+    async for _ in mesh.executions.Converse(iter([first]), timeout=PATIENCE):
+        pass
+    request = ListAuditRecordsRequest()
+    audit = AuditServiceStub(mesh.channel)
+    (record,) = (await audit.ListAuditRecords(request, timeout=PATIENCE)).audit_records
+    assert (record.outcome, record.resource_id) == ("OK", "conv_1")
+    assert record.rpc == "conductor.execution.v1.ExecutionService/Converse"
 
 
 async def test_a_session_interrupts_and_goes_on(mesh: Mesh, turns: FakeTurns) -> None:

@@ -97,6 +97,28 @@ def test_only_what_is_deleted_goes_for_good_and_then_never_comes_back() -> None:
     assert deletions.undeleted(going) is going
 
 
+def test_what_is_left_to_do_afar_is_noted_once_the_rest_is_done() -> None:
+    gone = deletions.deleted(Life(), "del_1", 5)
+
+    assert deletions.done(gone).cascade is Cascade.NONE
+    assert deletions.done(gone, afar=True).cascade is Cascade.MARK_AFAR
+    back = deletions.undeleted(deletions.done(gone, afar=True))
+    assert deletions.done(back, afar=True) == Life(
+        last_deletion="del_1", cascade=Cascade.UNMARK_AFAR
+    )
+
+
+def test_a_life_from_a_backup_is_followed_afar_by_what_it_changes() -> None:
+    gone = deletions.done(deletions.deleted(Life(), "del_2", 5))
+    back = deletions.overwritten(gone, Life(last_deletion="del_1"))
+
+    assert back == Life(last_deletion="del_2", cascade=Cascade.UNMARK_AFAR)
+    assert deletions.overwritten(back, Life()) == back
+    assert deletions.overwritten(Life(), gone).cascade is Cascade.MARK_AFAR
+    assert deletions.overwritten(gone, gone) == gone
+    assert deletions.overwritten(Life(), Life()) == Life()
+
+
 # Every cut
 
 

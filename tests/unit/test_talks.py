@@ -15,11 +15,12 @@ from services.execution.domain import Agent, Errand, Execution, Filter, Kind, Pl
 from services.execution.stores import COLLECTIONS
 from services.execution.usecases.errands import Errands
 from services.execution.usecases.retention import Retention
+from services.execution.usecases.worker import Pace
 from services.kit.errors import DomainError, Reason
 from tests.fakes.house import ORG, House, house_at_work, is_sound, silence, words
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.turns import FakeTurns, Outage
-from tests.fakes.virtual import clock, in_virtual_time, monotonic
+from tests.fakes.virtual import EPOCH, clock, in_virtual_time, monotonic
 
 SAYS = {"m": words("a", "b", every=0.2)}
 
@@ -213,6 +214,10 @@ async def test_a_run_left_held_by_a_crash_is_seen_and_begins_once_its_message_is
     held = await crashed.service.list(ORG, Filter(), None, 10)
     assert [run.errand for run in held] == [Errand.APPEND] * 2
     assert (await crashed.service.get(ORG, held[0].id)).state is State.QUEUED
+    full = crashed.beside(conversations=turns, pace=Pace(concurrency=0))
+    async with full.working():
+        await asyncio.sleep(2)
+        assert len(full.turns) == 0
     other = House(SAYS, store=MemoryStore(memory, COLLECTIONS), conversations=turns, prefix="2")
     async with other.working():
         await asyncio.sleep(5)
@@ -273,6 +278,33 @@ async def test_a_run_refused_while_others_try_the_same_is_taken_back_everywhere(
     await house.errands.sweep()
     assert kept(turns) == []
     assert held.id in turns.withdrawn
+
+
+@in_virtual_time
+async def test_what_others_may_have_added_is_taken_back_by_whoever_is_refused() -> None:
+    turns = FakeTurns()
+    house = House(SAYS, conversations=turns)
+    gate = asyncio.Event()
+
+    async def slow_then_busy(what: str, answered: bool) -> None:
+        if what == "append" and gate.is_set() and not answered:
+            raise DomainError(Reason.REASON_CONVERSATION_BUSY, "Busy by then.")
+        if what == "append" and answered:
+            gate.set()
+            await asyncio.sleep(1)
+
+    turns.trouble = slow_then_busy
+    first = asyncio.create_task(house.start(conversation_id="c", request_id="r"))
+    await gate.wait()
+    with pytest.raises(DomainError) as caught:
+        await house.start(conversation_id="c", request_id="r")
+    assert reason(caught) == "CONVERSATION_BUSY"
+    with pytest.raises(DomainError) as caught:
+        await first
+    assert reason(caught) == "TURN_WITHDRAWN"
+    await house.errands.sweep()
+    assert kept(turns) == []
+    assert turns.conversation("c").turns == []
 
 
 # Who runs
@@ -358,6 +390,34 @@ async def test_runs_of_a_conversation_answer_one_after_the_other_and_are_told_th
             is_sound(run, await house.log(run))
         # Whoever waits asks when there is news, and once a second at most.
         assert turns.asked["place"] < 20
+
+
+@in_virtual_time
+async def test_of_those_that_wait_for_one_another_one_alone_asks_for_its_place() -> None:
+    turns = FakeTurns()
+    async with house_at_work({"m": silence}, conversations=turns) as house:
+        for number in range(10):
+            await house.start(f"{number}", conversation_id="c")
+        await asyncio.sleep(30)
+        assert 20 < turns.asked["place"] < 50
+
+
+@in_virtual_time
+async def test_an_end_while_it_asks_for_its_place_lets_a_run_begin_at_once() -> None:
+    turns = FakeTurns()
+    async with house_at_work(SAYS, conversations=turns) as house:
+        first = await house.start("1", conversation_id="c")
+        times: list[float] = []
+
+        async def overtaken(what: str, answered: bool) -> None:
+            if what == "place" and answered and not times:
+                times.append(monotonic())
+                await house.service.cancel(ORG, first.id, "caller")
+
+        turns.trouble = overtaken
+        second = await house.end_of(await house.start("2", conversation_id="c"))
+        assert second.start_time is not None
+        assert second.start_time / 1e6 - EPOCH / 1e6 - times[0] < 0.1
 
 
 @in_virtual_time
@@ -484,6 +544,7 @@ async def test_whoever_goes_on_writes_the_same_answer(lost: bool) -> None:
     # Handed back; the other one asks its model nothing.
     async with houses[1].working():
         await houses[1].until(run, Kind.JOB_RESUMED)
+        await asyncio.sleep(3)
         outage.over = True
         ended = await houses[1].end_of(run)
     assert ended.result == "first"
@@ -576,6 +637,30 @@ async def test_a_cancel_whose_writer_died_between_two_writes_reaches_the_convers
         ended = await settled(house, run)
     assert ended.state is State.CANCELLED
     assert kept(turns)[1] == ("", "cancelled")
+
+
+@in_virtual_time
+async def test_an_end_that_is_decided_in_the_log_alone_cannot_be_cancelled() -> None:
+    turns = FakeTurns()
+    house = House(SAYS, conversations=turns)
+    run = await house.start(conversation_id="c")
+    begun, events = domain.claim(run, 1, "worker_9_1", 0, clock())
+    begun = await house.executions.claim(begun, 1, events)
+    error = domain.timed_out(1000)
+    _, ending = domain.put_off(*_failing(begun, events[-1].sequence, error))
+    await house.executions.append(ORG, run.id, events[-1].sequence, ending)
+    with pytest.raises(DomainError) as caught:
+        await house.service.cancel(ORG, run.id, "caller")
+    assert reason(caught) == "EXECUTION_FINISHED"
+    async with house.working():
+        ended = await house.end_of(run)
+    assert ended.state is State.FAILED
+    assert kept(turns)[1] == ("", "failed")
+    is_sound(ended, await house.log(run))
+
+
+def _failing(run: Execution, head: int, error: DomainError) -> tuple[Execution, list[domain.Event]]:
+    return run, domain.fail(run, head, error, "worker_9_1", clock())[1]
 
 
 @in_virtual_time

@@ -101,6 +101,33 @@ async def test_what_is_hidden_while_it_is_awaited_is_never_told() -> None:
     assert (await house.check(id_))["told"] == ["to run1", "An answer"]
 
 
+async def test_a_copy_has_no_answer_that_is_awaited() -> None:
+    house = parlour()
+    id_ = (await house.create()).id
+    for run in ("run1", "run2"):
+        await house.begin_turn(id_, run)
+    found = await house.said.of_turn(ORG, "run1", messages.Part.ANSWER)
+    assert found is not None
+    await house.said.save(messages.filled(found, messages.Status.COMPLETED, "Almost", 7))
+
+    copy = await house.cloner.clone(ORG, id_, "", "")
+
+    assert await house.texts(copy.id) == ["to run1", "to run2"]
+    assert copy.turns == ()
+    await house.check(copy.id)
+
+
+async def test_times_follow_the_order_also_when_the_clock_goes_back() -> None:
+    house = parlour()
+    id_ = (await house.create()).id
+    await house.say(id_, "one")
+    house.now = -(10**12)
+
+    await house.say(id_, "two")
+
+    assert (await house.check(id_))["kept"] == ["one", "two"]
+
+
 async def test_organisations_share_nothing() -> None:
     store = MemoryStore(Memory(), COLLECTIONS)
     ours, theirs = Parlour(store, "ours"), Parlour(store, "theirs")
@@ -124,11 +151,11 @@ async def test_organisations_share_nothing() -> None:
 class Reading(MemoryStore):
     """Counts the documents that queries read."""
 
-    read = 0
+    documents = 0
 
     async def query(self, query: Query) -> list[Document]:
         found = await super().query(query)
-        self.read += len(found)
+        self.documents += len(found)
         return found
 
 
@@ -138,13 +165,13 @@ async def test_a_search_reads_no_more_than_its_page_has_however_many_there_are()
     id_ = (await house.create()).id
     for number in range(30):
         await house.say(id_, f"harbour {number}")
-    store.read = 0
+    store.documents = 0
 
     page = await house.messages.search(ORG, "harbour", id_, None, 5)
 
     assert [one.content for one in page.messages] == [f"harbour {29 - n}" for n in range(5)]
     assert page.next is not None
-    assert store.read == 6
+    assert store.documents == 6
 
 
 async def test_a_search_goes_on_behind_messages_it_must_not_show() -> None:

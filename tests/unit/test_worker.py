@@ -37,7 +37,7 @@ from services.kit.storage.ports import (
 from services.kit.tasks import ended
 from tests.fakes.house import ORG, House, Says, Talker, house_at_work, is_sound, silence, words
 from tests.fakes.memory import Memory, MemoryStore
-from tests.fakes.virtual import EPOCH, in_virtual_time, monotonic
+from tests.fakes.virtual import EPOCH, clock, in_virtual_time, monotonic
 
 TTL = Pace().lease_ttl
 
@@ -1001,3 +1001,19 @@ async def test_many_who_cancel_at_once_end_the_run_once() -> None:
         )
         assert len({answer.version for answer in answers}) == 1
         is_sound(answers[0], await house.log(execution))
+
+
+@pytest.mark.parametrize(("summary", "log"), [("1", "2"), ("2", "1")])
+@in_virtual_time
+async def test_a_run_goes_on_whose_summary_and_log_name_two_workers_that_live(
+    summary: str, log: str
+) -> None:
+    # A begin that came late got the summary and not the log, and whoever has the log let go of it.
+    house = House({"m": words("a")})
+    run = await house.start()
+    claimed, events = domain.claim(run, 1, f"worker_{log}_1", 0, clock())
+    await house.executions.append(ORG, run.id, 1, events)
+    late = replace(claimed, owner=f"worker_{summary}_1", update_time=claimed.update_time + 1)
+    await house.executions.save(late)
+    async with house.working(), house.beside().working():
+        is_sound(await house.end_of(run), await house.log(run))

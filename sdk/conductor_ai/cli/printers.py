@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from conductor.execution.v1.event_pb2 import ContextRead, ExecutionEvent
+from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.usage_pb2 import Usage
 from conductor_ai.cli import facts
 from conductor_ai.cli.exits import Exit
@@ -164,7 +165,7 @@ class ChatPrinter(Printer):
         if event.HasField("job_started"):
             # On a screen the answer stands behind the name of whose it is.
             self._name = one_line(event.job_started.agent_id) if self._harmless else ""
-        else:
+        elif event.status_update.state != Execution.STATE_RUNNING:
             super().event(event)
 
     def _well(self, execution_id: str, ended: str) -> None:

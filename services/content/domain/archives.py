@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
 
@@ -19,6 +19,7 @@ from services.content.domain import records
 from services.content.domain.agents import DEFAULT_ID, Agent
 from services.content.domain.personas import Persona, PersonaVersion
 from services.content.domain.screenplays import Screenplay, Text
+from services.kit.resources import deletions
 
 FORMAT = "conductor-content"
 FORMAT_VERSION = 1
@@ -101,6 +102,9 @@ def counted(paths: Iterable[str]) -> Counter[str]:
 
 def files_of(record: Record) -> list[File]:
     """Write a thing as the files of a backup, in the order of their paths."""
+    if isinstance(record, (Agent, Screenplay)) and record.life.cascade in deletions.AFAR:
+        # What others are still to be told is nothing of the thing itself.
+        record = replace(record, life=deletions.done(record.life))
     known = records.written(record, without=LEFT_OUT[type(record)])
     match record:
         case Agent():

@@ -15,6 +15,7 @@ from services.content.domain.screenplays import Screenplay, Text
 from services.content.ports.archives import Claim, ImportRunningError
 from services.content.stores import agents, personas, screenplays
 from services.kit.errors import DomainError, Reason
+from services.kit.resources import deletions
 from services.kit.storage.ports import (
     Collection,
     ConflictError,
@@ -301,6 +302,9 @@ class _Application:
         if not self._may_replace(item, there):
             self._note_change(item, there)
             return []
+        if isinstance(item.record, (Agent, Screenplay)) and isinstance(there, (Agent, Screenplay)):
+            life = deletions.overwritten(there.life, item.record.life)
+            document = shelf.document(replace(item.record, life=life))
         if current.create_time == document.create_time:
             return [Replace(shelf.collection, replace(document, version=current.version))]
         # A document that is replaced keeps when it was made.

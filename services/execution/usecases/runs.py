@@ -221,11 +221,10 @@ class Run:
                     await self._executions.append(self._org, self._id, 0, [opening])
                 continue
             projected, progress = domain.repair(execution, log)
-            if projected.finished:
-                with suppress(FencedError):
-                    await self._executions.save(projected)
+            if projected.finished or self._is_another_s(projected):
+                await self._leave(execution, projected)
                 return None
-            if self._is_another_s(execution) or self._is_another_s(projected):
+            if projected.owner != self._worker and self._is_another_s(execution):
                 return None
             with suppress(FencedError):
                 if projected.waiting:
@@ -235,6 +234,15 @@ class Run:
                     return None
                 return await self._take_over(projected, progress)
         raise FencedError
+
+    async def _leave(self, execution: Execution, projected: Execution) -> None:
+        """Leave a run that ended, or whose log has gone to another worker.
+
+        A summary that names this one would keep the other from going on.
+        """
+        if projected.finished or execution.owner == self._worker:
+            with suppress(FencedError):
+                await self._executions.save(projected)
 
     async def _has_its_turn(self, execution: Execution) -> bool:
         """Find out whether nobody answers before it; tell its place when somebody does."""

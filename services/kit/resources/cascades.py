@@ -24,7 +24,6 @@ _PATIENCE_SECONDS = 5.0
 _TRY_SECONDS = 2.0
 """How long whoever makes a change waits for what belongs to it afar."""
 _HELPED_WITH = (Cascade.MARK, Cascade.UNMARK)
-_AFAR = (Cascade.MARK_AFAR, Cascade.UNMARK_AFAR)
 
 T = TypeVar("T", bound=Mortal)
 
@@ -204,7 +203,7 @@ class Cascades(Generic[T]):
 
     async def _sweep_afar(self) -> None:
         """Let those afar follow; when they are away, they are asked again with the next sweep."""
-        for cascade in _AFAR if self._afar else ():
+        for cascade in deletions.AFAR if self._afar else ():
             async for place in self._pending(cascade, None):
                 thing = await self.roots.get(place.org, place.id)
                 if thing is not None and _is_away(await self._tried(self._reach(thing, place.id))):
@@ -213,7 +212,7 @@ class Cascades(Generic[T]):
     async def _reach(self, thing: T, id_: str) -> None:
         """Let those afar follow a thing as its document says, and note that it is done."""
         org, life = thing.org, thing.life
-        if life.cascade not in _AFAR or not self._afar:
+        if life.cascade not in deletions.AFAR or not self._afar:
             return
         for kin in self._afar:
             if life.cascade is Cascade.MARK_AFAR:

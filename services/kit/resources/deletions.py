@@ -32,6 +32,10 @@ class Cascade(StrEnum):
     """Those of its own service came back with it; those of others are to."""
 
 
+AFAR = (Cascade.MARK_AFAR, Cascade.UNMARK_AFAR)
+"""What only those of other services are still to follow in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Life:
     """Whether a thing is deleted, and how."""
@@ -152,6 +156,21 @@ def staged(deletion: str, now: int) -> Life:
 def begun(life: Life) -> Life:
     """Let what was staged live, and what belongs to it."""
     return Life(last_deletion=life.deletion, cascade=Cascade.UNMARK)
+
+
+def overwritten(before: Life, after: Life) -> Life:
+    """Replace a life by one that was kept elsewhere, such as in a backup.
+
+    What belongs to the thing in its own service is replaced with it; those of others are to follow. They
+    come back from whatever the thing was deleted by here. A deletion that they heard the end of before
+    is old to them, and they stay.
+    """
+    left = before.cascade if before.cascade in AFAR else Cascade.NONE
+    if not after.live:
+        is_new = after.deletion != before.deletion
+        return replace(after, cascade=Cascade.MARK_AFAR if is_new else left)
+    newest = max(before.last_deletion, after.last_deletion)
+    return Life(last_deletion=newest, cascade=left if before.live else Cascade.UNMARK_AFAR)
 
 
 def done(life: Life, *, afar: bool = False) -> Life:
