@@ -23,7 +23,7 @@ from services.kit import ids
 from tests.bench import talks
 from tests.bench.figures import Pace
 from tests.bench.generator import LoadGenerator, load_generator
-from tests.bench.pairs import SCALE_TARGET, Pair, compared
+from tests.bench.pairs import SCALE_TARGET, Pair, calls_of_one, compared
 from tests.bench.stand import Stand
 from tests.bench.table import Row, Target
 from tests.bench.talks import CONVERSATION
@@ -61,12 +61,11 @@ class Talk:
         body: dict[str, Any] = {"input_text": _SAID["content"], "model": model}
         if conversation_id:
             body["conversation_id"] = conversation_id
-        seconds = pace.seconds
-        calls = await self.load.calls(_EXECUTE, 1, seconds, pace.warm_up, body)
-        added = 2 * calls.answers if conversation_id else 0
-        if not calls.answers or await self._count() - before != added:
-            raise FailedError(f"{calls.answers} runs of {body} did not add {added} messages")
-        return calls.median
+        taken, answers = await calls_of_one(self.load, _EXECUTE, pace.seconds, pace.warm_up, body)
+        added = 2 * answers if conversation_id else 0
+        if await self._count() - before != added:
+            raise FailedError(f"{answers} runs of {body} did not add {added} messages")
+        return taken
 
     async def read_turns(self, pace: Pace, turn: str, max_bytes: int, least: int) -> float:
         """Read what a run is told, again and again; answers the median, in seconds.
@@ -166,7 +165,8 @@ async def _of_pages(pair: Pair) -> list[Row]:
 async def _of_words(pair: Pair) -> list[Row]:
     """Find messages by words that one page has all of, and by words that many have.
 
-    A word of the oldest alone, and two words that are seldom together, are the worst that can be asked.
+    A word of the oldest alone, and two words that are seldom together, are the worst that can be asked:
+    for the two, all that have one of them are looked at, a hundred times as many of many messages.
     """
     rows: list[Row] = []
     for name, words, size in (
