@@ -38,7 +38,7 @@ async def test_each_process_has_a_name_an_address_and_a_log(two: Mesh) -> None:
     await two.start()
 
     state = json.loads((two.data / "run" / "mesh.json").read_text())["processes"]
-    assert set(state) == {*NAMES, "content", "envoy"}
+    assert set(state) == {*NAMES, "content", "conversations", "envoy"}
     assert len({state[name]["address"] for name in NAMES}) == 2
     assert all(alive(state[name]["pid"]) for name in NAMES)
     for name in NAMES:
