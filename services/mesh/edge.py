@@ -92,6 +92,7 @@ def _config(settings: MeshSettings, given: list[str], admin: Address, access_log
             proves_itself=settings.has_auth,
             tokens=settings.tokens,
             export=tracing.wanted(lambda text: typer.echo(text, err=True)),
+            trusted_hops=settings.trusted_hops,
             cors_origins=settings.cors_origins,
             hosts=settings.hosts,
             access_log=access_log,

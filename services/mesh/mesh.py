@@ -278,6 +278,7 @@ class Mesh:
                 proves_itself=self._settings.has_auth,
                 tokens=self._settings.tokens,
                 export=tracing.wanted(self._say),
+                trusted_hops=self._settings.trusted_hops,
                 cors_origins=self._settings.cors_origins,
                 hosts=self._settings.hosts,
                 access_log=str(self._data.log("access")),

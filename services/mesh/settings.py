@@ -41,6 +41,9 @@ class MeshSettings(Settings):
     tls_key: Path | None = None
     """The file of its private key, PEM."""
 
+    trusted_hops: int = Field(default=0, ge=0, le=16)
+    """How many proxies in front of Envoy are trusted to have named the client's address."""
+
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call the mesh, each exact or `regex:` and an expression for all of it.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from services.kit.settings import SettingsError, load
+from services.mesh.edge import edge
 from services.mesh.settings import MeshSettings
 from services.mesh.table import SERVICES
 from services.mesh.tokens import Tokens
@@ -188,3 +192,17 @@ def test_a_misspelled_setting_is_refused(
 def test_what_others_read_is_let_be(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"CONDUCTOR_{name}", "1")
     load(MeshSettings)
+
+
+def test_proxies_in_front_are_trusted_as_far_as_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONDUCTOR_TRUSTED_HOPS", "2")
+    told = typer.Typer()
+    told.command()(edge)
+    endpoints = [f"--endpoint={service.name}=127.0.0.1:7000" for service in SERVICES]
+
+    rendered = CliRunner().invoke(told, endpoints)
+
+    assert rendered.exit_code == 0, rendered.output
+    (listener,) = json.loads(rendered.stdout)["static_resources"]["listeners"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["xff_num_trusted_hops"] == 2
