@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
+from functools import partial
 from math import ceil
 from time import perf_counter
 from typing import Any, NoReturn, TypeVar, cast
@@ -208,6 +209,8 @@ class Interceptor:
             served = _begun(told, context)
             code, reason = "CANCELLED", ""
             read = _Requests(requests, self._check)
+            if guard is not None and access.counts_requests:
+                read.pace = partial(guard.pace, served)
             begun = False
             refused: DomainError | None = None
             try:
@@ -243,17 +246,22 @@ class _Requests:
     """The requests of a dialogue, each checked when it is read.
 
     Attributes:
+        pace: awaited for each request but the first, which came with the call.
         first: the first one, once it was read.
     """
 
     def __init__(self, requests: AsyncIterator[Message], check: Callable[[Message], None]) -> None:
         self._requests = requests
         self._check = check
+        self.pace: Callable[[], Awaitable[None]] | None = None
         self.first: Message | None = None
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         async for request in self._requests:
-            self.first = self.first or request
+            if self.first is None:
+                self.first = request
+            elif self.pace is not None:
+                await self.pace()
             self._check(request)
             yield request
 
