@@ -9,7 +9,10 @@ from typing import Any
 
 import grpc
 import pytest_asyncio
+from google.api.httpbody_pb2 import HttpBody
 
+from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
+from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from conductor.content.v1 import agent_service_pb2
 from conductor.content.v1.agent_pb2 import Agent
 from conductor.conversations.v1 import conversation_service_pb2
@@ -357,3 +360,37 @@ async def test_a_copy_has_what_can_be_seen_under_new_ids(talks: Conversations) -
     named = await clone(talks, made.id, title="Another")
     assert (named.title, named.id == copy.id) == ("Another", False)
     assert await found(talks, "one") == ["one"] * 3
+
+
+async def test_records_name_what_was_said_and_written_and_hold_none_of_it(
+    talks: Conversations,
+) -> None:
+    made = await talks.create(context="a whispered context")
+    said = await talks.say(made.id, "whispered words")
+    conversation = {"conversation_id": made.id}
+    file = HttpBody(content_type="text/markdown", data=b"a whispered file")
+    for method, request in (
+        (
+            talks.conversations.SetConversationContext,
+            conversation_service_pb2.SetConversationContextRequest(
+                context="whispered again", **conversation
+            ),
+        ),
+        (
+            talks.conversations.UploadConversationContext,
+            conversation_service_pb2.UploadConversationContextRequest(file=file, **conversation),
+        ),
+    ):
+        await method(request, timeout=PATIENCE)
+
+    audit = AuditServiceStub(talks.channel)
+    listed = await audit.ListAuditRecords(ListAuditRecordsRequest(), timeout=PATIENCE)
+    records = listed.audit_records
+
+    assert [(one.rpc.rpartition("/")[2], one.resource_id) for one in records] == [
+        ("UploadConversationContext", made.id),
+        ("SetConversationContext", made.id),
+        ("AppendMessage", said.id),
+        ("CreateConversation", made.id),
+    ]
+    assert "whispered" not in str(records)
