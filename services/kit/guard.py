@@ -437,8 +437,10 @@ async def _count(rates: Rates, org_id: str) -> None:
 
 
 async def _await_count(rates: Rates, org_id: str) -> None:
-    while (wait := await rates.admit(org_id)) is not None:
+    wait = await rates.admit(org_id)
+    while wait is not None:
         await asyncio.sleep(wait)
+        wait = await rates.admit(org_id)
 
 
 def _shown(metadata: Mapping[str, str]) -> str:

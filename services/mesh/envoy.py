@@ -245,31 +245,32 @@ def _rpc_routes(
         for name in service.rpc_services:
             if name not in found:
                 raise ValueError(f"{name} of service {service.name} is not in the descriptor set")
-            for method in found[name].method:
-                path = f"{name}/{method.name}"
-                if method.options.Extensions[access_pb2.access].internal:
-                    yield _internal_route(path, service.name)
-                    continue
-                streams = method.server_streaming or method.client_streaming
-                if path in service.long_rpcs:
-                    route = _rpc_route({"path": f"/{path}"}, service.name, "0s", "0s")
-                elif streams:
-                    route = _rpc_route(
-                        {"path": f"/{path}"}, service.name, "0s", STREAM_IDLE_TIMEOUT
-                    )
-                    route["response_headers_to_add"] = _UNBUFFERED
-                elif _is_safe(method):
-                    route = _rpc_route(
-                        {"path": f"/{path}"}, service.name, UNARY_TIMEOUT, UNARY_TIMEOUT
-                    )
-                else:
-                    continue
-                if _is_safe(method):
-                    route["route"]["retry_policy"] = _retry_policy(_RETRY_SAFE)
-                yield route
+            routes = (_own_route(name, method, service) for method in found[name].method)
+            yield from filter(None, routes)
             yield _rpc_route({"prefix": f"/{name}/"}, service.name, UNARY_TIMEOUT, UNARY_TIMEOUT)
     for name in _SHARED_SERVICES:
         yield _rpc_route({"prefix": f"/{name}/"}, services[0].name, "0s", STREAM_IDLE_TIMEOUT)
+
+
+def _own_route(
+    name: str, method: descriptor_pb2.MethodDescriptorProto, service: Service
+) -> Config | None:
+    """The route of an rpc of the proto service `name`; None when it is like the rest of it."""
+    path = f"{name}/{method.name}"
+    if method.options.Extensions[access_pb2.access].internal:
+        return _internal_route(path, service.name)
+    if path in service.long_rpcs:
+        route = _rpc_route({"path": f"/{path}"}, service.name, "0s", "0s")
+    elif method.server_streaming or method.client_streaming:
+        route = _rpc_route({"path": f"/{path}"}, service.name, "0s", STREAM_IDLE_TIMEOUT)
+        route["response_headers_to_add"] = _UNBUFFERED
+    elif _is_safe(method):
+        route = _rpc_route({"path": f"/{path}"}, service.name, UNARY_TIMEOUT, UNARY_TIMEOUT)
+    else:
+        return None
+    if _is_safe(method):
+        route["route"]["retry_policy"] = _retry_policy(_RETRY_SAFE)
+    return route
 
 
 def _is_safe(method: descriptor_pb2.MethodDescriptorProto) -> bool:

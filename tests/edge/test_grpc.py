@@ -68,7 +68,9 @@ async def test_a_session_is_live_both_ways(channel: grpc.aio.Channel) -> None:
 
 
 @pytest.mark.parametrize("slashes", ["/", "//"])
-async def test_what_services_ask_of_each_other_is_not_there(edge: RunningEdge, slashes: str) -> None:
+async def test_what_services_ask_of_each_other_is_not_there(
+    edge: RunningEdge, slashes: str
+) -> None:
     async with grpc.aio.insecure_channel(edge.target) as channel:
         ask: Any = channel.unary_unary(
             f"{slashes}conductor.conversations.v1.TurnService/FillAnswer",

@@ -187,7 +187,8 @@ async def test_what_cannot_be_said_is_refused(talks: Conversations) -> None:
     long = await refusal(talks.say(id_, "é" * (MEBIBYTE // 2 + 1)))
     assert (long.kind, long.fields) == (INVALID, ["message.content"])
     for reply_to in (elsewhere.id, "none"):
-        assert (await refusal(talks.say(id_, "Yes", reply_to=reply_to))).kind == NOT_FOUND
+        unknown = await refusal(talks.say(id_, "Yes", reply_to=reply_to))
+        assert (unknown.kind, unknown.fields) == (NOT_FOUND, ["message.reply_to"])
     nowhere = await refusal(talks.say("none", "Hello"))
     assert nowhere.reason == "CONVERSATION_NOT_FOUND"
     strange = pb.GetMessageRequest(conversation_id=id_, message_id=elsewhere.id)
@@ -367,21 +368,15 @@ async def test_records_name_what_was_said_and_written_and_hold_none_of_it(
 ) -> None:
     made = await talks.create(context="a whispered context")
     said = await talks.say(made.id, "whispered words")
-    conversation = {"conversation_id": made.id}
-    file = HttpBody(content_type="text/markdown", data=b"a whispered file")
-    for method, request in (
-        (
-            talks.conversations.SetConversationContext,
-            conversation_service_pb2.SetConversationContextRequest(
-                context="whispered again", **conversation
-            ),
-        ),
-        (
-            talks.conversations.UploadConversationContext,
-            conversation_service_pb2.UploadConversationContextRequest(file=file, **conversation),
-        ),
-    ):
-        await method(request, timeout=PATIENCE)
+    again = conversation_service_pb2.SetConversationContextRequest(
+        conversation_id=made.id, context="whispered again"
+    )
+    await talks.conversations.SetConversationContext(again, timeout=PATIENCE)
+    file = conversation_service_pb2.UploadConversationContextRequest(
+        conversation_id=made.id,
+        file=HttpBody(content_type="text/markdown", data=b"a whispered file"),
+    )
+    await talks.conversations.UploadConversationContext(file, timeout=PATIENCE)
 
     audit = AuditServiceStub(talks.channel)
     listed = await audit.ListAuditRecords(ListAuditRecordsRequest(), timeout=PATIENCE)

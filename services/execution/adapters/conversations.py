@@ -38,7 +38,7 @@ from services.execution.domain import (
     unavailable_feature,
 )
 from services.execution.ports import AwayError, Left
-from services.kit.errors import DomainError, Reason, Violation, code_of
+from services.kit.errors import DomainError, Reason, code_of, of_field
 from services.kit.peers import Metadata
 
 OWNER = "conversations"
@@ -57,6 +57,11 @@ _FIELDS = {
     Reason.REASON_INSTANCE_NOT_FOUND: "instance_id",
     Reason.REASON_MESSAGE_NOT_FOUND: "reply_to",
     Reason.REASON_AGENT_NOT_ALLOWED: "agent_id",
+}
+_MADE_OF = {
+    "conversation.screenplay_id": "screenplay_id",
+    "conversation.active_agent.agent_id": "agent_id",
+    "conversation.active_agent.instance_id": "instance_id",
 }
 _FINAL_CODES = frozenset(
     {
@@ -189,9 +194,12 @@ class KeptConversations:
         if who.agent_id:
             agent = request.conversation.active_agent
             agent.agent_id, agent.instance_id = who.agent_id, who.instance_id
-        made = await self._ask(
-            org, lambda own: self._conversations.CreateConversation(request, **own), tries=1
-        )
+        try:
+            made = await self._ask(
+                org, lambda own: self._conversations.CreateConversation(request, **own), tries=1
+            )
+        except DomainError as error:
+            raise _of_the_session(error) from error
         return made.id
 
     async def append(self, execution: Execution) -> Appended:
@@ -285,7 +293,7 @@ class KeptConversations:
                 return await ask(own)
             except DomainError as error:
                 if _is_final(error):
-                    raise _of_the_request(error) from error
+                    raise of_field(error, _FIELDS.get(error.reason, "")) from error
                 if not tries:
                     raise AwayError(error) from error
             await asyncio.sleep(_AGAIN_SECONDS)
@@ -361,20 +369,16 @@ def _remark(message: conversation_pb2.Message, itself: tuple[str, str]) -> Remar
     return Remark(voice, message.content, name)
 
 
+def _of_the_session(error: DomainError) -> DomainError:
+    """Say which field of a session is wrong, instead of one of the conversation made for it."""
+    for one in error.violations:
+        said = DomainError(
+            error.reason, one.description, resources=error.resources, metadata=error.metadata
+        )
+        return of_field(said, _MADE_OF.get(one.field, one.field))
+    return error
+
+
 def _is_final(error: DomainError) -> bool:
     """Whether the same answer would come again, and nothing was done."""
     return error.reason in _FINAL_REASONS or code_of(error.reason) in _FINAL_CODES
-
-
-def _of_the_request(error: DomainError) -> DomainError:
-    """Say which field of a request to run is wrong."""
-    field = _FIELDS.get(error.reason)
-    if field is None or error.violations:
-        return error
-    return DomainError(
-        error.reason,
-        f"{field}: {error.message}",
-        violations=[Violation(field, error.message)],
-        resources=error.resources,
-        metadata=error.metadata,
-    )
