@@ -126,25 +126,35 @@ class ExecutionService:
         if not asked.input.strip():
             raise invalid("input", "must hold text that is not only white space")
         for _ in range(_START_TRIES):
-            earlier = await self._earlier(org, asked)
-            if earlier is not None:
-                return earlier
-            placement = await self._talks.placed(org, asked)
-            order = await self._order(org, asked, placement)
-            talk = self._talks.talk(placement, asked, author)
-            execution, first = domain.accept(
-                org, self._new_id(), order, asked, self._clock(), self._traces.here(), talk
-            )
             try:
-                await self._executions.start(execution, first, self._terms.most_waiting)
+                return await self._earlier(org, asked) or await self._new(org, asked, author)
             except RequestIdTakenError:
                 continue
-            except QueueFullError:
-                if asked.request_id and await self._executions.by_request_id(org, asked.request_id):
-                    continue
-                raise domain.queue_full(self._terms.most_waiting) from None
-            return await self._let_go(execution)
+            except DomainError as error:
+                # A run that somebody took back never was, and its request_id is free again.
+                if error.reason != Reason.REASON_TURN_WITHDRAWN:
+                    raise
         raise _contended(asked.request_id)
+
+    async def _new(self, org: str, asked: Asked, author: str) -> Execution:
+        """Store a run and queue it.
+
+        Raises:
+            RequestIdTakenError: somebody else did.
+        """
+        placement = await self._talks.placed(org, asked)
+        order = await self._order(org, asked, placement)
+        talk = self._talks.talk(placement, asked, author)
+        execution, first = domain.accept(
+            org, self._new_id(), order, asked, self._clock(), self._traces.here(), talk
+        )
+        try:
+            await self._executions.start(execution, first, self._terms.most_waiting)
+        except QueueFullError:
+            if asked.request_id and await self._executions.by_request_id(org, asked.request_id):
+                raise RequestIdTakenError from None
+            raise domain.queue_full(self._terms.most_waiting) from None
+        return await self._let_go(execution)
 
     async def _earlier(self, org: str, asked: Asked) -> Execution | None:
         """Find the run that a repeated request started, and do what was left of that."""
