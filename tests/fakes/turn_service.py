@@ -117,7 +117,6 @@ class TurnRpcs:
             title="A title",
             context="A context",
             history=history if request.max_bytes else [],
-            ready=not place,
             place=place,
         )
 

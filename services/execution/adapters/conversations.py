@@ -26,6 +26,7 @@ from conductor.conversations.v1.turn_service_pb2 import (
     WithdrawTurnRequest,
     WithdrawTurnResponse,
 )
+from services.execution.adapters.refusals import of_the_request
 from services.execution.domain import (
     Appended,
     Context,
@@ -38,7 +39,7 @@ from services.execution.domain import (
     unavailable_feature,
 )
 from services.execution.ports import AwayError, Left
-from services.kit.errors import DomainError, Reason, Violation, code_of
+from services.kit.errors import DomainError, Reason, code_of
 from services.kit.peers import Metadata
 
 OWNER = "conversations"
@@ -224,7 +225,7 @@ class KeptConversations:
             execution_id=execution.id, conversation_id=execution.order.conversation_id
         )
         read = await self._ask(execution.org, lambda own: self._turns.ReadTurn(request, **own))
-        return 0 if read.ready else max(read.place, 1)
+        return read.place
 
     async def read(self, execution: Execution, max_bytes: int) -> Context:
         """Read what was said before a run, as it is told of it."""
@@ -285,7 +286,7 @@ class KeptConversations:
                 return await ask(own)
             except DomainError as error:
                 if _is_final(error):
-                    raise _of_the_request(error) from error
+                    raise of_the_request(error, _FIELDS) from error
                 if not tries:
                     raise AwayError(error) from error
             await asyncio.sleep(_AGAIN_SECONDS)
@@ -364,17 +365,3 @@ def _remark(message: conversation_pb2.Message, itself: tuple[str, str]) -> Remar
 def _is_final(error: DomainError) -> bool:
     """Whether the same answer would come again, and nothing was done."""
     return error.reason in _FINAL_REASONS or code_of(error.reason) in _FINAL_CODES
-
-
-def _of_the_request(error: DomainError) -> DomainError:
-    """Say which field of a request to run is wrong."""
-    field = _FIELDS.get(error.reason)
-    if field is None or error.violations:
-        return error
-    return DomainError(
-        error.reason,
-        f"{field}: {error.message}",
-        violations=[Violation(field, error.message)],
-        resources=error.resources,
-        metadata=error.metadata,
-    )
