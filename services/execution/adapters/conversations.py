@@ -39,6 +39,7 @@ from services.execution.domain import (
     unavailable_feature,
 )
 from services.execution.ports import AwayError, Left
+from services.kit import ids
 from services.kit.errors import DomainError, Reason, code_of
 from services.kit.peers import Metadata
 
@@ -62,6 +63,7 @@ _FIELDS = {
 _FINAL_CODES = frozenset(
     {
         grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
     }
@@ -182,16 +184,17 @@ class KeptConversations:
             emoji=agent.emoji,
         )
 
-    async def create(self, org: str, who: Placement) -> str:
+    async def create(self, org: str, who: Placement, request_id: str) -> str:
         """Make a conversation."""
         request = CreateConversationRequest(
-            conversation=conversation_pb2.Conversation(screenplay_id=who.screenplay_id)
+            conversation=conversation_pb2.Conversation(screenplay_id=who.screenplay_id),
+            request_id=request_id or ids.new_id("open"),
         )
         if who.agent_id:
             agent = request.conversation.active_agent
             agent.agent_id, agent.instance_id = who.agent_id, who.instance_id
         made = await self._ask(
-            org, lambda own: self._conversations.CreateConversation(request, **own), tries=1
+            org, lambda own: self._conversations.CreateConversation(request, **own), tries=2
         )
         return made.id
 
@@ -303,7 +306,7 @@ class NoConversations:
         """Refuse a conversation."""
         raise _missing("conversation_id", "conversations")
 
-    async def create(self, org: str, who: Placement) -> str:  # noqa: ARG002 the port's
+    async def create(self, org: str, who: Placement, request_id: str) -> str:  # noqa: ARG002 the port's
         """Refuse to make one."""
         raise _missing("template.conversation_id", "conversations")
 

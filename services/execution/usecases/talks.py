@@ -112,14 +112,14 @@ class Talks:
         """Find the conversation of a session, or make a new one; returns its id.
 
         Raises:
-            DomainError: as `placed`; AGENT_NOT_FOUND, SCREENPLAY_NOT_FOUND.
+            DomainError: as `placed`; AGENT_NOT_FOUND, SCREENPLAY_NOT_FOUND, REQUEST_ID_REUSED.
         """
         found = await self.placed(org, asked)
         try:
             if not found.conversation_id:
                 if asked.screenplay_id:
                     found = replace(found, screenplay_id=asked.screenplay_id)
-                return await self._conversations.create(org, found)
+                return await self._conversations.create(org, found, asked.request_id)
             if asked.instance_id:
                 await self._conversations.active(org, found.conversation_id)
         except AwayError as away:
