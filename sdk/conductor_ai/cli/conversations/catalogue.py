@@ -129,10 +129,7 @@ def undelete(
 
 
 def _facts(conversation: Conversation) -> list[tuple[str, str]]:
-    depth = conversation.max_chain_depth
-    delegation = "off"
-    if conversation.auto_delegate:
-        delegation = f"up to {depth} agents" if depth else "on"
+    how_far = f"up to {conversation.max_chain_depth} agents"
     return [
         ("id", conversation.id),
         ("title", conversation.title),
@@ -140,7 +137,7 @@ def _facts(conversation: Conversation) -> list[tuple[str, str]]:
         ("answers", active_name(conversation)),
         ("took part", ", ".join(map(agent_name, conversation.participants))),
         ("may take part", ", ".join(conversation.allowed_agents)),
-        ("delegation", delegation),
+        ("delegation", how_far if conversation.auto_delegate else "off"),
         ("runs", ", ".join(conversation.pending_executions)),
         ("screenplay", conversation.screenplay_id),
         ("cloned from", conversation.cloned_from),
