@@ -41,7 +41,8 @@ def answer(*chunks: str, agent_id: str = "default") -> list[Step]:
 class Talking(Scripted):
     """Plays one list of steps for each stream, as the answer of a turn in a real conversation.
 
-    `refusals` are what the next starts end with.
+    `refusals` are what the next starts end with, `lost` the rpcs of conversations whose next answers do
+    not arrive.
     """
 
     def __init__(self, talks: Conversations) -> None:
@@ -49,6 +50,7 @@ class Talking(Scripted):
         self.talks = talks
         self.turns = Turns(talks)
         self.refusals: deque[DomainError] = deque()
+        self.lost: list[str] = []
         self.starts: list[pb.StartExecutionRequest] = []
 
     async def conversation(self) -> Conversation:
@@ -110,7 +112,7 @@ async def serving_talks(talking: Talking) -> AsyncIterator[str]:
     """Serve it and the conversations it answers in on a free port; gives the address."""
     server = grpc.aio.server()
     add_ExecutionServiceServicer_to_server(talking, server)
-    server.add_generic_rpc_handlers((Forwarding(talking.talks.channel),))
+    server.add_generic_rpc_handlers((Forwarding(talking.talks.channel, talking.lost),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

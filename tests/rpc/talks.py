@@ -101,10 +101,14 @@ class Turns:
 
 
 class Forwarding(grpc.GenericRpcHandler):
-    """Lets a server answer what is asked of conversations as another server does."""
+    """Lets a server answer what is asked of conversations as another server does.
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    The next answers of the rpcs in `lost` do not arrive.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, lost: list[str]) -> None:
         self._channel = channel
+        self._lost = lost
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         method = str(handler_call_details.method)
@@ -120,6 +124,10 @@ class Forwarding(grpc.GenericRpcHandler):
                 context.set_trailing_metadata(tuple(error.trailing_metadata()))
                 await context.abort(error.code(), error.details() or "")
                 raise
+            name = method.rpartition("/")[2]
+            if name in self._lost:
+                self._lost.remove(name)
+                await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "lost")
             return answer
 
         return grpc.unary_unary_rpc_method_handler(forward)

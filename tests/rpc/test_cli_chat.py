@@ -196,6 +196,18 @@ async def test_places_in_the_queue_and_what_was_left_out_are_told(
     assert "All of it." not in outcome.err
 
 
+async def test_a_conversation_whose_making_was_not_answered_is_made_once(
+    talking: Talking, speaker: Terminal
+) -> None:
+    talking.lost.append("CreateConversation")
+    talking.streams.append(answer("there"))
+
+    outcome = await speaker.run("chat", stdin=b"Hello\n/retry\n")
+
+    assert (outcome.status, outcome.out) == (1, "there\n")
+    assert (await talking.conversation()).title == "Hello"
+
+
 async def test_cut_connections_lose_and_repeat_nothing(talking: Talking, speaker: Terminal) -> None:
     talking.refusals.append(DomainError(Reason.REASON_SHUTTING_DOWN, "Just now not."))
     steps = answer("one ", "two ", "three")
