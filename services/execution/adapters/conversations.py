@@ -38,6 +38,7 @@ from services.execution.domain import (
     unavailable_feature,
 )
 from services.execution.ports import AwayError, Left
+from services.kit import ids
 from services.kit.errors import DomainError, Reason, code_of, of_field
 from services.kit.peers import Metadata
 
@@ -66,6 +67,7 @@ _MADE_OF = {
 _FINAL_CODES = frozenset(
     {
         grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
     }
@@ -186,17 +188,18 @@ class KeptConversations:
             emoji=agent.emoji,
         )
 
-    async def create(self, org: str, who: Placement) -> str:
+    async def create(self, org: str, who: Placement, request_id: str) -> str:
         """Make a conversation."""
         request = CreateConversationRequest(
-            conversation=conversation_pb2.Conversation(screenplay_id=who.screenplay_id)
+            conversation=conversation_pb2.Conversation(screenplay_id=who.screenplay_id),
+            request_id=request_id or ids.new_id("open"),
         )
         if who.agent_id:
             agent = request.conversation.active_agent
             agent.agent_id, agent.instance_id = who.agent_id, who.instance_id
         try:
             made = await self._ask(
-                org, lambda own: self._conversations.CreateConversation(request, **own), tries=1
+                org, lambda own: self._conversations.CreateConversation(request, **own), tries=2
             )
         except DomainError as error:
             raise _of_the_session(error) from error
@@ -232,7 +235,7 @@ class KeptConversations:
             execution_id=execution.id, conversation_id=execution.order.conversation_id
         )
         read = await self._ask(execution.org, lambda own: self._turns.ReadTurn(request, **own))
-        return 0 if read.ready else max(read.place, 1)
+        return read.place
 
     async def read(self, execution: Execution, max_bytes: int) -> Context:
         """Read what was said before a run, as it is told of it."""
@@ -310,7 +313,7 @@ class NoConversations:
         """Refuse a conversation."""
         raise _missing("conversation_id", "conversations")
 
-    async def create(self, org: str, who: Placement) -> str:  # noqa: ARG002 the port's
+    async def create(self, org: str, who: Placement, request_id: str) -> str:  # noqa: ARG002 the port's
         """Refuse to make one."""
         raise _missing("template.conversation_id", "conversations")
 

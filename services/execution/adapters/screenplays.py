@@ -18,6 +18,7 @@ from services.kit.peers import Metadata
 _LOG = logging.getLogger(__name__)
 _ANSWER_SECONDS = 5.0
 _NOTE_SECONDS = 1.0
+_FIELDS = {Reason.REASON_SCREENPLAY_NOT_FOUND: "screenplay_id"}
 
 
 class Content(Protocol):
@@ -49,7 +50,7 @@ class ContentScreenplays:
 
     async def get(self, org: str, screenplay_id: str) -> Screenplay:
         """Read a screenplay that is not deleted."""
-        with naming({Reason.REASON_SCREENPLAY_NOT_FOUND: "screenplay_id"}):
+        with naming(_FIELDS):
             return await self._read(org, GetScreenplayRequest(screenplay_id=screenplay_id))
 
     async def kept(self, org: str, screenplay_id: str) -> Screenplay:
