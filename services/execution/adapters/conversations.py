@@ -26,7 +26,6 @@ from conductor.conversations.v1.turn_service_pb2 import (
     WithdrawTurnRequest,
     WithdrawTurnResponse,
 )
-from services.execution.adapters.refusals import of_the_request
 from services.execution.domain import (
     Appended,
     Context,
@@ -40,7 +39,7 @@ from services.execution.domain import (
 )
 from services.execution.ports import AwayError, Left
 from services.kit import ids
-from services.kit.errors import DomainError, Reason, code_of
+from services.kit.errors import DomainError, Reason, code_of, of_field
 from services.kit.peers import Metadata
 
 OWNER = "conversations"
@@ -59,6 +58,11 @@ _FIELDS = {
     Reason.REASON_INSTANCE_NOT_FOUND: "instance_id",
     Reason.REASON_MESSAGE_NOT_FOUND: "reply_to",
     Reason.REASON_AGENT_NOT_ALLOWED: "agent_id",
+}
+_MADE_OF = {
+    "conversation.screenplay_id": "screenplay_id",
+    "conversation.active_agent.agent_id": "agent_id",
+    "conversation.active_agent.instance_id": "instance_id",
 }
 _FINAL_CODES = frozenset(
     {
@@ -193,9 +197,12 @@ class KeptConversations:
         if who.agent_id:
             agent = request.conversation.active_agent
             agent.agent_id, agent.instance_id = who.agent_id, who.instance_id
-        made = await self._ask(
-            org, lambda own: self._conversations.CreateConversation(request, **own), tries=2
-        )
+        try:
+            made = await self._ask(
+                org, lambda own: self._conversations.CreateConversation(request, **own), tries=2
+            )
+        except DomainError as error:
+            raise _of_the_session(error) from error
         return made.id
 
     async def append(self, execution: Execution) -> Appended:
@@ -289,7 +296,7 @@ class KeptConversations:
                 return await ask(own)
             except DomainError as error:
                 if _is_final(error):
-                    raise of_the_request(error, _FIELDS) from error
+                    raise of_field(error, _FIELDS.get(error.reason, "")) from error
                 if not tries:
                     raise AwayError(error) from error
             await asyncio.sleep(_AGAIN_SECONDS)
@@ -363,6 +370,16 @@ def _remark(message: conversation_pb2.Message, itself: tuple[str, str]) -> Remar
             voice = Voice.USER
     name = (agent.name or agent.agent_id) if voice is Voice.AGENT else ""
     return Remark(voice, message.content, name)
+
+
+def _of_the_session(error: DomainError) -> DomainError:
+    """Say which field of a session is wrong, instead of one of the conversation made for it."""
+    for one in error.violations:
+        said = DomainError(
+            error.reason, one.description, resources=error.resources, metadata=error.metadata
+        )
+        return of_field(said, _MADE_OF.get(one.field, one.field))
+    return error
 
 
 def _is_final(error: DomainError) -> bool:
