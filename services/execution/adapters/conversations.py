@@ -279,15 +279,18 @@ class KeptConversations:
         seconds: float = _ANSWER_SECONDS,
     ) -> T:
         own: _Own = {"timeout": seconds, "metadata": self._itself(org)}
+        asked = 0
         while True:
-            tries -= 1
+            asked += 1
             try:
                 return await ask(own)
             except DomainError as error:
-                if _is_final(error):
-                    raise _of_the_request(error) from error
-                if not tries:
-                    raise AwayError(error) from error
+                is_final, refusal = _is_final(error), _of_the_request(error)
+                if is_final and asked == 1:
+                    raise refusal from error
+                if is_final or asked == tries:
+                    # What is refused now may have been done when it was asked for first.
+                    raise AwayError(refusal) from error
             await asyncio.sleep(_AGAIN_SECONDS)
 
 
