@@ -100,6 +100,15 @@ def is_not_told(execution_id: str) -> DomainError:
     )
 
 
+def contended(name: str) -> DomainError:
+    """Make the error for a run that many change at once."""
+    return DomainError(
+        Reason.REASON_CONFLICT,
+        f"{name} was changed by others many times in a row; try again.",
+        retry_after=0.1,
+    )
+
+
 def withdrawn(execution_id: str) -> DomainError:
     """Make the error for a run that was taken back while it was about to be accepted."""
     return DomainError(

@@ -38,7 +38,8 @@ from services.execution.usecases.channels import turn_channel, work_item
 from services.kit.errors import DomainError, Reason, invalid
 
 _LOG = logging.getLogger(__name__)
-_TRIES = 10
+_TRIES = 6
+_FIRST_PAUSE = 0.1
 _FILL_SECONDS = 2.0
 """How long an end without a worker waits for its conversation."""
 _OVER = frozenset({Reason.REASON_EXECUTION_NOT_FOUND, Reason.REASON_EXECUTION_FINISHED})
@@ -139,16 +140,18 @@ class Talks:
             placement.emoji,
         )
 
-    async def enter(self, execution: Execution, cancel: Cancel, *, fresh: bool) -> Execution:
+    async def enter(self, execution: Execution, cancel: Cancel | None, *, fresh: bool) -> Execution:
         """Take a held run into its conversation, and let it wait for its turn.
 
         Args:
-            cancel: for runs that it interrupts.
+            cancel: for runs that it interrupts; None to let them be.
             fresh: whether it was stored just now, so that nobody else can have tried.
 
         Raises:
             DomainError: its conversation refuses it, or nobody can tell; then the run is no more.
+                CONFLICT: others have it in their hands, again and again.
         """
+        pause = _FIRST_PAUSE
         for _ in range(_TRIES):
             with suppress(FencedError):
                 if not fresh:
@@ -156,13 +159,16 @@ class Talks:
                     execution = await self._executions.save(execution)
                 return await self._take_in(execution, cancel, fresh=fresh)
             fresh = False
+            # Whoever was faster is about to be done, unless all who want the same are as fast again.
+            await asyncio.sleep(pause)
+            pause *= 2
             found = await self._executions.get(execution.org, execution.id)
             if found is None:
-                break
+                raise domain.withdrawn(execution.id)
             if not found.held:
                 return found
             execution = found
-        raise domain.withdrawn(execution.id)
+        raise domain.contended(execution.id)
 
     async def resume(self, left: Left, cancel: Cancel) -> None:
         """Go on with a run that somebody left held.
@@ -197,7 +203,9 @@ class Talks:
             await self._executions.delete(left)
         await self._told(left.org, left.conversation_id)
 
-    async def _take_in(self, execution: Execution, cancel: Cancel, *, fresh: bool) -> Execution:
+    async def _take_in(
+        self, execution: Execution, cancel: Cancel | None, *, fresh: bool
+    ) -> Execution:
         """Add the message of a run and let it go; else undo the run, unless it is in other hands.
 
         Raises:
@@ -223,11 +231,14 @@ class Talks:
                 await self._executions.delete(execution)
             raise
 
-    async def _admit(self, execution: Execution, appended: Appended, cancel: Cancel) -> Execution:
-        caller = f"turn:{execution.id}"
-        await asyncio.gather(
-            *(_interrupt(cancel, execution.org, id_, caller) for id_ in appended.interrupted)
-        )
+    async def _admit(
+        self, execution: Execution, appended: Appended, cancel: Cancel | None
+    ) -> Execution:
+        if cancel is not None:
+            org, caller = execution.org, f"turn:{execution.id}"
+            await asyncio.gather(
+                *(_interrupt(cancel, org, id_, caller) for id_ in appended.interrupted)
+            )
         admitted = await self._executions.save(domain.admit(execution, appended))
         order = admitted.order
         await self._queue.put(work_item(Waiting(admitted.org, order.priority, admitted.id)))
