@@ -117,8 +117,7 @@ async def test_a_limit_does_not_go_by_what_was_undone(tmp_path: Path) -> None:
 def count_as_many(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Let so many documents be as many as there may be at most."""
     monkeypatch.setattr(sqlite_documents, "_FEW", count)
-    monkeypatch.setattr(sqlite_documents, "_SORTED", 1)
-    monkeypatch.setattr(sqlite_documents, "_NARROW", 1)
+    monkeypatch.setattr(sqlite_documents, "_SOME", count)
 
 
 @pytest.mark.parametrize("few", [1, 4, 8])

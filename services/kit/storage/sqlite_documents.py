@@ -33,10 +33,8 @@ _FEW = 500
 
 It is also as far as anything is counted for that, and as far as a list is tried.
 """
-_SORTED = 4
-"""Of what FTS5 has found, so many times as many are sorted."""
-_NARROW = 20
-"""A value of a field that fewer than so many times as many have is sought by FTS5 from the start."""
+_SOME = 2000
+"""The same for what FTS5 finds: fewer are sorted, and a value that fewer have is sought from the start."""
 _LAST_PLACE = (1 << 63) - 1
 _ID, _CREATE_TIME = 1, 3
 """Columns of a document as it is read."""
@@ -284,8 +282,7 @@ class DocumentsSql:
         """Read a page of what has terms, in another order than that of time."""
         terms = self._searched()
         tokens = [*terms.sought(query), *terms.narrowing(query)]
-        most = _SORTED * _FEW
-        is_common = terms.count(db, tokens, most) == most
+        is_common = terms.count(db, tokens, _SOME) == _SOME
         places = self._met_soon(db, query, tokens) if is_common else []
         if len(places) < query.limit:
             conditions, values = self._conditions(query)
@@ -375,9 +372,9 @@ class DocumentsSql:
 
     def _is_narrow(self, db: sqlite3.Connection, query: Query) -> bool:
         """Tell whether few have a value that the query is narrowed by."""
-        most = _NARROW * _FEW
         return any(
-            self._count(db, self._by(name), f"org=? AND {name}=?", [query.org, value], most) < most
+            self._count(db, self._by(name), f"org=? AND {name}=?", [query.org, value], _SOME)
+            < _SOME
             for name, value in query.equal.items()
             if name in self._leaders
         )
