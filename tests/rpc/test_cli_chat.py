@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-import pytest
 import pytest_asyncio
 
 from conductor.conversations.v1.busy_policy_pb2 import BusyPolicy
-from conductor.conversations.v1.conversation_pb2 import Conversation, Message
 from conductor.conversations.v1.instance_pb2 import Instance
+from conductor.conversations.v1.instance_service_pb2 import CreateInstanceRequest
 from conductor.execution.v1.event_pb2 import (
     ContextRead,
     Error,
@@ -26,15 +25,17 @@ from conductor.execution.v1.execution_pb2 import Execution
 from services.kit.errors import DomainError, Reason
 from tests.rpc.scripted import Failure, events, tokens
 from tests.rpc.talking import Dialogue, Talking, answer, cancelled, serving_talks
+from tests.rpc.talks import served_talks
 from tests.rpc.terminal import Terminal
 
 CUT = Failure(grpc.StatusCode.UNAVAILABLE, "cut")
 
 
-@pytest.fixture
-def talking() -> Talking:
+@pytest_asyncio.fixture
+async def talking(tmp_path: Path) -> AsyncIterator[Talking]:
     """A mesh that answers what a test wrote down; served by `speaker`."""
-    return Talking()
+    async with served_talks(tmp_path / "data") as talks:
+        yield Talking(talks)
 
 
 @pytest_asyncio.fixture
@@ -44,14 +45,13 @@ async def speaker(talking: Talking) -> AsyncIterator[Terminal]:
         yield Terminal(address)
 
 
-def conversation(talking: Talking, *messages: str) -> str:
+async def conversation(talking: Talking, *messages: str) -> str:
     """A conversation in which a person has said something, and the agent has answered."""
-    talking.talks.conversations["conv_x"] = Conversation(id="conv_x", title="Harbour", etag="1")
-    talking.talks.messages["conv_x"] = []
+    made = await talking.talks.create(title="Harbour")
     for number, text in enumerate(messages):
-        talking.talks.turn("conv_x", text, f"exec_old{number}", "")
-        talking.talks.fill(f"exec_old{number}", Message.STATUS_COMPLETED, f"{text}!")
-    return "conv_x"
+        await talking.turns.begin(made.id, text, f"exec_old{number}")
+        await talking.turns.end(f"exec_old{number}", f"{text}!")
+    return made.id
 
 
 async def test_each_line_is_said_in_one_conversation_and_answers_are_on_stdout(
@@ -65,13 +65,13 @@ async def test_each_line_is_said_in_one_conversation_and_answers_are_on_stdout(
         stdin=b"Hello there\n\n//more\r\n",
     )
 
-    id_ = talking.conversation_id
+    made = await talking.conversation()
+    id_ = made.id
     assert (outcome.status, outcome.out) == (0, "Grüße, мир\ntwo\n")
     assert outcome.err == f"{id_}: `conductor chat --conversation {id_}` goes on with it\n"
-    made = talking.talks.conversations[id_]
     assert (made.title, made.screenplay_id) == ("Hello there", "sp_1")
     assert made.active_agent.agent_id == "poet"
-    assert talking.talks.texts(id_) == ["Hello there", "Grüße, мир", "/more", "two"]
+    assert await talking.texts(id_) == ["Hello there", "Grüße, мир", "/more", "two"]
     first, second = talking.starts
     assert (first.conversation_id, first.agent_id, first.model) == (id_, "poet", "mock")
     assert first.busy_policy == BusyPolicy.BUSY_POLICY_INTERRUPT
@@ -81,7 +81,7 @@ async def test_each_line_is_said_in_one_conversation_and_answers_are_on_stdout(
 async def test_a_conversation_is_gone_on_with_as_it_says(
     talking: Talking, speaker: Terminal
 ) -> None:
-    id_ = conversation(talking, "one")
+    id_ = await conversation(talking, "one")
     talking.streams.append(answer("two!"))
 
     outcome = await speaker.run("chat", "--conversation", id_, stdin=b"two\n")
@@ -98,10 +98,9 @@ async def test_a_conversation_is_gone_on_with_as_it_says(
 async def test_an_instance_answers_in_the_conversation_it_is_placed_in(
     talking: Talking, speaker: Terminal
 ) -> None:
-    id_ = conversation(talking)
-    talking.talks.instances["desk"] = Instance(
-        instance_id="desk", agent_id="poet", conversation_id=id_
-    )
+    id_ = await conversation(talking)
+    desk = Instance(instance_id="desk", agent_id="poet", conversation_id=id_)
+    await talking.talks.instances.CreateInstance(CreateInstanceRequest(instance=desk))
     talking.streams.append(answer("yes"))
 
     outcome = await speaker.run("chat", "--instance", "desk", stdin=b"you?\n/agent\n")
@@ -119,7 +118,7 @@ async def test_orders_change_title_agent_and_what_agents_are_told(
     editor.chmod(0o755)
     speaker.env["EDITOR"] = str(editor)
     speaker.env.pop("VISUAL", None)
-    id_ = conversation(talking, "one", "two")
+    id_ = await conversation(talking, "one", "two")
     talking.streams.append(answer("three!", agent_id="poet"))
     lines = (
         *("/title Night", "/title", "/agent poet", "/agent", "/context", "/hide 1", "/history 2"),
@@ -128,11 +127,11 @@ async def test_orders_change_title_agent_and_what_agents_are_told(
 
     outcome = await speaker.run("chat", "--conversation", id_, stdin="\n".join(lines).encode())
 
-    changed = talking.talks.conversations[id_]
+    changed = await talking.talks.get(id_)
     assert (changed.title, changed.context) == ("Night", "# Night\n")
     assert changed.active_agent.agent_id == talking.starts[0].agent_id == "poet"
-    assert talking.talks.texts(id_, visible=True)[0] == "one!"
-    assert talking.talks.texts(id_)[4:] == ["three", "three!"]
+    assert (await talking.texts(id_, visible=True))[0] == "one!"
+    assert (await talking.texts(id_))[4:] == ["three", "three!"]
     assert "#3 user, " in outcome.out
     assert "\ntwo!\n" in outcome.out
     assert "#2" not in outcome.out
@@ -144,7 +143,7 @@ async def test_orders_change_title_agent_and_what_agents_are_told(
         f"error: {id_} has no message 9 (MESSAGE_NOT_FOUND)\n",
         "/hide takes the number of a message; /history shows them\n",
         "did you mean /title?",
-        "error: title: Choose 3 to 100 characters. (INVALID_REQUEST)\n",
+        "error: new_title: must have 3 to 100 characters besides blanks around them (INVALID_REQUEST)\n",
     ):
         assert told in outcome.err
     # What could not be done is told to whoever started it, though the rest was.
@@ -169,7 +168,7 @@ async def test_a_busy_conversation_is_told_with_what_can_be_done(
     assert "error: Another run answers. (CONVERSATION_BUSY)\n" in outcome.err
     assert "`conductor executions cancel exec_9`" in outcome.err
     assert [start.busy_policy for start in talking.starts] == [BusyPolicy.BUSY_POLICY_REJECT] * 2
-    assert talking.talks.texts(talking.conversation_id) == ["Hello", "now"]
+    assert await talking.texts((await talking.conversation()).id) == ["Hello", "now"]
 
 
 async def test_places_in_the_queue_and_what_was_left_out_are_told(
@@ -195,6 +194,18 @@ async def test_places_in_the_queue_and_what_was_left_out_are_told(
         "2 runs answer before it.\nthe oldest 7 messages did not fit what the model takes\n"
     )
     assert "All of it." not in outcome.err
+
+
+async def test_a_conversation_whose_making_was_not_answered_is_made_once(
+    talking: Talking, speaker: Terminal
+) -> None:
+    talking.lost.append("CreateConversation")
+    talking.streams.append(answer("there"))
+
+    outcome = await speaker.run("chat", stdin=b"Hello\n/retry\n")
+
+    assert (outcome.status, outcome.out) == (1, "there\n")
+    assert (await talking.conversation()).title == "Hello"
 
 
 async def test_cut_connections_lose_and_repeat_nothing(talking: Talking, speaker: Terminal) -> None:
@@ -225,9 +236,9 @@ async def test_ctrl_c_cancels_the_answer_and_the_next_line_is_said(
 
     assert (process.returncode, out) == (130, b"\nagain\n")
     assert "cancelled; /retry asks again\n" in err.decode()
-    id_ = talking.conversation_id
-    assert talking.talks.texts(id_, visible=True) == ["count", "again"]
-    assert talking.talks.texts(id_) == ["count", "", "count", "again"]
+    id_ = (await talking.conversation()).id
+    assert await talking.texts(id_, visible=True) == ["count", "again"]
+    assert await talking.texts(id_) == ["count", "", "count", "again"]
 
 
 async def test_a_second_ctrl_c_leaves_and_says_how_to_go_on(
@@ -255,7 +266,7 @@ async def test_a_second_ctrl_c_leaves_and_says_how_to_go_on(
 async def test_a_terminal_has_a_prompt_earlier_lines_and_the_name_of_who_answers(
     talking: Talking, speaker: Terminal
 ) -> None:
-    id_ = conversation(talking, "first\x07")
+    id_ = await conversation(talking, "first\x07")
     talking.streams.extend([answer("one\x1b[2J", agent_id="poet"), answer("two"), answer("three")])
     async with Dialogue(speaker, "chat", "--conversation", id_) as dialogue:
         before = await dialogue.expect("you> ")
@@ -287,17 +298,17 @@ async def test_a_terminal_has_a_prompt_earlier_lines_and_the_name_of_who_answers
 async def test_what_was_said_before_the_talk_is_said_again_and_its_answer_is_hidden(
     talking: Talking, speaker: Terminal
 ) -> None:
-    id_ = conversation(talking, "one", "two")
+    id_ = await conversation(talking, "one", "two")
     talking.streams.append(answer("better"))
 
     outcome = await speaker.run("chat", "--conversation", id_, stdin=b"/retry\n")
 
     assert (outcome.status, outcome.out) == (0, "better\n")
-    assert talking.talks.texts(id_, visible=True) == ["one", "one!", "two", "better"]
-    awaited, _ = talking.talks.turn(id_, "three", "exec_other", "")
+    assert await talking.texts(id_, visible=True) == ["one", "one!", "two", "better"]
+    await talking.turns.begin(id_, "three", "exec_other")
     refused = await speaker.run("chat", "--conversation", id_, stdin=b"/retry\n")
     assert (refused.status, len(talking.starts)) == (2, 1)
-    assert not awaited.hidden
+    assert (await talking.texts(id_, visible=True))[-2:] == ["three", ""]
 
 
 async def test_ctrl_c_twice_at_the_prompt_leaves(speaker: Terminal) -> None:

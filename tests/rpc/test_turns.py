@@ -345,9 +345,9 @@ async def test_chat_clients_may_name_a_conversation(mesh: Mesh, turns: FakeTurns
 # Sessions
 
 
-def opening(**template: Any) -> pb.ConverseRequest:
+def opening(session: str = "", **template: Any) -> pb.ConverseRequest:
     return pb.ConverseRequest(
-        open=pb.ConverseOpening(template=pb.StartExecutionRequest(**template))
+        open=pb.ConverseOpening(template=pb.StartExecutionRequest(**template), request_id=session)
     )
 
 
@@ -381,6 +381,21 @@ async def test_a_session_makes_a_conversation_and_answers_in_it(
     ended = [one.event.execution_id for one in told if one.event.HasField("result")]
     assert ended == [run.id for run in started]
     assert [status for _, status in kept(turns, "conv_1")] == ["completed"] * 4
+
+
+@pytest.mark.parametrize("session", ["", "s"])
+async def test_a_session_whose_opening_is_asked_for_again_has_one_conversation(
+    mesh: Mesh, turns: FakeTurns, session: str
+) -> None:
+    turns.trouble = Outage(frozenset({"create"}), lost=True, times=1)
+    for _ in range(2):
+        first = opening(session, agent_id="writer")
+        said = iter([first, message("1")])
+        async for one in mesh.executions.Converse(said, timeout=PATIENCE):
+            assert not one.HasField("refused")
+    # What is asked for by name goes on there; who names nothing begins anew, and once.
+    assert sorted(turns.conversations) == (["conv_1"] if session else ["conv_1", "conv_2"])
+    assert len(kept(turns, "conv_1")) == (4 if session else 2)
 
 
 async def test_a_session_leaves_a_record_that_names_its_conversation(mesh: Mesh) -> None:

@@ -262,6 +262,7 @@ async def test_a_run_refused_while_others_try_the_same_is_taken_back_everywhere(
         if what == "append" and not answered and not gate.is_set():
             gate.set()
             await asyncio.sleep(1)
+        if what == "append":
             raise DomainError(Reason.REASON_CONVERSATION_BUSY, "Busy by then.")
 
     turns.trouble = refuse_late
@@ -271,10 +272,11 @@ async def test_a_run_refused_while_others_try_the_same_is_taken_back_everywhere(
     turns.trouble = Outage(frozenset({"append"}), lost=True)
     with pytest.raises(DomainError):
         await house.start(conversation_id="c", request_id="r")
-    turns.trouble = None
+    turns.trouble = refuse_late
     with pytest.raises(DomainError) as caught:
         await first
-    assert reason(caught) in {"CONVERSATION_BUSY", "TURN_WITHDRAWN"}
+    assert reason(caught) == "CONVERSATION_BUSY"
+    turns.trouble = None
     await house.errands.sweep()
     assert kept(turns) == []
     assert held.id in turns.withdrawn
@@ -301,10 +303,32 @@ async def test_what_others_may_have_added_is_taken_back_by_whoever_is_refused() 
     assert reason(caught) == "CONVERSATION_BUSY"
     with pytest.raises(DomainError) as caught:
         await first
-    assert reason(caught) == "TURN_WITHDRAWN"
+    assert reason(caught) == "CONVERSATION_BUSY"
     await house.errands.sweep()
     assert kept(turns) == []
     assert turns.conversation("c").turns == []
+
+
+@in_virtual_time
+async def test_a_repeated_request_begins_anew_when_its_first_run_was_taken_back() -> None:
+    turns = FakeTurns()
+    house = House(SAYS, conversations=turns)
+    gate = asyncio.Event()
+
+    async def withdraw_meanwhile(what: str, answered: bool) -> None:
+        if what == "append" and not answered and not gate.is_set():
+            gate.set()
+            await asyncio.sleep(1)
+
+    turns.trouble = withdraw_meanwhile
+    first = asyncio.create_task(house.start(conversation_id="c", request_id="r"))
+    await gate.wait()
+    held = (await house.service.list(ORG, Filter(), None, 10))[0]
+    turns.take_back("c", held.id)
+    run = await first
+    assert run.id != held.id
+    assert await house.start(conversation_id="c", request_id="r") == run
+    assert kept(turns) == [("Hello", "completed"), ("", "pending")]
 
 
 # Who runs

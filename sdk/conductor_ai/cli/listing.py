@@ -23,6 +23,8 @@ from conductor_ai.cli.usage import cost
 T = TypeVar("T", bound=Message)
 
 Limit = Annotated[int, typer.Option(help="The most to list; 0 lists all.", min=0)]
+Reverse = Annotated[bool, typer.Option("--reverse", help="Turn the order around.")]
+Deleted = Annotated[bool, typer.Option("--deleted", help="Only deleted ones.")]
 
 _AGE = Column("age")
 _CREATED = Column("created", 20)

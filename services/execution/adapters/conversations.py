@@ -26,6 +26,7 @@ from conductor.conversations.v1.turn_service_pb2 import (
     WithdrawTurnRequest,
     WithdrawTurnResponse,
 )
+from services.execution.adapters.refusals import of_the_request
 from services.execution.domain import (
     Appended,
     Context,
@@ -38,7 +39,8 @@ from services.execution.domain import (
     unavailable_feature,
 )
 from services.execution.ports import AwayError, Left
-from services.kit.errors import DomainError, Reason, Violation, code_of
+from services.kit import ids
+from services.kit.errors import DomainError, Reason, code_of
 from services.kit.peers import Metadata
 
 OWNER = "conversations"
@@ -61,6 +63,7 @@ _FIELDS = {
 _FINAL_CODES = frozenset(
     {
         grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
     }
@@ -181,16 +184,17 @@ class KeptConversations:
             emoji=agent.emoji,
         )
 
-    async def create(self, org: str, who: Placement) -> str:
+    async def create(self, org: str, who: Placement, request_id: str) -> str:
         """Make a conversation."""
         request = CreateConversationRequest(
-            conversation=conversation_pb2.Conversation(screenplay_id=who.screenplay_id)
+            conversation=conversation_pb2.Conversation(screenplay_id=who.screenplay_id),
+            request_id=request_id or ids.new_id("open"),
         )
         if who.agent_id:
             agent = request.conversation.active_agent
             agent.agent_id, agent.instance_id = who.agent_id, who.instance_id
         made = await self._ask(
-            org, lambda own: self._conversations.CreateConversation(request, **own), tries=1
+            org, lambda own: self._conversations.CreateConversation(request, **own), tries=2
         )
         return made.id
 
@@ -224,7 +228,7 @@ class KeptConversations:
             execution_id=execution.id, conversation_id=execution.order.conversation_id
         )
         read = await self._ask(execution.org, lambda own: self._turns.ReadTurn(request, **own))
-        return 0 if read.ready else max(read.place, 1)
+        return read.place
 
     async def read(self, execution: Execution, max_bytes: int) -> Context:
         """Read what was said before a run, as it is told of it."""
@@ -285,7 +289,7 @@ class KeptConversations:
                 return await ask(own)
             except DomainError as error:
                 if _is_final(error):
-                    raise _of_the_request(error) from error
+                    raise of_the_request(error, _FIELDS) from error
                 if not tries:
                     raise AwayError(error) from error
             await asyncio.sleep(_AGAIN_SECONDS)
@@ -302,7 +306,7 @@ class NoConversations:
         """Refuse a conversation."""
         raise _missing("conversation_id", "conversations")
 
-    async def create(self, org: str, who: Placement) -> str:  # noqa: ARG002 the port's
+    async def create(self, org: str, who: Placement, request_id: str) -> str:  # noqa: ARG002 the port's
         """Refuse to make one."""
         raise _missing("template.conversation_id", "conversations")
 
@@ -364,17 +368,3 @@ def _remark(message: conversation_pb2.Message, itself: tuple[str, str]) -> Remar
 def _is_final(error: DomainError) -> bool:
     """Whether the same answer would come again, and nothing was done."""
     return error.reason in _FINAL_REASONS or code_of(error.reason) in _FINAL_CODES
-
-
-def _of_the_request(error: DomainError) -> DomainError:
-    """Say which field of a request to run is wrong."""
-    field = _FIELDS.get(error.reason)
-    if field is None or error.violations:
-        return error
-    return DomainError(
-        error.reason,
-        f"{field}: {error.message}",
-        violations=[Violation(field, error.message)],
-        resources=error.resources,
-        metadata=error.metadata,
-    )

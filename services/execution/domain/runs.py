@@ -37,10 +37,10 @@ from services.kit.errors import (
     DomainError,
     Reason,
     Resource,
-    Violation,
     reason_name,
     reason_value,
 )
+from services.kit.resources import request_ids
 
 PREVIEW_CHARACTERS = 200
 
@@ -276,14 +276,8 @@ def same_request(execution: Execution, asked: Asked) -> None:
     Raises:
         DomainError: REQUEST_ID_REUSED.
     """
-    if execution.digest != digest(asked):
-        description = "was used before with another request; use a new id"
-        raise DomainError(
-            Reason.REASON_REQUEST_ID_REUSED,
-            f"request_id: {description}",
-            violations=[Violation("request_id", description)],
-            resources=[Resource("execution", execution.id)],
-        )
+    what = Resource("execution", execution.id)
+    request_ids.same_request(digest(asked), execution.digest, what)
 
 
 def claim(

@@ -72,7 +72,7 @@ class Errands:
         for left in held:
             _, since = self._seen[left.org, left.id]
             if now - since >= self._patience:
-                await self._talks.resume(left, self._service.cancel)
+                await self._talks.resume(left, self._service.stop)
 
     @staticmethod
     def _since(

@@ -35,16 +35,15 @@ from services.execution.ports import (
     WorkQueue,
 )
 from services.execution.usecases.channels import turn_channel, work_item
-from services.kit.errors import DomainError, Reason, invalid
+from services.kit.errors import DomainError, invalid
 
 _LOG = logging.getLogger(__name__)
 _TRIES = 10
 _FILL_SECONDS = 2.0
 """How long an end without a worker waits for its conversation."""
-_OVER = frozenset({Reason.REASON_EXECUTION_NOT_FOUND, Reason.REASON_EXECUTION_FINISHED})
 
-Cancel = Callable[[str, str, str], Awaitable[object]]
-"""Cancels a run of an organisation, by a caller's name."""
+Stop = Callable[[str, str, str], Awaitable[object]]
+"""Cancels a run of an organisation, by a caller's name, if there is still something to cancel."""
 
 
 class Talks:
@@ -113,14 +112,14 @@ class Talks:
         """Find the conversation of a session, or make a new one; returns its id.
 
         Raises:
-            DomainError: as `placed`; AGENT_NOT_FOUND, SCREENPLAY_NOT_FOUND.
+            DomainError: as `placed`; AGENT_NOT_FOUND, SCREENPLAY_NOT_FOUND, REQUEST_ID_REUSED.
         """
         found = await self.placed(org, asked)
         try:
             if not found.conversation_id:
                 if asked.screenplay_id:
                     found = replace(found, screenplay_id=asked.screenplay_id)
-                return await self._conversations.create(org, found)
+                return await self._conversations.create(org, found, asked.request_id)
             if asked.instance_id:
                 await self._conversations.active(org, found.conversation_id)
         except AwayError as away:
@@ -139,11 +138,11 @@ class Talks:
             placement.emoji,
         )
 
-    async def enter(self, execution: Execution, cancel: Cancel, *, fresh: bool) -> Execution:
+    async def enter(self, execution: Execution, stop: Stop, *, fresh: bool) -> Execution:
         """Take a held run into its conversation, and let it wait for its turn.
 
         Args:
-            cancel: for runs that it interrupts.
+            stop: for runs that it interrupts.
             fresh: whether it was stored just now, so that nobody else can have tried.
 
         Raises:
@@ -154,7 +153,7 @@ class Talks:
                 if not fresh:
                     # Who holds its newest version decides; whoever had it before sees that.
                     execution = await self._executions.save(execution)
-                return await self._take_in(execution, cancel, fresh=fresh)
+                return await self._take_in(execution, stop, fresh=fresh)
             fresh = False
             found = await self._executions.get(execution.org, execution.id)
             if found is None:
@@ -164,7 +163,7 @@ class Talks:
             execution = found
         raise domain.withdrawn(execution.id)
 
-    async def resume(self, left: Left, cancel: Cancel) -> None:
+    async def resume(self, left: Left, stop: Stop) -> None:
         """Go on with a run that somebody left held.
 
         Raises:
@@ -181,7 +180,7 @@ class Talks:
                 _LOG.info("run %s is not taken into its conversation: %s", left.id, error)
                 await self._executions.save(domain.take_back(held))
                 return
-            await self._admit(held, appended, cancel)
+            await self._admit(held, appended, stop)
 
     async def withdraw(self, left: Left) -> None:
         """Take back what may be in a conversation of a run that never came to be, then the run.
@@ -197,7 +196,7 @@ class Talks:
             await self._executions.delete(left)
         await self._told(left.org, left.conversation_id)
 
-    async def _take_in(self, execution: Execution, cancel: Cancel, *, fresh: bool) -> Execution:
+    async def _take_in(self, execution: Execution, stop: Stop, *, fresh: bool) -> Execution:
         """Add the message of a run and let it go; else undo the run, unless it is in other hands.
 
         Raises:
@@ -212,7 +211,7 @@ class Talks:
                 # Where somebody else may have tried as well, nobody knows.
                 was_added = not fresh
                 raise
-            return await self._admit(execution, appended, cancel)
+            return await self._admit(execution, appended, stop)
         except AwayError as away:
             await self._executions.save(domain.take_back(execution))
             raise away.error from away
@@ -223,11 +222,9 @@ class Talks:
                 await self._executions.delete(execution)
             raise
 
-    async def _admit(self, execution: Execution, appended: Appended, cancel: Cancel) -> Execution:
+    async def _admit(self, execution: Execution, appended: Appended, stop: Stop) -> Execution:
         caller = f"turn:{execution.id}"
-        await asyncio.gather(
-            *(_interrupt(cancel, execution.org, id_, caller) for id_ in appended.interrupted)
-        )
+        await asyncio.gather(*(stop(execution.org, id_, caller) for id_ in appended.interrupted))
         admitted = await self._executions.save(domain.admit(execution, appended))
         order = admitted.order
         await self._queue.put(work_item(Waiting(admitted.org, order.priority, admitted.id)))
@@ -296,11 +293,3 @@ class Talks:
     async def _told(self, org: str, conversation_id: str) -> None:
         if conversation_id:
             await self._wakeups.publish(turn_channel(org, conversation_id))
-
-
-async def _interrupt(cancel: Cancel, org: str, execution_id: str, caller: str) -> None:
-    try:
-        await cancel(org, execution_id, caller)
-    except DomainError as error:
-        if error.reason not in _OVER:
-            raise

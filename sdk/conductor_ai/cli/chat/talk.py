@@ -62,6 +62,14 @@ class Wish:
 
 
 @dataclass(frozen=True)
+class _Opening:
+    """A conversation that was asked for: when nobody knows whether it was made, it is asked for again."""
+
+    wanted: Conversation
+    request_id: str
+
+
+@dataclass(frozen=True)
 class _Unsent:
     """A message of which nobody knows whether it arrived: sent again, it counts once."""
 
@@ -101,6 +109,7 @@ class Talk:
         self._lines = lines
         self._obey = obey
         self._address = address
+        self._opening: _Opening | None = None
         self._unsent: _Unsent | None = None
         self._asked: _Asked | None = None
 
@@ -140,7 +149,12 @@ class Talk:
                 wanted.active_agent.CopyFrom(
                     AgentReference(agent_id=wish.agent_id, instance_id=wish.instance_id)
                 )
-            wish.conversation_id = (await self.client.conversations.create(wanted)).id
+            if self._opening is None or self._opening.wanted != wanted:
+                self._opening = _Opening(wanted, _request_id())
+            made = await self.client.conversations.create(
+                wanted, request_id=self._opening.request_id
+            )
+            wish.conversation_id = made.id
         return wish.conversation_id
 
     async def say(self, text: str, reply_to: str = "") -> Exit:
