@@ -42,6 +42,7 @@ R = TypeVar("R", Conversation, Instance)
 
 _PAGE = 50
 _MOST = 200
+_MARKS = frozenset("\u061c\u200e\u200f")
 
 
 class Talks(ConversationServiceServicer, MessageServiceServicer, InstanceServiceServicer):
@@ -468,6 +469,8 @@ class Talks(ConversationServiceServicer, MessageServiceServicer, InstanceService
     def _title(self, title: str) -> str:
         if not 3 <= len(title.strip()) <= 100:
             raise invalid("title", "Choose 3 to 100 characters.")
+        if set(title) & _MARKS:
+            raise invalid("title", "Leave out what turns the direction of writing.")
         return title.strip()
 
     def _append(self, conversation_id: str, message: Message) -> Message:

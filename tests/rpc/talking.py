@@ -13,12 +13,18 @@ from typing import Self
 
 import grpc
 
+from conductor.content.v1.agent_pb2 import Agent
+from conductor.content.v1.agent_service_pb2 import GetAgentRequest
+from conductor.content.v1.agent_service_pb2_grpc import (
+    AgentServiceServicer,
+    add_AgentServiceServicer_to_server,
+)
 from conductor.conversations.v1.conversation_pb2 import Message
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import Error, ExecutionEvent, JobStarted, Result
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2_grpc import add_ExecutionServiceServicer_to_server
-from services.kit.errors import DomainError
+from services.kit.errors import DomainError, Reason
 from tests.fakes.talks import Refusing, Talks, add_talks
 from tests.rpc.scripted import Context, Scripted, Step, events, tokens
 from tests.rpc.terminal import Terminal, unstyled
@@ -85,6 +91,17 @@ class Talking(Scripted):
             self.talks.fill(event.execution_id, status)
 
 
+class _Agents(AgentServiceServicer):
+    """Two agents."""
+
+    async def GetAgent(self, request: GetAgentRequest, context: Context) -> Agent:
+        if request.agent_id not in {"default", "poet"}:
+            raise DomainError(
+                Reason.REASON_AGENT_NOT_FOUND, f"No agent has the id {request.agent_id}."
+            )
+        return Agent(id=request.agent_id)
+
+
 def cancelled(sequence: int) -> ExecutionEvent:
     """The end of a run that was cancelled."""
     (event,) = events(Error(reason=CANCELLED, error="Cancelled."), first=sequence)
@@ -97,6 +114,7 @@ async def serving_talks(talking: Talking) -> AsyncIterator[str]:
     server = grpc.aio.server(interceptors=[Refusing()])
     add_ExecutionServiceServicer_to_server(talking, server)
     add_talks(talking.talks, server)
+    add_AgentServiceServicer_to_server(_Agents(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

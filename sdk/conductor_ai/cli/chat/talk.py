@@ -21,8 +21,8 @@ from conductor_ai.cli.asking import noticing
 from conductor_ai.cli.chat.lines import Lines
 from conductor_ai.cli.conversations import shown
 from conductor_ai.cli.exits import Exit, explain
-from conductor_ai.cli.output import one_line, tell
-from conductor_ai.cli.printers import ChatPrinter
+from conductor_ai.cli.output import json_line, one_line, tell
+from conductor_ai.cli.printers import ChatPrinter, QuietPrinter
 from conductor_ai.client import Client, ConductorError, RunOptions
 
 SHOWN: Final = 6
@@ -32,6 +32,8 @@ _PATIENCE: Final = 5.0
 """Seconds in which a message is sent again to a mesh that was there a moment ago."""
 _PAUSE: Final = 0.2
 _SHORTEST_TITLE, _LONGEST_TITLE = 3, 60
+_UNTITLED: Final = dict.fromkeys((0x061C, 0x200E, 0x200F))
+"""What texts hold that are written from right to left, and titles may not."""
 _UNKNOWN: Final = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -93,14 +95,25 @@ class Talk:
     Args:
         obey: does what a line wants that begins with a slash.
         address: where the mesh listens, for sentences about it.
+        as_json: whether answers are printed for programs, each as its message.
     """
 
-    def __init__(self, client: Client, wish: Wish, lines: Lines, obey: Obey, address: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        wish: Wish,
+        lines: Lines,
+        obey: Obey,
+        address: str,
+        *,
+        as_json: bool = False,
+    ) -> None:
         self.client = client
         self.wish = wish
         self._lines = lines
         self._obey = obey
         self._address = address
+        self._as_json = as_json
         self._unsent: _Unsent | None = None
         self._asked: _Asked | None = None
 
@@ -131,7 +144,7 @@ class Talk:
         """
         wish = self.wish
         if not wish.conversation_id:
-            title = one_line(first)[:_LONGEST_TITLE].strip()
+            title = one_line(first).translate(_UNTITLED)[:_LONGEST_TITLE].strip()
             wanted = Conversation(
                 title=title if len(title) >= _SHORTEST_TITLE else None,
                 screenplay_id=wish.screenplay_id,
@@ -163,6 +176,13 @@ class Talk:
                 if error.reason != _UNFOUND:
                     raise
         return await self.say(asked.text, asked.reply_to)
+
+    def show(self, message: Message) -> None:
+        """Show a message of the conversation whole."""
+        if self._as_json:
+            print(json_line(message), flush=True)
+        else:
+            shown.transcript(message)
 
     def _read(self) -> str | None:
         """Read the next line that says something; None at the end."""
@@ -213,7 +233,7 @@ class Talk:
         filters = ListMessagesRequest(conversation_id=conversation.id, page_size=SHOWN + 1)
         messages, _ = await shown.newest(self.client, filters, SHOWN)
         for message in messages:
-            shown.transcript(message)
+            self.show(message)
             if message.type == Message.TYPE_USER:
                 self._lines.remember(one_line(message.content))
         if conversation.pending_executions:
@@ -227,7 +247,7 @@ class Talk:
         except ConductorError as error:
             return self._unanswered(error, "")
         interrupted, leave = asyncio.Event(), asyncio.Event()
-        printer = ChatPrinter()
+        printer = QuietPrinter() if self._as_json else ChatPrinter()
         turn = _Turn(self.client, printer, interrupted)
 
         def interrupt() -> None:
@@ -249,7 +269,11 @@ class Talk:
         self._unsent = None
         ids = tuple(id_ for id_ in (started.message_id, started.answer_id) if id_)
         self._asked = _Asked(message.text, message.reply_to, ids)
-        return await turn.follow()
+        status = await turn.follow()
+        if self._as_json:
+            messages = self.client.conversations.messages
+            self.show(await messages.get(self.wish.conversation_id, started.answer_id))
+        return status
 
     def _options(self, message: _Unsent) -> RunOptions:
         wish = self.wish
