@@ -352,7 +352,7 @@ def not_found(message_id: str, conversation_id: str, field: str = "") -> DomainE
     """
     return DomainError(
         Reason.REASON_MESSAGE_NOT_FOUND,
-        f"{field + ': ' if field else ''}the conversation {conversation_id} has no message with the "
+        f"{field + ': ' if field else ''}The conversation {conversation_id} has no message with the "
         f"id {message_id}.",
         resources=[Resource("message", message_id)],
     )
