@@ -290,15 +290,19 @@ class KeptConversations:
         seconds: float = _ANSWER_SECONDS,
     ) -> T:
         own: _Own = {"timeout": seconds, "metadata": self._itself(org)}
+        asked = 0
         while True:
-            tries -= 1
+            asked += 1
             try:
                 return await ask(own)
             except DomainError as error:
-                if _is_final(error):
-                    raise of_field(error, _FIELDS.get(error.reason, "")) from error
-                if not tries:
-                    raise AwayError(error) from error
+                is_final = _is_final(error)
+                refusal = of_field(error, _FIELDS.get(error.reason, "")) if is_final else error
+                if is_final and asked == 1:
+                    raise refusal from error
+                if is_final or asked == tries:
+                    # What is refused now may have been done when it was asked for first.
+                    raise AwayError(refusal) from error
             await asyncio.sleep(_AGAIN_SECONDS)
 
 

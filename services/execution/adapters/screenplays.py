@@ -18,7 +18,6 @@ from services.kit.peers import Metadata
 _LOG = logging.getLogger(__name__)
 _ANSWER_SECONDS = 5.0
 _NOTE_SECONDS = 1.0
-_FIELDS = {Reason.REASON_SCREENPLAY_NOT_FOUND: "screenplay_id"}
 
 
 class Content(Protocol):

@@ -1,7 +1,7 @@
 r"""Parts of a prompt: what others wrote, between tags that no text can open or close.
 
 A part is `<mesh-NAME-NONCE>`, its text and `</mesh-NAME-NONCE>`, each on lines of their own. The nonce is
-other in each run, so that nobody knows it who wrote a text before; and whatever in a text could be taken
+one that occurs in none of the texts; and whatever in a text could be taken
 for such a tag, with this nonce or without, gets a backslash behind its first character: `<mesh-persona>`
 becomes `<\mesh-persona>`, and `<\mesh-persona>` becomes `<\\mesh-persona>`. So nothing is lost:
 `unescaped` takes them away again. Other tags stay as they are.
@@ -81,9 +81,10 @@ class Part(StrEnum):
     NOTE = "note"
 
 
-def nonce(execution_id: str) -> str:
-    """Make the nonce of a run: always the same one."""
-    digest = hashlib.sha256(b"parts of a prompt\0" + execution_id.encode())
+def nonce(id_: str, number: int = 0) -> str:
+    """Make a nonce of a run or a conversation: always the same ones, each by its number."""
+    named = f"{id_}\0{number}" if number else id_
+    digest = hashlib.sha256(b"parts of a prompt\0" + named.encode())
     return digest.hexdigest()[:_NONCE_DIGITS]
 
 
@@ -101,28 +102,30 @@ def enclosed(part: Part, text: str, nonce_: str) -> str:
 
 def escaped(text: str, nonce_: str) -> str:
     """Mark whatever could be taken for a tag of a part."""
+    if _BEGINNING.search(text) is None:
+        return text
+    # Folding takes most of the time, so it is done once unless something was marked.
+    folded = _folded(text)
     for pattern in _patterns(nonce_):
-        ends = _ends(pattern, text)
-        if ends:
+        if ends := _ends(pattern, folded):
             text = "\\".join(_pieces(text, ends))
+            folded = _folded(text)
     return text
 
 
 def unescaped(text: str, nonce_: str) -> str:
     """Read a text back that was escaped with the same nonce."""
     for pattern in reversed(_patterns(nonce_)):
-        ends = [end for end in _ends(pattern, text) if text[end - 1] == "\\"]
+        ends = [end for end in _ends(pattern, _folded(text)) if text[end - 1] == "\\"]
         if ends:
             first, *others = _pieces(text, [end - 1 for end in ends])
             text = "".join((first, *(piece[1:] for piece in others)))
     return text
 
 
-def _ends(pattern: re.Pattern[str], text: str) -> list[int]:
+def _ends(pattern: re.Pattern[str], folded: str) -> list[int]:
     """Find the places behind the beginning of each tag, and the backslashes there."""
-    if _BEGINNING.search(text) is None:
-        return []
-    return [found.end() for found in pattern.finditer(text.translate(_folding()))]
+    return [found.end() for found in pattern.finditer(folded)]
 
 
 def _pieces(text: str, places: Sequence[int]) -> Iterator[str]:
