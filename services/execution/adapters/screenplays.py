@@ -49,7 +49,7 @@ class ContentScreenplays:
 
     async def get(self, org: str, screenplay_id: str) -> Screenplay:
         """Read a screenplay that is not deleted."""
-        with naming(_FIELDS):
+        with naming({Reason.REASON_SCREENPLAY_NOT_FOUND: "screenplay_id"}):
             return await self._read(org, GetScreenplayRequest(screenplay_id=screenplay_id))
 
     async def kept(self, org: str, screenplay_id: str) -> Screenplay:
