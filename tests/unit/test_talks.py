@@ -272,7 +272,7 @@ async def test_a_run_refused_while_others_try_the_same_is_taken_back_everywhere(
     held = (await house.service.list(ORG, Filter(), None, 10))[0]
     turns.trouble = Outage(frozenset({"append"}), lost=True)
     with pytest.raises(DomainError):
-        await house.start(conversation_id="c", request_id="r")
+        await house.beside().start(conversation_id="c", request_id="r")
     turns.trouble = refuse_late
     with pytest.raises(DomainError) as caught:
         await first
@@ -300,7 +300,7 @@ async def test_what_others_may_have_added_is_taken_back_by_whoever_is_refused() 
     first = asyncio.create_task(house.start(conversation_id="c", request_id="r"))
     await gate.wait()
     with pytest.raises(DomainError) as caught:
-        await house.start(conversation_id="c", request_id="r")
+        await house.beside().start(conversation_id="c", request_id="r")
     assert reason(caught) == "CONVERSATION_BUSY"
     with pytest.raises(DomainError) as caught:
         await first
@@ -764,7 +764,7 @@ async def test_cancelling_a_held_run_leaves_a_cancelled_answer() -> None:
     starting = asyncio.create_task(house.start(conversation_id="c"))
     await gate.wait()
     (held,) = await house.service.list(ORG, Filter(), None, 10)
-    await house.service.cancel(ORG, held.id, "caller")
+    await house.beside().service.cancel(ORG, held.id, "caller")
     assert (await starting).state is State.CANCELLED
     assert [status for _, status in kept(turns)] == ["completed", "cancelled"]
     assert turns.conversation("c").turns == []
@@ -837,3 +837,5 @@ async def test_many_that_interrupt_one_another_at_once_are_all_taken_in() -> Non
     assert {run.state for run in ended} == {State.SUCCEEDED, State.CANCELLED}
     assert turns.conversation("c").turns == []
     assert len(kept(turns)) == 40
+    # Each once: those of one process wait for one another instead of trying in vain.
+    assert turns.asked["append"] == 20

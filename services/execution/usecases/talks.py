@@ -37,6 +37,7 @@ from services.execution.ports import (
 from services.execution.usecases.channels import turn_channel, work_item
 from services.kit.errors import DomainError, Resource, invalid
 from services.kit.resources.conflicts import contended
+from services.kit.resources.locks import Locks
 
 _LOG = logging.getLogger(__name__)
 _TRIES = 6
@@ -62,6 +63,9 @@ class Talks:
         self._conversations = conversations
         self._queue = queue
         self._wakeups = wakeups
+        # Those who interrupt one another want to take each other in: one does it for all of a process.
+        # A run waits for those that were added before it alone, so nobody waits in a circle.
+        self._locks = Locks()
 
     # Before a run
 
@@ -151,6 +155,18 @@ class Talks:
             DomainError: its conversation refuses it, or nobody can tell; then the run is no more.
                 CONFLICT: others have it in their hands, again and again.
         """
+        async with self._locks.of((execution.org, execution.id)):
+            if not fresh:
+                found = await self._executions.get(execution.org, execution.id)
+                if found is None:
+                    raise domain.withdrawn(execution.id)
+                if not found.held:
+                    return found
+                execution = found
+            return await self._entered(execution, stop, fresh=fresh)
+
+    async def _entered(self, execution: Execution, stop: Stop | None, *, fresh: bool) -> Execution:
+        """Take a held run in that others may take in at the same time, in other processes."""
         pause = _FIRST_PAUSE
         for _ in range(_TRIES):
             with suppress(FencedError):
