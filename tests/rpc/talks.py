@@ -31,19 +31,27 @@ from tests.rpc.serving import PATIENCE
 
 PLAY = "sp_1"
 _AGENTS = ("writer", "poet", "editor")
-_CONVERSATIONS = "/conductor.conversations.v1."
+
+
+class Talks(Conversations):
+    """A served conversations service, its clients, and a channel to the content service beside it."""
+
+    def __init__(self, channel: grpc.aio.Channel, port: int, content: grpc.aio.Channel) -> None:
+        super().__init__(channel, port)
+        self.content = content
 
 
 @asynccontextmanager
-async def served_talks(data_dir: Path) -> AsyncIterator[Conversations]:
+async def served_talks(data_dir: Path) -> AsyncIterator[Talks]:
     """Serve conversations until the block ends; there are some agents and the screenplay PLAY."""
     catalogue = Catalogue(Agent(id=id_, name=id_.title()) for id_ in _AGENTS)
     catalogue.screenplays[PLAY] = Screenplay(id=PLAY)
     async with (
         FakeContent(catalogue) as content,
-        served_conversations(data_dir, peers={"content": content.target}) as talks,
+        served_conversations(data_dir, peers={"content": content.target}) as served,
+        grpc.aio.insecure_channel(content.target) as channel,
     ):
-        yield talks
+        yield Talks(served.channel, served.port, channel)
 
 
 class Turns:
@@ -101,21 +109,21 @@ class Turns:
 
 
 class Forwarding(grpc.GenericRpcHandler):
-    """Lets a server answer what is asked of conversations as another server does.
+    """Lets a server answer what is asked of conversations and of content as their servers do.
 
     The next answers of the rpcs in `lost` do not arrive.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, lost: list[str]) -> None:
-        self._channel = channel
+    def __init__(self, talks: Talks, lost: list[str]) -> None:
+        self._channels = {"conversations": talks.channel, "content": talks.content}
         self._lost = lost
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         method = str(handler_call_details.method)
-        if not method.startswith(_CONVERSATIONS):
+        channel = self._channels.get(method.split(".")[1])
+        if channel is None:
             return None
-
-        ask: Any = self._channel.unary_unary(method)
+        ask: Any = channel.unary_unary(method)
 
         async def forward(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
             try:

@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor_ai.cli import times
 from conductor_ai.cli.exits import Exit
-from conductor_ai.cli.output import json_line, one_line, tell
+from conductor_ai.cli.output import enum_name, json_line, one_line, tell
 from conductor_ai.cli.tables import ABSENT, Column, draw, plain, titles
 from conductor_ai.cli.usage import cost
 
@@ -49,11 +49,8 @@ class Layout(Generic[T]):
 
 
 def state_name(execution: Execution) -> str:
-    """Name the state of a run; one that this release does not know, by its number."""
-    try:
-        return Execution.State.Name(execution.state).removeprefix("STATE_").lower()
-    except ValueError:
-        return str(execution.state)
+    """Name the state of a run."""
+    return enum_name(Execution.State, execution.state, "STATE_")
 
 
 def took(execution: Execution, now: datetime) -> str:

@@ -40,12 +40,7 @@ class References:
                 "leave it out",
             )
         agent = await self._agent(placed.agent_id)
-        return replace(
-            agent,
-            instance_id=given.instance_id,
-            name=placed.name or agent.name,
-            emoji=placed.emoji or agent.emoji,
-        )
+        return replace(agent, instance_id=given.instance_id, emoji=placed.emoji or agent.emoji)
 
     async def check_agent(self, agent_id: str) -> None:
         """Check that there is an agent.
