@@ -57,7 +57,7 @@ class Due:
     priority: int
     slot: int | None
     held: bool = False
-    """Whether it may not begin yet."""
+    """Whether no worker may take it: something is left to be done at its conversation first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,15 @@ from typing import Self
 import grpc
 from grpc_status import rpc_status
 
+from conductor.content.v1.agent_pb2 import Agent
+from conductor.content.v1.agent_service_pb2 import GetAgentRequest
 from conductor.conversations.v1.conversation_pb2 import AgentReference, Conversation, Message
 from conductor.conversations.v1.conversation_service_pb2 import ListConversationsRequest
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import Error, ExecutionEvent, JobStarted, Result
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2_grpc import add_ExecutionServiceServicer_to_server
-from services.kit.errors import DomainError, to_status
+from services.kit.errors import DomainError, Reason, to_status
 from tests.rpc.conversations import Conversations
 from tests.rpc.scripted import Context, Scripted, Step, events, tokens
 from tests.rpc.talks import Forwarding, Turns
@@ -101,6 +103,15 @@ class Talking(Scripted):
             await self.turns.end(event.execution_id, status=status)
 
 
+async def _get_agent(request: GetAgentRequest, context: Context) -> Agent:
+    """Know two agents."""
+    if request.agent_id not in {"default", "poet"}:
+        sentence = f"No agent has the id {request.agent_id}."
+        refusal = to_status(DomainError(Reason.REASON_AGENT_NOT_FOUND, sentence))
+        await context.abort_with_status(rpc_status.to_status(refusal))
+    return Agent(id=request.agent_id)
+
+
 def cancelled(sequence: int) -> ExecutionEvent:
     """The end of a run that was cancelled."""
     (event,) = events(Error(reason=CANCELLED, error="Cancelled."), first=sequence)
@@ -113,6 +124,12 @@ async def serving_talks(talking: Talking) -> AsyncIterator[str]:
     server = grpc.aio.server()
     add_ExecutionServiceServicer_to_server(talking, server)
     server.add_generic_rpc_handlers((Forwarding(talking.talks.channel, talking.lost),))
+    get_agent = grpc.unary_unary_rpc_method_handler(
+        _get_agent, GetAgentRequest.FromString, Agent.SerializeToString
+    )
+    server.add_registered_method_handlers(
+        "conductor.content.v1.AgentService", {"GetAgent": get_agent}
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import grpc
 import pytest_asyncio
+from google.protobuf.json_format import Parse
 
 from conductor.conversations.v1.busy_policy_pb2 import BusyPolicy
+from conductor.conversations.v1.conversation_pb2 import Message
 from conductor.conversations.v1.instance_pb2 import Instance
 from conductor.conversations.v1.instance_service_pb2 import CreateInstanceRequest
 from conductor.execution.v1.event_pb2 import (
@@ -23,7 +25,7 @@ from conductor.execution.v1.event_pb2 import (
 )
 from conductor.execution.v1.execution_pb2 import Execution
 from services.kit.errors import DomainError, Reason
-from tests.rpc.scripted import Failure, events, tokens
+from tests.rpc.scripted import Failure, Step, events, tokens
 from tests.rpc.talking import Dialogue, Talking, answer, cancelled, serving_talks
 from tests.rpc.talks import served_talks
 from tests.rpc.terminal import Terminal
@@ -122,7 +124,7 @@ async def test_orders_change_title_agent_and_what_agents_are_told(
     talking.streams.append(answer("three!", agent_id="poet"))
     lines = (
         *("/title Night", "/title", "/agent poet", "/agent", "/context", "/hide 1", "/history 2"),
-        *("three", "/hide 9", "/hide x", "/titel", "/title no", "/help", "/quit", "four"),
+        *("three", "/hide 9", "/hide x", "/titel", "/xyzzy", "/title no", "/help", "/quit", "four"),
     )
 
     outcome = await speaker.run("chat", "--conversation", id_, stdin="\n".join(lines).encode())
@@ -142,12 +144,60 @@ async def test_orders_change_title_agent_and_what_agents_are_told(
         "there is more; /history 4 shows twice as much\n",
         f"error: {id_} has no message 9 (MESSAGE_NOT_FOUND)\n",
         "/hide takes the number of a message; /history shows them\n",
-        "did you mean /title?",
+        "there is no /titel; did you mean /title? A message",
+        "there is no /xyzzy; /help names those there are. A message",
         "error: new_title: must have 3 to 100 characters besides blanks around them (INVALID_REQUEST)\n",
     ):
         assert told in outcome.err
     # What could not be done is told to whoever started it, though the rest was.
     assert outcome.status == 2
+
+
+async def test_whoever_writes_from_right_to_left_begins_a_conversation_titled_so(
+    talking: Talking, speaker: Terminal
+) -> None:
+    said = "\u200fשלום\u200f עולם\u061c"  # noqa: RUF001 Hebrew
+    talking.streams.append(answer("ahoy"))
+
+    outcome = await speaker.run("chat", stdin=f"{said}\n".encode())
+
+    assert (outcome.status, outcome.out) == (0, "ahoy\n")
+    assert (await talking.conversation()).title == said
+    assert talking.starts[0].input == said
+
+
+async def test_an_agent_that_is_not_there_answers_no_new_conversation(
+    talking: Talking, speaker: Terminal
+) -> None:
+    talking.streams.append(answer("still here"))
+
+    outcome = await speaker.run("chat", "--agent", "poet", stdin=b"/agent nobody\n/agent\nHello\n")
+
+    assert (outcome.status, outcome.out) == (2, "still here\n")
+    assert outcome.err.startswith(
+        "error: No agent has the id nobody. (AGENT_NOT_FOUND)\npoet answers\n"
+    )
+    assert talking.starts[0].agent_id == "poet"
+
+
+async def test_programs_get_each_answer_as_a_message_on_a_line(
+    talking: Talking, speaker: Terminal
+) -> None:
+    failed: list[Step] = [
+        *events(JobStarted(), *tokens("half"), Error(reason="MODEL_FAILED", error="It died."))
+    ]
+    talking.streams.extend([answer("one ", "two"), failed])
+
+    outcome = await speaker.run("chat", "--json", stdin=b"Hello\nAgain\n/history 1\n")
+
+    id_ = (await talking.conversation()).id
+    first, second, last = (Parse(line, Message()) for line in outcome.out.splitlines())
+    assert (first.position, first.content, first.execution_id) == (2, "one two", "exec_1")
+    assert first.conversation_id == id_
+    assert (second.position, second.status) == (4, Message.STATUS_FAILED)
+    assert last == second
+    assert outcome.err.startswith("no answer: MODEL_FAILED: It died.; /retry asks again\n")
+    assert outcome.status == 1
 
 
 async def test_a_busy_conversation_is_told_with_what_can_be_done(

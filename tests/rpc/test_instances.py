@@ -265,3 +265,19 @@ async def test_what_is_wrong_is_named(stage: Stage, fields: dict[str, Any], fiel
 
     assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refused.fields == [field]
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ("agent_id", "AGENT_NOT_FOUND"),
+        ("conversation_id", "CONVERSATION_NOT_FOUND"),
+        ("screenplay_id", "SCREENPLAY_NOT_FOUND"),
+    ],
+)
+async def test_what_an_instance_cannot_be_placed_in_is_named(
+    stage: Stage, field: str, reason: str
+) -> None:
+    refused = await refusal(stage.place(**{field: "nowhere"}))
+
+    assert (refused.reason, refused.fields) == (reason, [f"instance.{field}"])

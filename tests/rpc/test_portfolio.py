@@ -11,6 +11,8 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
+from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from conductor.content.v1.agent_service_pb2 import GetAgentRequest
 from conductor.conversations.v1 import portfolio_service_pb2 as pb
 from conductor.conversations.v1.portfolio_service_pb2_grpc import PortfolioServiceStub
@@ -134,3 +136,18 @@ async def test_what_is_no_message_is_refused_and_not_counted(house: House, messa
     assert refused.kind == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     assert refused.fields == ["message"]
     assert not house.gateway.given
+
+
+async def test_a_record_names_the_conversation_and_holds_neither_words_nor_session(
+    house: House,
+) -> None:
+    first = await house.chat("hello")
+    await house.chat("and again", first.session_id)
+
+    audit = AuditServiceStub(house.processes[0].channel)
+    listed = await audit.ListAuditRecords(ListAuditRecordsRequest(), timeout=PATIENCE)
+    records = [one for one in listed.audit_records if one.rpc.endswith("/ChatPortfolio")]
+
+    conversation_id = house.gateway.given[0].conversation_id
+    assert [one.resource_id for one in records] == [conversation_id] * 2
+    assert not any(text in str(records) for text in ("hello", "again", first.session_id))

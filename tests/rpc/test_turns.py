@@ -22,9 +22,10 @@ from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from services.execution.domain import Placement
+from services.kit.errors import DomainError, Reason
 from tests.fakes.content import Catalogue
 from tests.fakes.turn_service import TurnRpcs
-from tests.fakes.turns import FakeTurns, Outage
+from tests.fakes.turns import FakeTurns, Outage, away
 from tests.rpc.serving import PATIENCE, Mesh, refusal, served, stream_refusal
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "SERVICE_UNAVAILABLE")
@@ -143,6 +144,25 @@ async def test_while_conversations_is_away_runs_of_conversations_are_refused_and
         while not turns.withdrawn:
             await asyncio.sleep(0.05)
     assert kept(turns) == [("again", "completed"), (ended.result, "completed")]
+
+
+async def test_what_is_refused_when_it_is_asked_for_again_is_taken_back(
+    mesh: Mesh, turns: FakeTurns
+) -> None:
+    async def deleted_meanwhile(what: str, answered: bool) -> None:
+        if what == "append" and turns.asked["append"] == 1 and answered:
+            raise away()
+        if what == "append" and turns.asked["append"] == 2:
+            raise DomainError(Reason.REASON_INSTANCE_NOT_FOUND, "There is no inst-1.")
+
+    turns.trouble = deleted_meanwhile
+    refused = await refusal(mesh.start("1", conversation_id="c", instance_id="inst-1"))
+    assert refused.kind == (grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND")
+    async with asyncio.timeout(PATIENCE):
+        while not turns.withdrawn:
+            await asyncio.sleep(0.05)
+    assert kept(turns) == []
+    assert turns.conversation("c").turns == []
 
 
 async def test_a_busy_conversation_refuses_queues_or_interrupts(

@@ -113,6 +113,21 @@ def test_only_the_edge_is_published_and_on_the_loopback_alone() -> None:
             assert port.startswith("127.0.0.1:"), name
 
 
+@pytest.mark.parametrize(
+    ("service", "variable", "value"),
+    [
+        ("edge", "CONDUCTOR_TRUSTED_HOPS", "2"),
+        ("conversations", "CONDUCTOR_CONVERSATIONS_PORTFOLIO_AGENT", "editor"),
+    ],
+)
+def test_the_chat_for_visitors_is_set_up_from_outside(
+    service: str, variable: str, value: str
+) -> None:
+    told = compose(given={**GIVEN, variable: value})["services"][service]["environment"]
+
+    assert told[variable] == value
+
+
 def test_only_services_reach_the_stores() -> None:
     reach = {name for name in CONTAINERS if "stores" in container(name)["networks"]}
 

@@ -156,6 +156,7 @@ async def test_organisations_share_nothing() -> None:
         assert (await refused(call)).reason == Reason.REASON_CONVERSATION_NOT_FOUND
     elsewhere = await refused(theirs.messages.get("theirs", same.id, said.id))
     assert elsewhere.reason == Reason.REASON_MESSAGE_NOT_FOUND
+    assert elsewhere.message.startswith(f"The conversation {same.id} has no message")
     assert not (await theirs.messages.search("theirs", "harbour", "", None, 9)).messages
     assert len(await theirs.conversations.list("theirs", Wanted(), None, 9)) == 1
 

@@ -196,6 +196,15 @@ class ChatPrinter(Printer):
         super()._write(text)
 
 
+class QuietPrinter(ChatPrinter):
+    """Prints of a run what has to be known, and nothing of the answer."""
+
+    def event(self, event: ExecutionEvent) -> None:
+        """Show one event."""
+        if event.WhichOneof("payload") not in {"on_llm_start", "on_llm_new_token", "result"}:
+            super().event(event)
+
+
 class _JsonPrinter(Printer):
     """Prints each event as one line of JSON, for programs."""
 

@@ -83,7 +83,7 @@ def not_found(execution_id: str, conversation_id: str) -> DomainError:
     """Make the error for a run that answers nothing in a conversation."""
     return DomainError(
         Reason.REASON_TURN_NOT_FOUND,
-        f"Conversation {conversation_id} has no turn of run {execution_id}.",
+        f"The conversation {conversation_id} has no turn of run {execution_id}.",
         resources=[Resource("execution", execution_id)],
     )
 

@@ -22,7 +22,7 @@ from services.conversations.ports.catalogue import Catalogue, Voice
 from services.conversations.ports.conversations import Conversations
 from services.conversations.ports.instances import Histories, Instances
 from services.conversations.usecases.kin import Cast, KinService
-from services.kit.errors import invalid
+from services.kit.errors import Reason, invalid, naming
 from services.kit.resources import etags, request_ids
 from services.kit.resources.cascades import Cascades
 from services.kit.resources.deletions import Cascade
@@ -31,6 +31,12 @@ from services.kit.resources.ties import tie
 
 _TRIES = 30
 _CONTEXT_RUNS = 50
+_PLACES = {
+    Reason.REASON_AGENT_NOT_FOUND: "instance.agent_id",
+    Reason.REASON_CONVERSATION_NOT_FOUND: "instance.conversation_id",
+    Reason.REASON_SCREENPLAY_NOT_FOUND: "instance.screenplay_id",
+}
+"""Where a request to place an agent names what is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,8 @@ class InstanceService:
                     return await self._counted(earlier)
             if asked.id and (holder := await self._instances.get(org, asked.id)) is not None:
                 raise instances.already_exists(holder)
-            home, values = await self._placed(org, asked.values)
+            with naming(_PLACES):
+                home, values = await self._placed(org, asked.values)
             id_ = asked.id or self._new_id()
             made = instances.made(org, id_, replace(asked, values=values), self._clock(), digest)
             with suppress(TakenError):

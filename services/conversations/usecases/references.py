@@ -7,7 +7,7 @@ from dataclasses import replace
 from services.conversations.domain.messages import Reference
 from services.conversations.ports.catalogue import Catalogue
 from services.conversations.ports.conversations import Cast
-from services.kit.errors import invalid
+from services.kit.errors import Reason, invalid, naming
 
 
 class References:
@@ -29,8 +29,10 @@ class References:
         if given is None or not (given.agent_id or given.instance_id):
             return None
         if not given.instance_id:
-            return await self._agent(given.agent_id)
-        placed = await self._cast.reference(org, given.instance_id)
+            with naming({Reason.REASON_AGENT_NOT_FOUND: f"{at}.agent_id"}):
+                return await self._agent(given.agent_id)
+        with naming({Reason.REASON_INSTANCE_NOT_FOUND: f"{at}.instance_id"}):
+            placed = await self._cast.reference(org, given.instance_id)
         if given.agent_id not in ("", placed.agent_id):
             raise invalid(
                 f"{at}.agent_id",

@@ -13,9 +13,8 @@ from typing import NamedTuple, Protocol
 import grpc
 
 from conductor.content.v1.agent_service_pb2 import ResolveAgentRequest, ResolveAgentResponse
-from services.execution.adapters.refusals import of_the_request
 from services.execution.domain import Agent, AgentSnapshot, Wish, trimmed
-from services.kit.errors import DomainError, Reason, code_of
+from services.kit.errors import DomainError, Reason, code_of, of_field
 from services.kit.peers import Metadata
 from services.kit.tasks import ended
 
@@ -185,7 +184,7 @@ class ContentAgents:
                 self._failed(key)
                 raise
             self._forget(key)
-            raise of_the_request(error, _FIELDS) from error
+            raise of_field(error, _FIELDS.get(error.reason, "")) from error
         self._is_away = False
         agent = _agent(answer)
         self._remember(key, _Known(agent, answer.ByteSize(), now))

@@ -26,7 +26,6 @@ from conductor.conversations.v1.turn_service_pb2 import (
     WithdrawTurnRequest,
     WithdrawTurnResponse,
 )
-from services.execution.adapters.refusals import of_the_request
 from services.execution.domain import (
     Appended,
     Context,
@@ -40,7 +39,7 @@ from services.execution.domain import (
 )
 from services.execution.ports import AwayError, Left
 from services.kit import ids
-from services.kit.errors import DomainError, Reason, code_of
+from services.kit.errors import DomainError, Reason, code_of, of_field
 from services.kit.peers import Metadata
 
 OWNER = "conversations"
@@ -59,6 +58,11 @@ _FIELDS = {
     Reason.REASON_INSTANCE_NOT_FOUND: "instance_id",
     Reason.REASON_MESSAGE_NOT_FOUND: "reply_to",
     Reason.REASON_AGENT_NOT_ALLOWED: "agent_id",
+}
+_MADE_OF = {
+    "conversation.screenplay_id": "screenplay_id",
+    "conversation.active_agent.agent_id": "agent_id",
+    "conversation.active_agent.instance_id": "instance_id",
 }
 _FINAL_CODES = frozenset(
     {
@@ -193,9 +197,12 @@ class KeptConversations:
         if who.agent_id:
             agent = request.conversation.active_agent
             agent.agent_id, agent.instance_id = who.agent_id, who.instance_id
-        made = await self._ask(
-            org, lambda own: self._conversations.CreateConversation(request, **own), tries=2
-        )
+        try:
+            made = await self._ask(
+                org, lambda own: self._conversations.CreateConversation(request, **own), tries=2
+            )
+        except DomainError as error:
+            raise _of_the_session(error) from error
         return made.id
 
     async def append(self, execution: Execution) -> Appended:
@@ -283,15 +290,19 @@ class KeptConversations:
         seconds: float = _ANSWER_SECONDS,
     ) -> T:
         own: _Own = {"timeout": seconds, "metadata": self._itself(org)}
+        asked = 0
         while True:
-            tries -= 1
+            asked += 1
             try:
                 return await ask(own)
             except DomainError as error:
-                if _is_final(error):
-                    raise of_the_request(error, _FIELDS) from error
-                if not tries:
-                    raise AwayError(error) from error
+                is_final = _is_final(error)
+                refusal = of_field(error, _FIELDS.get(error.reason, "")) if is_final else error
+                if is_final and asked == 1:
+                    raise refusal from error
+                if is_final or asked == tries:
+                    # What is refused now may have been done when it was asked for first.
+                    raise AwayError(refusal) from error
             await asyncio.sleep(_AGAIN_SECONDS)
 
 
@@ -363,6 +374,16 @@ def _remark(message: conversation_pb2.Message, itself: tuple[str, str]) -> Remar
             voice = Voice.USER
     name = (agent.name or agent.agent_id) if voice is Voice.AGENT else ""
     return Remark(voice, message.content, name)
+
+
+def _of_the_session(error: DomainError) -> DomainError:
+    """Say which field of a session is wrong, instead of one of the conversation made for it."""
+    for one in error.violations:
+        said = DomainError(
+            error.reason, one.description, resources=error.resources, metadata=error.metadata
+        )
+        return of_field(said, _MADE_OF.get(one.field, one.field))
+    return error
 
 
 def _is_final(error: DomainError) -> bool:

@@ -11,15 +11,13 @@ from conductor.content.v1.screenplay_service_pb2 import (
     GetScreenplayRequest,
     MarkScreenplayUsedRequest,
 )
-from services.execution.adapters.refusals import of_the_request
 from services.execution.domain import Screenplay
-from services.kit.errors import DomainError, Reason
+from services.kit.errors import DomainError, Reason, naming
 from services.kit.peers import Metadata
 
 _LOG = logging.getLogger(__name__)
 _ANSWER_SECONDS = 5.0
 _NOTE_SECONDS = 1.0
-_FIELDS = {Reason.REASON_SCREENPLAY_NOT_FOUND: "screenplay_id"}
 
 
 class Content(Protocol):
@@ -51,10 +49,8 @@ class ContentScreenplays:
 
     async def get(self, org: str, screenplay_id: str) -> Screenplay:
         """Read a screenplay that is not deleted."""
-        try:
+        with naming({Reason.REASON_SCREENPLAY_NOT_FOUND: "screenplay_id"}):
             return await self._read(org, GetScreenplayRequest(screenplay_id=screenplay_id))
-        except DomainError as error:
-            raise of_the_request(error, _FIELDS) from error
 
     async def kept(self, org: str, screenplay_id: str) -> Screenplay:
         """Read a screenplay of a run that was accepted: it may have been deleted since."""

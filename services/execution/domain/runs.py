@@ -178,8 +178,6 @@ class Progress:
     """The tokens of each step's last attempt."""
     ending: bool = False
     """Whether it has come to its end, which is not told yet."""
-    told: bool = False
-    """Whether it was said that this waits."""
 
 
 def accept(
@@ -488,10 +486,14 @@ def put_off(execution: Execution, events: Sequence[Event]) -> tuple[Execution, l
     return project(execution, put), put
 
 
-def answer_waits(head: int, worker: str, now: int) -> list[Event]:
-    """Tell that an answer cannot be written yet."""
+def set_aside(
+    execution: Execution, head: int, worker: str, now: int
+) -> tuple[Execution, list[Event]]:
+    """Let a run whose end is decided wait for its conversation: without a worker, or a slot."""
     payload = {"message": "The answer waits for conversations."}
-    return numbered(head, now, worker, (Kind.STATUS_UPDATE, payload))
+    events = numbered(head, now, worker, (Kind.STATUS_UPDATE, payload))
+    waits = project(execution, events)
+    return replace(waits, owner="", slot=None, errand=Errand.FILL), events
 
 
 def conclude(
@@ -610,8 +612,8 @@ def _spend(payload: Mapping[str, Any]) -> Spend:
 def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Progress]:
     """Project a whole log, with the answer its tokens make.
 
-    That a run was handed back is written in the summary alone, so a summary that is as new as the log
-    keeps its owner.
+    That a run was handed back or set aside, or its answer completed, is written in the summary alone, so
+    a summary that is as new as the log keeps its owner and its errand.
     """
     progress = follow(events)
     begun = replace(
@@ -631,7 +633,7 @@ def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Pr
     )
     projected = project(begun, events, progress.answer)
     if (projected.state, projected.update_time) == (execution.state, execution.update_time):
-        projected = replace(projected, owner=execution.owner)
+        projected = replace(projected, owner=execution.owner, errand=execution.errand)
     return projected, progress
 
 
@@ -702,8 +704,6 @@ def _advance(progress: Progress, event: Event, payload: Mapping[str, Any]) -> di
             return {"calling": False}
         case Kind.RUN_ENDING:
             return {"calling": False, "ending": True}
-        case Kind.STATUS_UPDATE if progress.ending:
-            return {"told": True}
         case _:
             return {}
 

@@ -242,11 +242,15 @@ class ExecutionService:
         return execution
 
     async def _accepted(self, org: str, execution_id: str) -> Execution:
-        """Read a run, and take it into its conversation first if it is held."""
+        """Read a run that is about to be cancelled, in its conversation: taken in first if it is held.
+
+        What it was to interrupt goes on, or is cancelled by whoever started it. Of many that interrupt
+        one another at once each would else do so in the name of all the others.
+        """
         execution = await self._stored(org, execution_id)
         if not execution.held:
             return execution
-        return await self._talks.enter(execution, self.stop, fresh=False)
+        return await self._talks.enter(execution, None, fresh=False)
 
     async def answer(self, org: str, execution_id: str, ended: Awaitable[None]) -> Execution:
         """Wait for the end of a run and read it.
@@ -344,6 +348,27 @@ class ExecutionService:
             return stored
         raise contended(Resource("execution", execution_id))
 
+    async def conclude(self, execution: Execution) -> None:
+        """Tell the end of a run that was set aside, once its conversation has the answer.
+
+        Raises:
+            AwayError: it is not known to have it.
+        """
+        org, id_ = execution.org, execution.id
+        projected, progress = domain.repair(execution, await whole_log(self._executions, org, id_))
+        with suppress(FencedError):
+            if projected.finished:
+                # Somebody came no further than to append the end.
+                await self._executions.save(projected)
+                return
+            await self._talks.tell(domain.filling(projected, progress.answer))
+            ended, events = domain.conclude(
+                projected, progress.head, progress.answer, "", self._clock()
+            )
+            stored = await self._executions.commit(ended, progress.head, events)
+            self._metrics.ended(stored)
+            await self._wakeups.publish(events_channel(org, id_))
+
     async def interrupt(self, org: str, conversation_id: str, caller: str) -> int:
         """Cancel the runs that answer in a conversation, or are about to; returns how many."""
         cancelled = 0
@@ -425,7 +450,8 @@ async def settle(
         else:
             await asyncio.sleep(pause)
             pause *= 2
-    until = last.time + _TOLD_SECONDS * 1e6
+    # The end was stored by another clock, which may be ahead.
+    until = min(last.time, clock()) + _TOLD_SECONDS * 1e6
     while execution is not None and execution.errand is Errand.FILL and clock() < until:
         await asyncio.sleep(_LAST_LOOK)
         execution = await executions.get(org, id_)

@@ -35,10 +35,12 @@ from services.execution.ports import (
     WorkQueue,
 )
 from services.execution.usecases.channels import turn_channel, work_item
-from services.kit.errors import DomainError, invalid
+from services.kit.errors import DomainError, Resource, invalid
+from services.kit.resources.conflicts import contended
 
 _LOG = logging.getLogger(__name__)
-_TRIES = 10
+_TRIES = 6
+_FIRST_PAUSE = 0.1
 _FILL_SECONDS = 2.0
 """How long an end without a worker waits for its conversation."""
 
@@ -138,16 +140,18 @@ class Talks:
             placement.emoji,
         )
 
-    async def enter(self, execution: Execution, stop: Stop, *, fresh: bool) -> Execution:
+    async def enter(self, execution: Execution, stop: Stop | None, *, fresh: bool) -> Execution:
         """Take a held run into its conversation, and let it wait for its turn.
 
         Args:
-            stop: for runs that it interrupts.
+            stop: for runs that it interrupts; None to let them be.
             fresh: whether it was stored just now, so that nobody else can have tried.
 
         Raises:
             DomainError: its conversation refuses it, or nobody can tell; then the run is no more.
+                CONFLICT: others have it in their hands, again and again.
         """
+        pause = _FIRST_PAUSE
         for _ in range(_TRIES):
             with suppress(FencedError):
                 if not fresh:
@@ -155,13 +159,16 @@ class Talks:
                     execution = await self._executions.save(execution)
                 return await self._take_in(execution, stop, fresh=fresh)
             fresh = False
+            # Whoever was faster is about to be done, unless all who want the same are as fast again.
+            await asyncio.sleep(pause)
+            pause *= 2
             found = await self._executions.get(execution.org, execution.id)
             if found is None:
-                break
+                raise domain.withdrawn(execution.id)
             if not found.held:
                 return found
             execution = found
-        raise domain.withdrawn(execution.id)
+        raise contended(Resource("execution", execution.id))
 
     async def resume(self, left: Left, stop: Stop) -> None:
         """Go on with a run that somebody left held.
@@ -196,7 +203,7 @@ class Talks:
             await self._executions.delete(left)
         await self._told(left.org, left.conversation_id)
 
-    async def _take_in(self, execution: Execution, stop: Stop, *, fresh: bool) -> Execution:
+    async def _take_in(self, execution: Execution, stop: Stop | None, *, fresh: bool) -> Execution:
         """Add the message of a run and let it go; else undo the run, unless it is in other hands.
 
         Raises:
@@ -222,9 +229,12 @@ class Talks:
                 await self._executions.delete(execution)
             raise
 
-    async def _admit(self, execution: Execution, appended: Appended, stop: Stop) -> Execution:
-        caller = f"turn:{execution.id}"
-        await asyncio.gather(*(stop(execution.org, id_, caller) for id_ in appended.interrupted))
+    async def _admit(
+        self, execution: Execution, appended: Appended, stop: Stop | None
+    ) -> Execution:
+        if stop is not None:
+            org, caller = execution.org, f"turn:{execution.id}"
+            await asyncio.gather(*(stop(org, id_, caller) for id_ in appended.interrupted))
         admitted = await self._executions.save(domain.admit(execution, appended))
         order = admitted.order
         await self._queue.put(work_item(Waiting(admitted.org, order.priority, admitted.id)))

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from conductor_ai.cli.chat.lines import lines
+from conductor_ai.cli.chat.lines import Lines, lines
 from conductor_ai.cli.chat.orders import ORDERS, obey
 from conductor_ai.cli.chat.talk import Talk, Wish
 from conductor_ai.cli.connection import Address, ApiKey, call
+from conductor_ai.cli.output import AsJson
 from conductor_ai.cli.turns import Busy, OnBusy
 
 __all__ = ["chat"]
@@ -29,10 +30,14 @@ def chat(
     model: Annotated[str, typer.Option(help="The model, for example mock-slow.")] = "",
     provider: Annotated[str, typer.Option(help="The provider of the model.")] = "",
     busy: OnBusy = Busy.QUEUE,
+    as_json: AsJson = False,
     address: Address = "",
     api_key: ApiKey = "",
 ) -> None:
     """Talk with an agent. Without a terminal each line of stdin is said, answers are on stdout.
+
+    With --json each line of stdin is said, too, and each answer is printed once it is whole or known not
+    to come: a message, as `conductor conversations messages --json` has it.
 
     /help names what else can be done: another agent, title, context, history. Ctrl-C cancels an answer,
     and once more leaves, with 4, while its run may go on; Ctrl-D leaves. What was said is kept, and told
@@ -50,5 +55,9 @@ def chat(
         provider=provider,
         busy_policy=busy.proto,
     )
-    said = lines([f"/{name}" for name in ORDERS])
-    call(address, api_key, lambda client: Talk(client, wish, said, obey, address).run())
+    said = Lines() if as_json else lines([f"/{name}" for name in ORDERS])
+    call(
+        address,
+        api_key,
+        lambda client: Talk(client, wish, said, obey, address, as_json=as_json).run(),
+    )

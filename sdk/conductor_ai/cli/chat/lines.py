@@ -13,7 +13,7 @@ _PROMPT: Final = "you> "
 
 
 class Lines:
-    """Lines of a pipe."""
+    """Lines as they come, from a pipe above all."""
 
     is_typed = False
     """Whether somebody types them, and may be told something."""

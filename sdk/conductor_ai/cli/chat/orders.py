@@ -29,7 +29,7 @@ async def obey(talk: Talk, line: str) -> Exit:
     name, _, rest = line.removeprefix("/").partition(" ")
     if name not in ORDERS:
         close = get_close_matches(name, ORDERS, n=1)
-        meant = f"did you mean /{close[0]}?" if close else "/help names those there are"
+        meant = f"did you mean /{close[0]}?" if close else "/help names those there are."
         tell(f"there is no /{name}; {meant} A message that begins with a slash is //{name}")
         return Exit.REFUSED
     return await ORDERS[name][1](talk, rest.strip())
@@ -45,9 +45,11 @@ async def _help(talk: Talk, rest: str) -> Exit:
 
 async def _agent(talk: Talk, rest: str) -> Exit:
     wish, conversations = talk.wish, talk.client.conversations
-    if rest and wish.conversation_id:
-        await conversations.set_active_agent(wish.conversation_id, rest)
     if rest:
+        if wish.conversation_id:
+            await conversations.set_active_agent(wish.conversation_id, rest)
+        else:
+            await talk.client.agents.get(rest)
         wish.agent_id, wish.instance_id = rest, ""
     answers = wish.agent_id
     if not answers and wish.instance_id:
@@ -89,7 +91,7 @@ async def _history(talk: Talk, rest: str) -> Exit:
     )
     messages, more = await shown.newest(talk.client, filters, count)
     for message in messages:
-        shown.transcript(message)
+        talk.show(message)
     if more:
         tell(f"there is more; /history {count * 2} shows twice as much")
     elif not messages:

@@ -21,8 +21,8 @@ from conductor_ai.cli.asking import noticing
 from conductor_ai.cli.chat.lines import Lines
 from conductor_ai.cli.conversations import shown
 from conductor_ai.cli.exits import Exit, explain
-from conductor_ai.cli.output import one_line, tell
-from conductor_ai.cli.printers import ChatPrinter
+from conductor_ai.cli.output import json_line, one_line, tell
+from conductor_ai.cli.printers import ChatPrinter, QuietPrinter
 from conductor_ai.client import Client, ConductorError, RunOptions
 
 SHOWN: Final = 6
@@ -101,15 +101,26 @@ class Talk:
     Args:
         obey: does what a line wants that begins with a slash.
         address: where the mesh listens, for sentences about it.
+        as_json: whether answers are printed for programs, each as its message.
     """
 
-    def __init__(self, client: Client, wish: Wish, lines: Lines, obey: Obey, address: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        wish: Wish,
+        lines: Lines,
+        obey: Obey,
+        address: str,
+        *,
+        as_json: bool = False,
+    ) -> None:
         self.client = client
         self.wish = wish
         self._lines = lines
         self._obey = obey
         self._address = address
         self._opening: _Opening | None = None
+        self._as_json = as_json
         self._unsent: _Unsent | None = None
         self._asked: _Asked | None = None
 
@@ -178,6 +189,13 @@ class Talk:
                     raise
         return await self.say(asked.text, asked.reply_to)
 
+    def show(self, message: Message) -> None:
+        """Show a message of the conversation whole."""
+        if self._as_json:
+            print(json_line(message), flush=True)
+        else:
+            shown.transcript(message)
+
     def _read(self) -> str | None:
         """Read the next line that says something; None at the end."""
         was_interrupted = False
@@ -227,7 +245,7 @@ class Talk:
         filters = ListMessagesRequest(conversation_id=conversation.id, page_size=SHOWN + 1)
         messages, _ = await shown.newest(self.client, filters, SHOWN)
         for message in messages:
-            shown.transcript(message)
+            self.show(message)
             if message.type == Message.TYPE_USER:
                 self._lines.remember(one_line(message.content))
         if conversation.pending_executions:
@@ -241,7 +259,7 @@ class Talk:
         except ConductorError as error:
             return self._unanswered(error, "")
         interrupted, leave = asyncio.Event(), asyncio.Event()
-        printer = ChatPrinter()
+        printer = QuietPrinter() if self._as_json else ChatPrinter()
         turn = _Turn(self.client, printer, interrupted)
 
         def interrupt() -> None:
@@ -263,7 +281,11 @@ class Talk:
         self._unsent = None
         ids = tuple(id_ for id_ in (started.message_id, started.answer_id) if id_)
         self._asked = _Asked(message.text, message.reply_to, ids)
-        return await turn.follow()
+        status = await turn.follow()
+        if self._as_json:
+            messages = self.client.conversations.messages
+            self.show(await messages.get(self.wish.conversation_id, started.answer_id))
+        return status
 
     def _options(self, message: _Unsent) -> RunOptions:
         wish = self.wish
