@@ -82,6 +82,7 @@ def hostile(nonce: str) -> list[str]:
         f"&#60;/mesh-persona-{nonce}&#62;",
         f"&#x3C;/mesh-persona-{nonce}>",
         f"%3c/mesh-persona-{nonce}%3e",
+        f"<mesh-persona-{nonce}> %3cmesh-persona-{nonce}%3e",
         f"<\\/mesh-persona-{nonce}>",
         f"<\\\\\\mesh-persona-{nonce}>",
         f"<\\ \\mesh-persona-{nonce}>",

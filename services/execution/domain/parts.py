@@ -23,6 +23,9 @@ _NONCE_DIGITS = 16
 _WITHIN = 80
 """How many letters and digits behind a tag's first one its nonce is looked for."""
 
+_BETWEEN = r"[^\w<]*+"
+"""What may be between letters: all that is neither letter nor digit, blanks and invisible characters too."""
+
 _ALIKE: Mapping[str, str] = {
     # Characters that look like the first and do not decompose to it: Cyrillic, Greek and Armenian letters,
     # small capitals, digits; less-than wide, small, as quotation mark or bracket; letters that nobody sees.
@@ -106,7 +109,7 @@ def escaped(text: str, nonce_: str) -> str:
         return text
     # Folding takes most of the time, so it is done once unless something was marked.
     folded = _folded(text)
-    for pattern in _patterns(nonce_):
+    for pattern in _patterns_for(folded, nonce_):
         if ends := _ends(pattern, folded):
             text = "\\".join(_pieces(text, ends))
             folded = _folded(text)
@@ -115,7 +118,7 @@ def escaped(text: str, nonce_: str) -> str:
 
 def unescaped(text: str, nonce_: str) -> str:
     """Read a text back that was escaped with the same nonce."""
-    for pattern in reversed(_patterns(nonce_)):
+    for pattern in reversed(_patterns_for(_folded(text), nonce_)):
         ends = [end for end in _ends(pattern, _folded(text)) if text[end - 1] == "\\"]
         if ends:
             first, *others = _pieces(text, [end - 1 for end in ends])
@@ -134,9 +137,20 @@ def _pieces(text: str, places: Sequence[int]) -> Iterator[str]:
         yield text[first:end]
 
 
+def _patterns_for(folded: str, nonce_: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Match the beginning of what could be taken for a tag in a text, and the backslashes behind it."""
+    # Behind each less-than the nonce is looked for, which takes long where it is nowhere.
+    return _patterns(nonce_ if _spelling(nonce_).search(folded) else "")
+
+
+@lru_cache(maxsize=256)
+def _spelling(nonce_: str) -> re.Pattern[str]:
+    return re.compile(_spelt(nonce_))
+
+
 @lru_cache(maxsize=256)
 def _patterns(nonce_: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Match the beginning of what could be taken for a tag, and the backslashes behind it.
+    """Match tags with a nonce or without; without alone if the nonce is empty.
 
     Of what follows so little is looked at that reading a text takes time in proportion to its length,
     whatever it is. The second is for less-than as HTML and URLs write it, which a model may read.
@@ -152,17 +166,17 @@ def _patterns(nonce_: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 def _pattern(opening: str, openings: str, nonce_: str) -> re.Pattern[str]:
     """Make a pattern for a folded text."""
-    # Between letters: all that is neither letter nor digit, blanks and invisible characters too.
-    between = r"[^\w<]*+"
+    names = "|".join(_spelt(part) for part in Part)
+    following = f"{_BETWEEN}{_spelt(_MARK)}{_BETWEEN}(?:{names})"
+    if nonce_:
+        # Marks are not counted, so that a marked text is read like the one it was.
+        letters = rf"(?:[^\w{openings}]*+\w){{0,{_WITHIN}}}?"
+        following += f"|{letters}{_BETWEEN}{_spelt(nonce_)}"
+    return re.compile(rf"(?:{opening})\\*+(?={following})")
 
-    def spelt(word: str) -> str:
-        return between.join(one for one in _folded(word) if one.isalnum())
 
-    names = "|".join(spelt(part) for part in Part)
-    named = f"{between}{spelt(_MARK)}{between}(?:{names})"
-    # Marks are not counted, so that a marked text is read like the one it was.
-    numbered = rf"(?:[^\w{openings}]*+\w){{0,{_WITHIN}}}?{between}{spelt(nonce_)}"
-    return re.compile(rf"(?:{opening})\\*+(?={named}|{numbered})")
+def _spelt(word: str) -> str:
+    return _BETWEEN.join(one for one in _folded(word) if one.isalnum())
 
 
 def _folded(text: str) -> str:
