@@ -36,7 +36,7 @@ from services.execution.ports import (
 )
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.channels import events_channel, stop_channel, work_item
-from services.execution.usecases.talks import Talks
+from services.execution.usecases.talks import OVER, Talks
 from services.kit.errors import DomainError, Reason, Resource, invalid
 
 _DEFAULT_AGENT = "default"
@@ -49,7 +49,6 @@ _TOLD_SECONDS = 2.0
 _INTERRUPTED = (State.QUEUED, State.RUNNING)
 """Those that wait first, so that none of them begins meanwhile."""
 _MOST_INTERRUPTED = 200
-_OVER = frozenset({Reason.REASON_EXECUTION_NOT_FOUND, Reason.REASON_EXECUTION_FINISHED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +366,7 @@ class ExecutionService:
                 try:
                     await self.cancel(org, execution.id, caller)
                 except DomainError as error:
-                    if error.reason not in _OVER:
+                    if error.reason not in OVER:
                         raise
                 else:
                     cancelled += 1

@@ -42,7 +42,14 @@ _TRIES = 6
 _FIRST_PAUSE = 0.1
 _FILL_SECONDS = 2.0
 """How long an end without a worker waits for its conversation."""
-_OVER = frozenset({Reason.REASON_EXECUTION_NOT_FOUND, Reason.REASON_EXECUTION_FINISHED})
+OVER = frozenset(
+    {
+        Reason.REASON_EXECUTION_NOT_FOUND,
+        Reason.REASON_EXECUTION_FINISHED,
+        Reason.REASON_TURN_WITHDRAWN,
+    }
+)
+"""Why a run that answers in a conversation cannot be cancelled: it does no more, or never did."""
 
 Cancel = Callable[[str, str, str], Awaitable[object]]
 """Cancels a run of an organisation, by a caller's name."""
@@ -313,5 +320,5 @@ async def _interrupt(cancel: Cancel, org: str, execution_id: str, caller: str) -
     try:
         await cancel(org, execution_id, caller)
     except DomainError as error:
-        if error.reason not in _OVER:
+        if error.reason not in OVER:
             raise
