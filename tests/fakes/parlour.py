@@ -66,6 +66,7 @@ class Cast:
 
     def __init__(self) -> None:
         self.doing: dict[str, instances.Status] = {}
+        self.gone: set[str] = set()
 
     async def reference(self, org: str, instance_id: str) -> Reference:
         if instance_id == "inst_0":
@@ -75,8 +76,9 @@ class Cast:
     async def copy(self, org: str, conversation_id: str, copy: Conversation) -> dict[str, str]:
         return {}
 
-    async def note(self, org: str, instance_id: str, status: instances.Status) -> None:
+    async def note(self, org: str, instance_id: str, status: instances.Status) -> bool:
         self.doing[instance_id] = status
+        return instance_id not in self.gone
 
 
 async def kept(conversation: Conversation) -> Conversation:

@@ -194,8 +194,8 @@ async def test_what_changes_nothing_leaves_the_etag(placing: Placing) -> None:
 async def test_the_mesh_notes_what_an_instance_does_in_nobodys_way(placing: Placing) -> None:
     placed = await placing.place()
 
-    await placing.instances.note(ORG, placed.id, Status.RUNNING)
-    await placing.instances.note(ORG, "nobody", Status.RUNNING)
+    assert await placing.instances.note(ORG, placed.id, Status.RUNNING)
+    assert not await placing.instances.note(ORG, "nobody", Status.RUNNING)
 
     assert (await placing.get(placed.id)).status is Status.RUNNING
     await placing.update(placed.id, placed.etag, emoji="x")

@@ -106,6 +106,20 @@ async def test_a_run_outside_of_conversations_is_counted_alone() -> None:
     assert hall.cast.doing == {"inst_1": Doing.ERROR}
 
 
+async def test_a_run_that_ends_once_its_instance_went_for_good_leaves_no_history() -> None:
+    hall = Parlour()
+    id_ = await hall.open()
+    await hall.ask(id_, "a")
+    await hall.fill("", "b")
+    hall.cast.gone.add("inst_1")
+
+    await hall.fill(id_, "a")
+
+    assert await hall.texts(id_) == ["Q a", "A a"]
+    assert await hall.history(Whose("writer")) == []
+    assert await hall.totals() == Totals()
+
+
 async def test_a_turn_is_refused_that_cannot_be() -> None:
     hall = Parlour()
     id_ = await hall.open(allowed_agents=("writer",))

@@ -500,6 +500,27 @@ async def test_a_message_may_interrupt_those_that_answer() -> None:
 
 
 @in_virtual_time
+async def test_a_message_may_interrupt_one_that_is_taken_back_meanwhile() -> None:
+    turns = FakeTurns()
+    house = House(SAYS, conversations=turns)
+    gate = asyncio.Event()
+    turns.trouble = partial(hang, gate, True)
+    starting = asyncio.create_task(house.start("1", conversation_id="c"))
+    await gate.wait()
+    (held,) = await house.service.list(ORG, Filter(), None, 10)
+
+    async def take_back(what: str, answered: bool) -> None:
+        if what == "append" and answered:
+            turns.take_back("c", held.id)
+
+    turns.trouble = take_back
+    second = await house.beside().start("2", conversation_id="c", busy_policy="interrupt")
+    assert second.state is State.QUEUED
+    starting.cancel()
+    assert turns.conversation("c").turns == [second.id]
+
+
+@in_virtual_time
 async def test_a_run_waits_while_nobody_can_say_whose_turn_it_is() -> None:
     outage = Outage(frozenset({"place"}))
     turns = FakeTurns(trouble=outage)

@@ -346,6 +346,32 @@ async def test_a_copy_that_is_cut_anywhere_is_seen_whole_or_not_at_all(
     assert seen == {0, 1}
 
 
+async def test_what_goes_for_good_while_it_is_copied_has_no_copy() -> None:
+    memory = Memory()
+    whole = Parlour(MemoryStore(memory, COLLECTIONS))
+    id_ = (await whole.create(title="Play")).id
+    for text in THREE.split():
+        await whole.say(id_, text)
+
+    class Late(MemoryStore):
+        """Answers what there is once the conversation was purged."""
+
+        is_purged = False
+
+        async def query(self, query: Query) -> list[Document]:
+            if query.collection is MESSAGES and not self.is_purged:
+                self.is_purged = True
+                await whole.conversations.delete(ORG, id_, "", purge=True)
+            return await super().query(query)
+
+    error = await refused(Parlour(Late(memory, COLLECTIONS)).cloner.clone(ORG, id_, "", ""))
+
+    assert error.reason == Reason.REASON_CONVERSATION_NOT_FOUND
+    assert await whole.conversations.list(ORG, Wanted(), None, 9) == []
+    await whole.cascades.sweep(alone=True)
+    assert (left(memory, CONVERSATIONS), left(memory, MESSAGES)) == (0, 0)
+
+
 @each_semantics
 @pytest.mark.parametrize("answered", [False, True], ids=["unanswered", "lost"])
 async def test_a_purge_that_is_cut_anywhere_is_finished_by_whoever_comes_next(

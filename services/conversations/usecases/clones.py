@@ -125,6 +125,10 @@ class Cloner:
                 # Whoever sees that it goes on leaves it alone.
                 copy = await self._conversations.save(copy)
             span = span.beyond(page[-1].position)
+        now = await self._conversations.get(source.org, source.id)
+        if now is None or now.life.purging:
+            # Some of it may have gone before it was copied.
+            raise conversations.not_found(source.id)
         begun = conversations.begun(copy, self._clock())
         if request_id:
             begun = replace(begun, request_id=request_id, request_rpc=RPC, digest=digest)

@@ -223,10 +223,13 @@ class InstanceService:
                 return await self._counted(await self._instances.save(changed))
         raise instances.contended(instance_id)
 
-    async def note(self, org: str, instance_id: str, status: Status) -> None:
+    async def note(self, org: str, instance_id: str, status: Status) -> bool:
         """Note what the mesh does with an instance; nothing happens when there is none.
 
         Its etag stays: whoever edits the instance is not in the way of its runs.
+
+        Returns:
+            Whether there is one, deleted or not; one that is about to go for good is none.
         """
 
         def noted(one: Instance) -> Instance | None:
@@ -234,7 +237,8 @@ class InstanceService:
                 return None
             return instances.noted(one, status, self._clock())
 
-        await self._cast.change(org, instance_id, noted)
+        found = await self._cast.change(org, instance_id, noted)
+        return found is not None and not found.life.purging
 
     async def tools(self, org: str, instance_id: str) -> Tools:
         """Read the MCP servers of an instance and of its agent.

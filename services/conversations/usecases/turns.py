@@ -157,8 +157,10 @@ class TurnService:
         found = None
         if filling.conversation_id:
             found = await self._leave(filling.org, filling.conversation_id, filling.execution_id)
-        if filling.agent.instance_id:
-            await self._stage.note(filling.org, filling.agent.instance_id, _DONE[outcome])
+        instance_id = filling.agent.instance_id
+        if instance_id and not await self._stage.note(filling.org, instance_id, _DONE[outcome]):
+            # Its history goes with it, and whoever purged it may have looked before this run was counted.
+            await self._histories.purge(filling.org, instance_id)
         if found is not None and found.turns:
             await self._note_first(found)
         return answer

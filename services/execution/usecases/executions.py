@@ -40,6 +40,14 @@ from services.execution.usecases.talks import Talks
 from services.kit.errors import DomainError, Reason, Resource, invalid
 from services.kit.resources.conflicts import contended
 
+_OVER = frozenset(
+    {
+        Reason.REASON_EXECUTION_NOT_FOUND,
+        Reason.REASON_EXECUTION_FINISHED,
+        Reason.REASON_TURN_WITHDRAWN,
+    }
+)
+"""Why a run cannot be cancelled: it does no more, or never did."""
 _DEFAULT_AGENT = "default"
 _CANCEL_TRIES = 200
 _DELETE_TRIES = 10
@@ -50,7 +58,6 @@ _TOLD_SECONDS = 2.0
 _INTERRUPTED = (State.QUEUED, State.RUNNING)
 """Those that wait first, so that none of them begins meanwhile."""
 _MOST_INTERRUPTED = 200
-_OVER = frozenset({Reason.REASON_EXECUTION_NOT_FOUND, Reason.REASON_EXECUTION_FINISHED})
 
 
 @dataclass(frozen=True, slots=True)
