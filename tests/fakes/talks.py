@@ -68,7 +68,9 @@ class Talks(ConversationServiceServicer, MessageServiceServicer, InstanceService
         said = Message(type=Message.TYPE_USER, content=text, reply_to=reply_to)
         said.execution_id = execution_id
         answer = Message(type=Message.TYPE_AGENT, status=Message.STATUS_PENDING)
-        answer.agent.agent_id = agent_id or conversation.active_agent.agent_id or "default"
+        chosen = AgentReference(agent_id=agent_id) if agent_id else conversation.active_agent
+        answer.agent.agent_id = chosen.agent_id or "default"
+        answer.agent.instance_id = chosen.instance_id
         answer.execution_id = execution_id
         conversation.pending_executions.append(execution_id)
         return self._append(conversation_id, said), self._append(conversation_id, answer)
