@@ -197,7 +197,11 @@ def normal_title(title: str, at: str) -> str:
             f"must have {_SHORTEST_TITLE} to {_LONGEST_TITLE} characters besides blanks around them",
         )
     if any(unicodedata.category(one) in _CONTROLS or one in _DIRECTIONS for one in title):
-        raise invalid(at, "must not hold control characters, such as line breaks")
+        raise invalid(
+            at,
+            "must not hold control characters, such as line breaks, nor marks that turn the direction of "
+            "writing",
+        )
     return title
 
 
