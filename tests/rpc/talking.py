@@ -114,7 +114,8 @@ async def serving_talks(talking: Talking) -> AsyncIterator[str]:
     server = grpc.aio.server(interceptors=[Refusing()])
     add_ExecutionServiceServicer_to_server(talking, server)
     add_talks(talking.talks, server)
-    add_AgentServiceServicer_to_server(_Agents(), server)
+    agents = _Agents()  # type: ignore[abstract] # what is not asked for
+    add_AgentServiceServicer_to_server(agents, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -187,11 +187,11 @@ async def test_whoever_writes_from_right_to_left_begins_a_conversation_titled_so
 ) -> None:
     talking.streams.append(answer("ahoy"))
 
-    outcome = await speaker.run("chat", stdin="\u200fשלום\u200f עולם\u061c\n".encode())
+    outcome = await speaker.run("chat", stdin="\u200fשלם\u200f מים\u061c\n".encode())
 
     assert (outcome.status, outcome.out) == (0, "ahoy\n")
-    assert talking.talks.conversations[talking.conversation_id].title == "שלום עולם"
-    assert talking.starts[0].input == "\u200fשלום\u200f עולם\u061c"
+    assert talking.talks.conversations[talking.conversation_id].title == "שלם מים"
+    assert talking.starts[0].input == "\u200fשלם\u200f מים\u061c"
 
 
 async def test_an_agent_that_is_not_there_answers_no_new_conversation(
@@ -212,7 +212,7 @@ async def test_programs_get_each_answer_as_a_message_on_a_line(
     talking: Talking, speaker: Terminal
 ) -> None:
     failed = events(JobStarted(), *tokens("half"), Error(reason="MODEL_FAILED", error="It died."))
-    talking.streams.extend([answer("one ", "two"), failed])
+    talking.streams.extend([answer("one ", "two"), [*failed]])
 
     outcome = await speaker.run("chat", "--json", stdin=b"Hello\nAgain\n/history 1\n")
 
