@@ -9,8 +9,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TypeVar
 
-from conductor.content.v1.agent_service_pb2_grpc import AgentServiceStub
-from conductor.content.v1.screenplay_service_pb2_grpc import ScreenplayServiceStub
 from conductor.content.v1.template_service_pb2_grpc import TemplateServiceStub
 from conductor.conversations.v1.conversation_service_pb2_grpc import (
     add_ConversationServiceServicer_to_server,
@@ -27,8 +25,7 @@ from conductor.conversations.v1.portfolio_service_pb2_grpc import (
 )
 from conductor.conversations.v1.turn_service_pb2_grpc import add_TurnServiceServicer_to_server
 from conductor.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
-from services.conversations.adapters.catalogue import ContentCatalogue
-from services.conversations.adapters.content import ContentService
+from services.conversations.adapters.catalogue import OWNER, ContentCatalogue
 from services.conversations.adapters.runs import VisitorRuns
 from services.conversations.handlers.conversations import ConversationHandlers
 from services.conversations.handlers.instances import InstanceHandlers
@@ -77,8 +74,6 @@ async def compose(
     """Build the service; what it opens is closed by the stack."""
     frame = await open_frame(settings, COLLECTIONS, LOGS, stack, telemetry)
     stored, said = StoredConversations(frame.store), StoredMessages(frame.store)
-    content = frame.peers.channel("content")
-    library = ContentService(AgentServiceStub(content), ScreenplayServiceStub(content))
     histories = HistoryService(StoredLinks(frame.store), said, clock=ids.now)
     transcript = Transcript(
         stored,
@@ -117,7 +112,7 @@ async def compose(
         new_id=partial(ids.new_id, "inst"),
         new_deletion_id=_new_deletion,
     )
-    references = References(library, instances)
+    references = References(catalogue, instances)
     conversations = ConversationService(
         stored,
         transcript,
@@ -148,7 +143,8 @@ async def compose(
     portfolio = Portfolio(
         StoredVisitors(frame.store),
         VisitorRuns(
-            GatewayServiceStub(frame.peers.channel("execution")), TemplateServiceStub(content)
+            GatewayServiceStub(frame.peers.channel("execution")),
+            TemplateServiceStub(frame.peers.channel(OWNER)),
         ),
         conversations,
         settings.conversations_portfolio_agent,

@@ -305,7 +305,7 @@ def heartbeat(now: int) -> execution_service_pb2.WatchExecutionResponse:
 def template_of_session(
     request: execution_service_pb2.ConverseRequest | None, check: Callable[[Message], None]
 ) -> Asked:
-    """Read what the runs of a session are asked for, but for their input.
+    """Read what the runs of a session are asked for, but for their input; its request_id is the session's.
 
     Args:
         request: the first of the session.
@@ -336,7 +336,7 @@ def template_of_session(
         ) from None
     asked = asked_of_start(start)
     mode = asked.context_mode or ContextMode.INTERACTIVE
-    return replace(asked, input="", context_mode=mode)
+    return replace(asked, input="", context_mode=mode, request_id=request.open.request_id)
 
 
 def said_in_session(request: execution_service_pb2.ConverseRequest) -> str | None:

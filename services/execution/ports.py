@@ -57,7 +57,7 @@ class Due:
     priority: int
     slot: int | None
     held: bool = False
-    """Whether it may not begin yet."""
+    """Whether no worker may take it: something is left to be done at its conversation first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +282,12 @@ class Conversations(Protocol):
         """Read who answers in a conversation. Raises DomainError CONVERSATION_NOT_FOUND."""
         ...
 
-    async def create(self, org: str, who: Placement) -> str:
-        """Make a conversation with somebody who answers in it; returns its id."""
+    async def create(self, org: str, who: Placement, request_id: str) -> str:
+        """Make a conversation with somebody who answers in it; returns its id.
+
+        Args:
+            request_id: repeated, it answers the one it made before; empty for a new one.
+        """
         ...
 
     async def append(self, execution: Execution) -> Appended:

@@ -350,7 +350,7 @@ def _due(document: Document) -> Due:
     fields = document.fields
     priority = int(fields["priority"] or DEFAULT_PRIORITY)
     slot = _slot(document.org, document.id, fields["slot"])
-    held = fields["errand"] == Errand.APPEND
+    held = fields["errand"] != Errand.NONE
     return Due(document.org, document.id, fields["owner"], priority, slot, held)
 
 

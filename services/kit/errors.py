@@ -6,7 +6,8 @@ descriptor. Nothing else in the mesh picks a status code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,6 +26,8 @@ __all__ = (
     "Violation",
     "code_of",
     "invalid",
+    "naming",
+    "of_field",
     "read_status",
     "reason_name",
     "reason_value",
@@ -108,6 +111,32 @@ def invalid(field: str, description: str) -> DomainError:
         f"{field}: {description}",
         violations=[Violation(field, description)],
     )
+
+
+def of_field(error: DomainError, field: str) -> DomainError:
+    """Say which field of the request an error is about, unless that is said or there is none."""
+    if not field or error.violations:
+        return error
+    return DomainError(
+        error.reason,
+        f"{field}: {error.message}",
+        violations=[Violation(field, error.message)],
+        resources=error.resources,
+        retry_after=error.retry_after,
+        metadata=error.metadata,
+    )
+
+
+@contextmanager
+def naming(fields: Mapping[Reason.ValueType, str]) -> Iterator[None]:
+    """Say of errors in the block which field of the request they are about, by their reasons."""
+    try:
+        yield
+    except DomainError as error:
+        said = of_field(error, fields.get(error.reason, ""))
+        if said is error:
+            raise
+        raise said from error
 
 
 def reason_name(reason: Reason.ValueType) -> str:

@@ -63,6 +63,10 @@ class Access:
     key."""
     changes: bool = False
     """Whether it changes something, so that there is a record of each call."""
+    internal: bool = False
+    """Whether the other services of the mesh alone may call it."""
+    counts_requests: bool = False
+    """Whether each request of a stream counts as a call."""
 
 
 def access_of(service: str, method: str) -> Access:
@@ -80,6 +84,8 @@ def access_of(service: str, method: str) -> Access:
         scope=None if said.open else _SCOPES[said.scope],
         token_for=said.token_for,
         changes=options.idempotency_level != _NO_SIDE_EFFECTS,
+        internal=said.internal,
+        counts_requests=said.counts_requests,
     )
 
 
@@ -98,6 +104,10 @@ class Guard(Protocol):
         """
         ...
 
+    async def pace(self, served: Call) -> None:
+        """Count one more request of a caller who was let in, once it may be made."""
+        ...
+
 
 class OpenGuard:
     """Lets everyone in, as often as their organisation may call."""
@@ -109,6 +119,11 @@ class OpenGuard:
         """Count the call, unless another service makes it for a caller whom it has counted."""
         if PEER not in served.metadata:
             await _count(self._rates, served.principal.org_id)
+
+    async def pace(self, served: Call) -> None:
+        """Wait as long as the organisation has to, unless another service calls."""
+        if PEER not in served.metadata:
+            await _await_count(self._rates, served.principal.org_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +209,22 @@ class KeyGuard:
             served.principal = await self._caller(served.metadata, access, request)
             if self._rates is not None:
                 await _count(self._rates, served.principal.org_id)
+        if access.internal and signed is None:
+            raise DomainError(
+                Reason.REASON_PERMISSION_DENIED,
+                "Only the services of the mesh may call this, whatever the key.",
+            )
         if access.scope is not None and not served.principal.may(access.scope):
             raise DomainError(
                 Reason.REASON_PERMISSION_DENIED,
                 f"This takes the scope {access.scope}, which the caller does not have.",
                 metadata={"scope": access.scope},
             )
+
+    async def pace(self, served: Call) -> None:
+        """Wait as long as the organisation has to, unless another service calls."""
+        if self._rates is not None and PRINCIPAL not in served.metadata:
+            await _await_count(self._rates, served.principal.org_id)
 
     async def close(self) -> None:
         """End what is being read."""
@@ -409,6 +434,13 @@ async def _count(rates: Rates, org_id: str) -> None:
             f"The organisation {org_id} calls more often than it may; try again in {wait:.1f} s.",
             retry_after=wait,
         )
+
+
+async def _await_count(rates: Rates, org_id: str) -> None:
+    wait = await rates.admit(org_id)
+    while wait is not None:
+        await asyncio.sleep(wait)
+        wait = await rates.admit(org_id)
 
 
 def _shown(metadata: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
+from functools import partial
 from math import ceil
 from time import perf_counter
 from typing import Any, NoReturn, TypeVar, cast
@@ -100,8 +101,8 @@ class Interceptor:
             if not handler.response_streaming:
                 raise ValueError(f"{method} answers a stream of requests once; nothing here does")
             return grpc.stream_stream_rpc_method_handler(
-                self._dialogue(method, handler.stream_stream, access),
-                handler.request_deserializer,
+                self._dialogue(method, handler.stream_stream, handler.request_deserializer, access),
+                None,
                 handler.response_serializer,
             )
         if handler.response_streaming:
@@ -194,20 +195,22 @@ class Interceptor:
         return answer
 
     def _dialogue(
-        self, method: str, behavior: Any, access: Access
-    ) -> Callable[[AsyncIterator[Message], Context], AsyncIterator[Message]]:
+        self, method: str, behavior: Any, parse: Any, access: Access
+    ) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[Message]]:
         """Wrap a method that answers requests as they come."""
         guard = None if access.scope is None else self._guard
         auditor = self._auditor if access.changes else None
         told = self._calls.of(method)
 
         async def answer(
-            requests: AsyncIterator[Message], context: Context
+            requests: AsyncIterator[bytes], context: Context
         ) -> AsyncIterator[Message]:
             began = perf_counter()
             served = _begun(told, context)
             code, reason = "CANCELLED", ""
-            read = _Requests(requests, self._check)
+            read = _Requests(requests, parse, self._check)
+            if guard is not None and access.counts_requests:
+                read.pace = partial(guard.pace, served)
             begun = False
             refused: DomainError | None = None
             try:
@@ -240,21 +243,33 @@ class Interceptor:
 
 
 class _Requests:
-    """The requests of a dialogue, each checked when it is read.
+    """The requests of a dialogue, each parsed and checked when it is read.
 
     Attributes:
+        pace: awaited for each request but the first, which came with the call.
         first: the first one, once it was read.
     """
 
-    def __init__(self, requests: AsyncIterator[Message], check: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        requests: AsyncIterator[bytes],
+        parse: Parse,
+        check: Callable[[Message, int], None],
+    ) -> None:
         self._requests = requests
+        self._parse = parse
         self._check = check
+        self.pace: Callable[[], Awaitable[None]] | None = None
         self.first: Message | None = None
 
     async def __aiter__(self) -> AsyncIterator[Message]:
-        async for request in self._requests:
-            self.first = self.first or request
-            self._check(request)
+        async for raw in self._requests:
+            request = _parsed(self._parse, raw)
+            if self.first is None:
+                self.first = request
+            elif self.pace is not None:
+                await self.pace()
+            self._check(request, len(raw))
             yield request
 
 
@@ -284,7 +299,8 @@ def _parsed(parse: Parse, raw: bytes) -> Message:
     except DecodeError:
         raise DomainError(
             Reason.REASON_MALFORMED_REQUEST,
-            "The request cannot be read: it is damaged, or text in it is not UTF-8.",
+            "The request cannot be read: it is damaged, what it holds lies too deep in one another, or "
+            "text in it is not UTF-8.",
         ) from None
 
 

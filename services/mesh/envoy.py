@@ -23,6 +23,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from google.rpc import code_pb2
 
+from conductor.auth.v1 import access_pb2
 from services.mesh import clusters, tokens, tracing
 from services.mesh.clusters import Address, Config, Endpoints
 from services.mesh.table import Service
@@ -71,6 +72,7 @@ _CORS_RESPONSE_HEADERS = (
     "X-Request-Id",
 )
 
+_INTERNAL = "Only the services of the mesh ask this of each other, and not here."
 _FOREIGN_ORIGIN = "CONDUCTOR_CORS_ORIGINS names the origins whose pages may call."
 
 # Reflection and health answer for the whole mesh, from its first service.
@@ -230,7 +232,10 @@ def render(
 def _rpc_routes(
     descriptors: descriptor_pb2.FileDescriptorSet, services: Sequence[Service]
 ) -> Iterator[Config]:
-    """One route for each rpc that may take long or be repeated, one for the rest of each service."""
+    """One route for each rpc that is not like the rest of its service, and one for that rest.
+
+    They may take long, or be repeated, or are not for anybody who comes by here.
+    """
     found = {
         f"{file.package}.{service.name}": service
         for file in descriptors.file
@@ -240,28 +245,32 @@ def _rpc_routes(
         for name in service.rpc_services:
             if name not in found:
                 raise ValueError(f"{name} of service {service.name} is not in the descriptor set")
-            for method in found[name].method:
-                path = f"{name}/{method.name}"
-                streams = method.server_streaming or method.client_streaming
-                if path in service.long_rpcs:
-                    route = _rpc_route({"path": f"/{path}"}, service.name, "0s", "0s")
-                elif streams:
-                    route = _rpc_route(
-                        {"path": f"/{path}"}, service.name, "0s", STREAM_IDLE_TIMEOUT
-                    )
-                    route["response_headers_to_add"] = _UNBUFFERED
-                elif _is_safe(method):
-                    route = _rpc_route(
-                        {"path": f"/{path}"}, service.name, UNARY_TIMEOUT, UNARY_TIMEOUT
-                    )
-                else:
-                    continue
-                if _is_safe(method):
-                    route["route"]["retry_policy"] = _retry_policy(_RETRY_SAFE)
-                yield route
+            routes = (_own_route(name, method, service) for method in found[name].method)
+            yield from filter(None, routes)
             yield _rpc_route({"prefix": f"/{name}/"}, service.name, UNARY_TIMEOUT, UNARY_TIMEOUT)
     for name in _SHARED_SERVICES:
         yield _rpc_route({"prefix": f"/{name}/"}, services[0].name, "0s", STREAM_IDLE_TIMEOUT)
+
+
+def _own_route(
+    name: str, method: descriptor_pb2.MethodDescriptorProto, service: Service
+) -> Config | None:
+    """The route of an rpc of the proto service `name`; None when it is like the rest of it."""
+    path = f"{name}/{method.name}"
+    if method.options.Extensions[access_pb2.access].internal:
+        return _internal_route(path, service.name)
+    if path in service.long_rpcs:
+        route = _rpc_route({"path": f"/{path}"}, service.name, "0s", "0s")
+    elif method.server_streaming or method.client_streaming:
+        route = _rpc_route({"path": f"/{path}"}, service.name, "0s", STREAM_IDLE_TIMEOUT)
+        route["response_headers_to_add"] = _UNBUFFERED
+    elif _is_safe(method):
+        route = _rpc_route({"path": f"/{path}"}, service.name, UNARY_TIMEOUT, UNARY_TIMEOUT)
+    else:
+        return None
+    if _is_safe(method):
+        route["route"]["retry_policy"] = _retry_policy(_RETRY_SAFE)
+    return route
 
 
 def _is_safe(method: descriptor_pb2.MethodDescriptorProto) -> bool:
@@ -330,6 +339,14 @@ def _trailing_slash_route(cluster: str) -> Config:
     return {
         **_rpc_route({"safe_regex": {"regex": ".*/"}}, cluster, UNARY_TIMEOUT, UNARY_TIMEOUT),
         "typed_per_filter_config": {_REFUSAL: _refusal(HTTPStatus.NOT_FOUND, "")},
+    }
+
+
+def _internal_route(path: str, cluster: str) -> Config:
+    """Refuses what the services ask of each other, as if it were not there."""
+    return {
+        **_rpc_route({"path": f"/{path}"}, cluster, UNARY_TIMEOUT, UNARY_TIMEOUT),
+        "typed_per_filter_config": {_REFUSAL: _refusal(HTTPStatus.NOT_FOUND, _INTERNAL)},
     }
 
 

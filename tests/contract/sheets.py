@@ -94,9 +94,7 @@ def queries() -> list[Query]:
         if query.equal and query.terms in {(), ("all",)} and query.from_time is None
     ]
     made += [
-        replace(query, org=None)
-        for query in made
-        if query.terms in {(), ("even", "third")} and query.from_time is None
+        replace(query, org=None) for query in made if not query.terms and query.from_time is None
     ]
     return made
 

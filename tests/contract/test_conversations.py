@@ -163,7 +163,7 @@ async def test_messages_are_listed_by_what_became_of_them(store: Store) -> None:
     id_, other = (await house.create()).id, (await house.create()).id
     said: list[Message] = [await house.say(id_, f"text {number}") for number in range(1, 13)]
     await house.say(other, "elsewhere")
-    await house.begin_turn(id_, "run1")
+    await house.ask(id_, "run1")
     for one in said[2:4]:
         await house.messages.delete(ORG, id_, one.id)
     for one in said[3:5]:

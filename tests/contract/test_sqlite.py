@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from services.kit.storage.ports import (
     Insert,
     LimitError,
     Query,
+    Replace,
     UnreadableStoreError,
 )
 from services.kit.storage.sqlite import SqliteStore
@@ -111,11 +114,17 @@ async def test_a_limit_does_not_go_by_what_was_undone(tmp_path: Path) -> None:
         await store.close()
 
 
+def count_as_many(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Let so many documents be as many as there may be at most."""
+    monkeypatch.setattr(sqlite_documents, "_FEW", count)
+    monkeypatch.setattr(sqlite_documents, "_SOME", count)
+
+
 @pytest.mark.parametrize("few", [1, 4, 8])
 async def test_pages_are_exact_whichever_way_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(sqlite_documents, "_FEW", few)
+    count_as_many(monkeypatch, few)
     documents = shelves() + shelves("umbrella")[:9]
     store = await SqliteStore.open(tmp_path / "store.db", [SHEETS], LOGS)
     try:
@@ -124,6 +133,151 @@ async def test_pages_are_exact_whichever_way_is_taken(
             assert await read(store, query) == expected(documents, query), query
     finally:
         await store.close()
+
+
+def at_times_apart() -> list[Document]:
+    """Make documents of which some come within a millisecond, in no order."""
+    return [
+        sheet(
+            f"s{number:02}",
+            create_time=5_000_000 + number // 2 * 300,
+            fields={"shelf": "trash" if number % 11 == 3 else "live"},
+            terms=frozenset({"all", "even"} if number % 2 else {"all"}),
+        )
+        for number in (n * 17 % 60 for n in range(60))
+    ]
+
+
+@pytest.mark.parametrize("few", [1, 500])
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_what_is_found_by_time_is_in_exact_order_however_close_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newest_first: bool, few: int
+) -> None:
+    count_as_many(monkeypatch, few)
+    documents = at_times_apart()
+    store = await SqliteStore.open(tmp_path / "store.db", [SHEETS], LOGS)
+    try:
+        await store.write(*(Insert(SHEETS, one) for one in documents))
+        for terms, equal, limit in itertools.product(
+            (("all",), ("all", "even")), ({}, LIVE, {"shelf": "trash"}), (1, 3, 7)
+        ):
+            query = Query(SHEETS, "acme", equal, limit=limit, terms=terms)
+            query = replace(query, newest_first=newest_first)
+            for asked in (query, replace(query, from_time=5_001_500, before_time=5_006_000)):
+                assert await read(store, asked) == expected(documents, asked), asked
+    finally:
+        await store.close()
+
+
+def write_rows(path: Path, documents: Sequence[Document]) -> None:
+    """Write a file as an earlier release did: a row for each term of each document, and no places."""
+    columns = ("shelf", "name", "path")
+    with closing(sqlite3.connect(path)) as db, db:
+        texts = "".join(f", {column} TEXT NOT NULL" for column in columns)
+        db.execute(
+            "CREATE TABLE sheets (org TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, "
+            f"create_time INTEGER NOT NULL{texts}, body TEXT NOT NULL, content TEXT NOT NULL)"
+        )
+        db.execute("CREATE UNIQUE INDEX sheets_key ON sheets (org, id)")
+        db.execute("CREATE INDEX sheets_name ON sheets (name, create_time, id)")
+        db.execute(
+            "CREATE TABLE sheets_terms (org TEXT NOT NULL, term TEXT NOT NULL, "
+            "create_time INTEGER NOT NULL, id TEXT NOT NULL, "
+            "PRIMARY KEY (org, term, create_time, id)) WITHOUT ROWID"
+        )
+        db.execute("CREATE INDEX sheets_terms_document ON sheets_terms (org, id)")
+        db.execute("CREATE TABLE schema_versions (name TEXT PRIMARY KEY, version INTEGER NOT NULL)")
+        db.execute("INSERT INTO schema_versions VALUES ('sheets', 1)")
+        for one in documents:
+            key = (one.org, one.id, 3, one.create_time)
+            fields = (one.fields[column] for column in columns)
+            row = (*key, *fields, '{"n":1}', '{"text":"long"}')
+            db.execute("INSERT INTO sheets VALUES (?,?,?,?,?,?,?,?,?)", row)
+            for term in one.terms:
+                row = (one.org, term, one.create_time, one.id)
+                db.execute("INSERT INTO sheets_terms VALUES (?,?,?,?)", row)
+
+
+async def test_a_file_with_a_row_for_each_term_is_brought_forward(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    documents = shelves() + shelves("umbrella")[:9]
+    strange = sheet("strange", terms=frozenset({"tag:A b", "", "\u00e9_", "_5f"}))
+    write_rows(path, [*documents, strange])
+    documents = [replace(one, fields={**one.fields, "touched": ""}) for one in documents]
+    for _ in range(2):
+        store = await SqliteStore.open(path, [SHEETS], LOGS)
+        try:
+            for query in queries():
+                if query.equal != {"shelf": "live", "touched": "000"}:
+                    found = expected([*documents, strange], query)
+                    assert await read(store, query) == found, query
+            for term in strange.terms:
+                assert await read(store, Query(SHEETS, "acme", terms=(term,))) == ["strange"]
+            got = await store.get(SHEETS, "acme", "strange")
+            assert got is not None
+            assert (got.version, got.body, got.content) == (3, {"n": 1}, {"text": "long"})
+        finally:
+            await store.close()
+    with closing(sqlite3.connect(path)) as db:
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        (version,) = db.execute(
+            "SELECT version FROM schema_versions WHERE name='sheets'"
+        ).fetchone()
+    assert not tables & {"sheets_terms", "sheets_before"}
+    assert version == 2, "an earlier release has to refuse it"
+
+
+async def test_what_was_brought_forward_is_written_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    write_rows(path, [sheet(name, terms=frozenset({"x"})) for name in ("a", "b", "c")])
+    store = await SqliteStore.open(path, [SHEETS], LOGS)
+    try:
+        await store.write(
+            Replace(SHEETS, sheet("a", version=3, terms=frozenset({"y"}))),
+            Delete(SHEETS, "acme", "b", 3),
+            Insert(SHEETS, sheet("d", terms=frozenset({"x", "y"}))),
+        )
+        assert await read(store, Query(SHEETS, "acme", terms=("x",))) == ["c", "d"]
+        assert await read(store, Query(SHEETS, "acme", terms=("y",))) == ["a", "d"]
+    finally:
+        await store.close()
+
+
+async def test_what_narrows_a_search_may_join_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count_as_many(monkeypatch, 100)
+    path, documents = tmp_path / "store.db", shelves()
+    for orders in ((), SHEETS.orders, (("touched", "name"),)):
+        collection = replace(SHEETS, orders=orders)
+        store = await SqliteStore.open(path, [collection], LOGS)
+        try:
+            if not orders:
+                await store.write(*(Insert(collection, one) for one in documents))
+            query = Query(collection, "acme", LIVE, terms=("all",))
+            assert await read(store, query) == expected(documents, query)
+            query = replace(query, equal={"touched": "001"})
+            assert await read(store, query) == expected(documents, query)
+        finally:
+            await store.close()
+
+
+async def test_a_sqlite_without_search_is_refused_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(path: Path) -> sqlite3.Connection:
+        return sqlite3.connect(path, isolation_level=None, factory=Plain)
+
+    monkeypatch.setattr(sqlite, "_connect", connect)
+    with pytest.raises(UnreadableStoreError, match=r"store\.db needs FTS5.*CONDUCTOR_STORE_URL\.$"):
+        await SqliteStore.open(tmp_path / "store.db", [SHEETS], LOGS)
+
+
+class Plain(sqlite3.Connection):
+    """A connection of an SQLite that was built without FTS5."""
+
+    def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
+        return super().execute(sql.replace("USING fts5", "USING fts5_"), parameters)  # type: ignore[arg-type]  # as it was given
 
 
 LIVE = {"shelf": "live"}
@@ -150,7 +304,7 @@ async def test_a_page_takes_no_more_work_when_there_are_twenty_times_as_many(
     terms: tuple[str, ...],
     newest_first: bool,
 ) -> None:
-    monkeypatch.setattr(sqlite_documents, "_FEW", 20)
+    count_as_many(monkeypatch, 20)
     work: list[list[int]] = []
     for count in (60, 1200):
         documents = [numbered(number, count) for number in range(count)]
@@ -187,7 +341,7 @@ async def test_an_order_is_walked_along_only_when_what_is_sought_is_met_soon(
     has_it: Callable[[int, int], bool],
     others: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(sqlite_documents, "_FEW", 20)
+    count_as_many(monkeypatch, 20)
     query = Query(SHEETS, "acme", LIVE, order="name", terms=(*others, "it"), limit=10)
     work: list[int] = []
     for count in (120, 1200):
@@ -218,7 +372,9 @@ def numbered(number: int, count: int) -> Document:
         "shelf": "trash" if number in {1, count // 3, count - 2} else "live",
         "touched": "seldom" if is_rare else "often",
     }
-    return sheet(f"s{number:05}", create_time=number, fields=fields, terms=frozenset(terms))
+    return sheet(
+        f"s{number:05}", create_time=number * 1_000_000, fields=fields, terms=frozenset(terms)
+    )
 
 
 async def steps(store: SqliteStore, query: Query) -> int:

@@ -9,14 +9,14 @@ import pytest
 from services.conversations.domain.messages import Showing, Status
 from services.kit.errors import DomainError
 from tests.contract.conftest import OpenStore
-from tests.fakes.hall import COLLECTIONS, Hall
+from tests.fakes.parlour import COLLECTIONS, Parlour
 
 
 async def test_turns_of_several_processes_are_taken_filled_and_withdrawn_once(
     open_store: OpenStore,
 ) -> None:
     store = await open_store(COLLECTIONS, ())
-    halls = [Hall(store) for _ in range(3)]
+    halls = [Parlour(store) for _ in range(3)]
     id_ = await halls[0].open()
     runs = [f"run_{number}" for number in range(6)]
 
@@ -39,7 +39,7 @@ async def test_turns_of_several_processes_are_taken_filled_and_withdrawn_once(
 
 
 async def test_what_a_run_is_told_is_what_was_said_before_its_answer(open_store: OpenStore) -> None:
-    hall = Hall(await open_store(COLLECTIONS, ()))
+    hall = Parlour(await open_store(COLLECTIONS, ()))
     id_ = await hall.open()
     await hall.say(id_, "ü" * 5000)
     await hall.turn(id_, "a")
@@ -54,7 +54,7 @@ async def test_what_a_run_is_told_is_what_was_said_before_its_answer(open_store:
 
 
 async def test_what_was_withdrawn_stays_so(open_store: OpenStore) -> None:
-    hall = Hall(await open_store(COLLECTIONS, ()))
+    hall = Parlour(await open_store(COLLECTIONS, ()))
     id_ = await hall.open()
     await hall.ask(id_, "a")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import httpx
@@ -13,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
+from conductor.conversations.v1.turn_service_pb2 import FillAnswerRequest
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from services.mesh.table import SERVICES
@@ -63,6 +65,23 @@ async def test_a_session_is_live_both_ways(channel: grpc.aio.Channel) -> None:
     await call.done_writing()
 
     assert await call.read() is grpc.aio.EOF
+
+
+@pytest.mark.parametrize("slashes", ["/", "//"])
+async def test_what_services_ask_of_each_other_is_not_there(
+    edge: RunningEdge, slashes: str
+) -> None:
+    async with grpc.aio.insecure_channel(edge.target) as channel:
+        ask: Any = channel.unary_unary(
+            f"{slashes}conductor.conversations.v1.TurnService/FillAnswer",
+            FillAnswerRequest.SerializeToString,
+        )
+        call = ask(FillAnswerRequest(execution_id="one"), timeout=PATIENCE)
+
+        assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
+        request_id = dict(await call.trailing_metadata())["x-request-id"]
+    # No service was asked, whatever it would have said.
+    assert (await edge.logged(request_id))["upstream"] is None
 
 
 async def test_an_error_keeps_its_details(channel: grpc.aio.Channel) -> None:

@@ -1,4 +1,4 @@
-"""A content service that knows the agents a test gives it, as far as execution asks.
+"""A content service that knows the agents a test gives it, as far as other services ask.
 
     async with FakeContent(Catalogue([Agent(id="writer", model="mock-slow")])) as content:
         ...  # CONDUCTOR_PEERS says {"content": content.target}
@@ -22,7 +22,12 @@ from grpc_status import rpc_status
 
 from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest, ListAuditRecordsResponse
 from conductor.content.v1.agent_pb2 import Agent
-from conductor.content.v1.agent_service_pb2 import ResolveAgentRequest, ResolveAgentResponse
+from conductor.content.v1.agent_service_pb2 import (
+    GetAgentRequest,
+    ResolveAgentRequest,
+    ResolveAgentResponse,
+)
+from conductor.content.v1.persona_service_pb2 import GetPersonaRequest
 from conductor.content.v1.screenplay_pb2 import Screenplay
 from conductor.content.v1.screenplay_service_pb2 import (
     GetScreenplayRequest,
@@ -36,6 +41,7 @@ AWAY = {"content": "ipv4:127.0.0.1:1"}
 """What CONDUCTOR_PEERS says in tests that need no agents: nobody answers there."""
 
 AGENTS = "conductor.content.v1.AgentService"
+PERSONAS = "conductor.content.v1.PersonaService"
 SCREENPLAYS = "conductor.content.v1.ScreenplayService"
 AUDIT = "conductor.audit.v1.AuditService"
 HEALTH = "grpc.health.v1.Health"
@@ -82,20 +88,24 @@ class Catalogue:
         """Cleared, questions wait."""
         self.answering.set()
 
-    async def resolve(self, request: ResolveAgentRequest) -> ResolveAgentResponse:
-        """Answer as ResolveAgent does."""
-        self.requests.append(request)
+    async def agent(self, agent_id: str) -> Agent:
+        """Answer as GetAgent does."""
         await self.answering.wait()
         if self.trouble is not None:
             raise self.trouble
-        agent = self.agents.get(request.agent_id)
-        if agent is None:
+        if agent_id not in self.agents:
             raise DomainError(
                 Reason.REASON_AGENT_NOT_FOUND,
-                f"No agent has the id {request.agent_id}.",
-                resources=[Resource("agent", request.agent_id)],
+                f"No agent has the id {agent_id}.",
+                resources=[Resource("agent", agent_id)],
                 metadata={"suggestions": ",".join(self.agents)},
             )
+        return self.agents[agent_id]
+
+    async def resolve(self, request: ResolveAgentRequest) -> ResolveAgentResponse:
+        """Answer as ResolveAgent does."""
+        self.requests.append(request)
+        agent = await self.agent(request.agent_id)
         answer = ResolveAgentResponse(agent=agent)
         persona = self.personas.get(agent.id)
         reference = request.persona_version
@@ -161,6 +171,8 @@ class FakeContent:
         self._server.add_generic_rpc_handlers(
             (
                 _answers(AGENTS, "ResolveAgent", self._resolve, ResolveAgentRequest),
+                _answers(AGENTS, "GetAgent", self._agent, GetAgentRequest),
+                _answers(PERSONAS, "GetPersona", _no_persona, GetPersonaRequest),
                 _answers(SCREENPLAYS, "GetScreenplay", self._screenplay, GetScreenplayRequest),
                 _answers(
                     SCREENPLAYS, "MarkScreenplayUsed", self._screenplay, MarkScreenplayUsedRequest
@@ -188,6 +200,10 @@ class FakeContent:
         async with _told(context):
             return await self.catalogue.resolve(request)
 
+    async def _agent(self, request: GetAgentRequest, context: Context) -> Agent:
+        async with _told(context):
+            return await self.catalogue.agent(request.agent_id)
+
     async def _screenplay(
         self, request: GetScreenplayRequest | MarkScreenplayUsedRequest, context: Context
     ) -> Screenplay:
@@ -203,6 +219,11 @@ async def _told(context: Context) -> AsyncIterator[None]:
     except DomainError as error:
         await context.abort_with_status(rpc_status.to_status(to_status(error)))
         raise
+
+
+async def _no_persona(request: GetPersonaRequest, context: Context) -> Any:
+    async with _told(context):
+        raise DomainError(Reason.REASON_PERSONA_NOT_FOUND, f"{request.agent_id} has none.")
 
 
 async def _no_records(request: ListAuditRecordsRequest, _: Context) -> ListAuditRecordsResponse:

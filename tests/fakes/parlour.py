@@ -1,19 +1,21 @@
-"""Conversations and messages put together over a store."""
+"""Conversations, messages, turns and histories put together over a store."""
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from services.conversations.domain import conversations, messages, turns
-from services.conversations.domain.conversations import Asked, Conversation
+from services.conversations.domain import conversations, instances
+from services.conversations.domain.conversations import Asked as AskedConversation
+from services.conversations.domain.conversations import Conversation
+from services.conversations.domain.exchanges import Added, Asked, Filling
+from services.conversations.domain.histories import Totals, Whose
 from services.conversations.domain.messages import (
     Draft,
     Message,
-    Part,
     Reference,
     Showing,
     Span,
@@ -21,6 +23,7 @@ from services.conversations.domain.messages import (
     Type,
 )
 from services.conversations.domain.turns import Policy
+from services.conversations.ports.catalogue import AgentCard, Voice
 from services.conversations.stores import COLLECTIONS
 from services.conversations.stores.conversations import StoredConversations
 from services.conversations.stores.histories import StoredLinks
@@ -31,26 +34,54 @@ from services.conversations.usecases.histories import HistoryService
 from services.conversations.usecases.messages import MessageService
 from services.conversations.usecases.references import References
 from services.conversations.usecases.transcripts import Transcript
+from services.conversations.usecases.turns import TurnService
+from services.kit.errors import DomainError, Reason
 from services.kit.resources.cascades import Cascades, Purge
-from services.kit.resources.ports import FencedError
 from services.kit.storage.ports import Store
-from tests.fakes.hall import Cast, kept
+from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import EPOCH
 
-__all__ = ("AUTHOR", "COLLECTIONS", "ORG", "Parlour")
+__all__ = ("AUTHOR", "COLLECTIONS", "ORG", "WRITER", "Parlour")
 
 ORG, AUTHOR = "acme", "ann"
+WRITER = Reference("writer", "inst_1", "Writer", "✍")
 EVERYTHING = 100_000
 
 
 class KnownToAll:
     """A content service where every agent and every screenplay is."""
 
-    async def agent(self, agent_id: str) -> Reference:
-        return Reference(agent_id, name=agent_id.title())
+    async def agent(self, agent_id: str) -> AgentCard:
+        return AgentCard(agent_id.title())
 
-    async def check_screenplay(self, screenplay_id: str) -> None:
-        pass
+    async def voice(self, agent_id: str) -> Voice:
+        return Voice()
+
+    async def directory(self, screenplay_id: str) -> str:
+        return ""
+
+
+class Cast:
+    """Instances of the agent `writer`, whatever their ids but for `inst_0`."""
+
+    def __init__(self) -> None:
+        self.doing: dict[str, instances.Status] = {}
+
+    async def reference(self, org: str, instance_id: str) -> Reference:
+        if instance_id == "inst_0":
+            raise DomainError(Reason.REASON_INSTANCE_NOT_FOUND, "No such instance.")
+        return Reference("writer", instance_id)
+
+    async def copy(self, org: str, conversation_id: str, copy: Conversation) -> dict[str, str]:
+        return {}
+
+    async def note(self, org: str, instance_id: str, status: instances.Status) -> None:
+        self.doing[instance_id] = status
+
+
+async def kept(conversation: Conversation) -> Conversation:
+    """Its screenplay does nothing meanwhile."""
+    return conversation
 
 
 class Parlour:
@@ -58,12 +89,14 @@ class Parlour:
 
     _clocks = itertools.count(EPOCH)
 
-    def __init__(self, store: Store, org: str = ORG) -> None:
+    def __init__(self, store: Store | None = None, org: str = ORG) -> None:
+        store = store or MemoryStore(Memory(), COLLECTIONS)
         self.org = org
         self.now = 0
         self.stored, self.said = StoredConversations(store), StoredMessages(store)
+        self.links, self.cast = StoredLinks(store), Cast()
         self.cascades = Cascades(self.stored, [MessageKin(self.said)], monotonic=lambda: 0.0)
-        self.histories = HistoryService(StoredLinks(store), self.said, clock=self.clock)
+        self.histories = HistoryService(self.links, self.said, clock=self.clock)
         self.transcript = Transcript(
             self.stored,
             self.said,
@@ -72,7 +105,7 @@ class Parlour:
             new_id=lambda: self.new_id("msg"),
             new_change_id=lambda: self.new_id("chg"),
         )
-        references = References(KnownToAll(), Cast())
+        references = References(KnownToAll(), self.cast)
         self.conversations = ConversationService(
             self.stored,
             self.transcript,
@@ -87,7 +120,7 @@ class Parlour:
             self.stored,
             self.said,
             self.transcript,
-            Cast(),
+            self.cast,
             self.cascades,
             kept=kept,
             clock=self.clock,
@@ -96,6 +129,16 @@ class Parlour:
             new_deletion_id=lambda: self.new_id("del"),
         )
         self.messages = MessageService(self.stored, self.said, self.transcript, references)
+        self.turns = TurnService(
+            self.stored,
+            self.said,
+            self.transcript,
+            self.histories,
+            self.cast,
+            self.cast,
+            clock=self.clock,
+            most_told=500,
+        )
         self.purge = Purge(self.cascades, keep_days=30, clock=self.clock)
 
     def clock(self) -> int:
@@ -105,63 +148,84 @@ class Parlour:
         return f"{prefix}_{next(self._clocks):020d}"
 
     async def create(self, request_id: str = "", **values: Any) -> Conversation:
-        return await self.conversations.create(self.org, Asked(values, request_id))
+        return await self.conversations.create(self.org, AskedConversation(values, request_id))
+
+    async def open(self, **values: Any) -> str:
+        """Make a conversation; returns its id."""
+        return (await self.create(**{"title": "Talk", "context": "Be kind.", **values})).id
+
+    async def conversation(self, id_: str) -> Conversation:
+        return await self.conversations.get(self.org, id_, include_deleted=True)
 
     async def say(self, id_: str, text: str, request_id: str = "") -> Message:
+        """Add a message that starts no run."""
         draft = Draft(Type.USER, text, AUTHOR, request_id=request_id)
         return await self.messages.append(self.org, id_, draft)
 
-    async def begin_turn(self, id_: str, execution_id: str) -> Message:
-        """Add a turn with its message and the answer that is awaited; answers the answer."""
-
-        def change(stored: Conversation) -> Conversation:
-            placed = turns.added(stored.turns, execution_id, Policy.INTERRUPT, id_)
-            return replace(stored, turns=placed.turns)
-
-        if await self.said.of_turn(self.org, execution_id, Part.USER) is None:
-            await self.transcript.change(self.org, id_, change)
-        asked = Draft(
-            Type.USER, f"to {execution_id}", AUTHOR, execution_id=execution_id, part=Part.USER
+    async def ask(
+        self, id_: str, execution_id: str, policy: Policy = Policy.QUEUE, **changes: Any
+    ) -> Added:
+        """Add the turn of a run."""
+        asked = Asked(
+            self.org, execution_id, id_, f"Q {execution_id}", WRITER, AUTHOR, policy=policy
         )
-        await self.transcript.append(self.org, id_, asked)
-        awaited = Draft(
-            Type.AGENT,
-            "",
-            AUTHOR,
-            status=Status.PENDING,
-            agent=Reference("writer"),
-            execution_id=execution_id,
-            part=Part.ANSWER,
-        )
-        _, answer = await self.transcript.append(self.org, id_, awaited)
-        return answer
+        return await self.turns.append(replace(asked, **changes))
 
-    async def end_turn(self, id_: str, execution_id: str, text: str) -> None:
-        """Fill the answer of a turn, then let the turn end."""
-        while True:
-            found = await self.said.of_turn(self.org, execution_id, Part.ANSWER)
-            assert found is not None
-            filled = messages.filled(found, Status.COMPLETED, text, self.clock())
-            if filled is found:
-                break
-            with suppress(FencedError):
-                await self.said.save(filled)
-        while True:
-            stored = await self.transcript.get(self.org, id_, include_deleted=True)
-            answer = await self.said.of_turn(self.org, execution_id, Part.ANSWER)
-            after = conversations.left(stored, execution_id, answer, self.clock())
-            if after is stored:
-                return
-            with suppress(FencedError):
-                await self.stored.save(after)
+    async def fill(
+        self,
+        id_: str,
+        execution_id: str,
+        status: Status = Status.COMPLETED,
+        **changes: Any,
+    ) -> Message | None:
+        """Complete the answer of a run."""
+        filling = Filling(
+            self.org,
+            execution_id,
+            id_,
+            WRITER,
+            f"Q {execution_id}",
+            status,
+            f"A {execution_id}" if status is Status.COMPLETED else "",
+            1_000,
+            "" if status is Status.COMPLETED else "MODEL_TIMEOUT",
+        )
+        return await self.turns.fill(replace(filling, **changes))
+
+    async def turn(self, id_: str, execution_id: str, **changes: Any) -> None:
+        """Add a turn and complete it."""
+        await self.ask(id_, execution_id, **changes)
+        await self.fill(id_, execution_id)
+
+    async def withdraw(self, id_: str, execution_id: str) -> None:
+        await self.turns.withdraw(self.org, execution_id, id_)
 
     async def texts(self, id_: str, showing: Showing = Showing.KEPT) -> list[str]:
-        page = await self.messages.list(self.org, Span(id_, showing=showing), None, EVERYTHING)
-        return [one.content for one in page.messages]
+        """What was said, in order; what is still awaited is `…`."""
+        found = await self.said.list(self.org, Span(id_, showing=showing), 5000)
+        whole = await self.said.whole(found)
+        return [re.sub("^$", "…", one.content) for one in whole]
+
+    async def told(self, id_: str, execution_id: str, max_bytes: int = 10_000) -> list[str]:
+        """What a run is told, and how much more there was."""
+        told = await self.turns.read(self.org, execution_id, id_, max_bytes)
+        return [*(one.content for one in told.history), f"+{told.omitted}"]
+
+    async def running(self, id_: str) -> list[str]:
+        """The runs whose turns it has."""
+        return [turn.execution_id for turn in (await self.conversation(id_)).turns]
+
+    async def history(self, whose: Whose | None = None) -> list[str]:
+        """The runs in a history, newest first."""
+        found = await self.histories.list(self.org, whose or Whose("writer"), None, 2000)
+        return [link.run.execution_id for link in found]
+
+    async def totals(self) -> Totals:
+        return await self.histories.statistics(self.org, "inst_1")
 
     async def check(self, id_: str) -> Mapping[str, Any]:
         """Check that a conversation says of its messages what they are; answers what it says."""
-        conversation = await self.conversations.get(self.org, id_, include_deleted=True)
+        conversation = await self.conversation(id_)
         span = Span(id_, showing=Showing.ALL)
         every = await self.said.list(self.org, span, EVERYTHING)
         assert [one.position for one in every] == list(range(1, len(every) + 1))

@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 from services.conversations.domain import conversations, instances
 from services.conversations.domain.conversations import Conversation
 from services.conversations.domain.instances import Instance
-from services.conversations.domain.messages import Reference
 from services.conversations.domain.parents import Kind
-from services.conversations.ports.instances import AgentCard, Voice
+from services.conversations.ports.catalogue import AgentCard, Voice
 from services.conversations.stores.conversations import CONVERSATIONS, StoredConversations
 from services.conversations.stores.histories import RUNS, StoredLinks
 from services.conversations.stores.instances import (
@@ -44,7 +43,8 @@ class Shelf:
     """What the content service knows. Tests change it as they like."""
 
     def __init__(self) -> None:
-        self.agents = {"writer": AgentCard("Write.", ("files",)), "editor": AgentCard("", ())}
+        writer = AgentCard("Writer", instructions="Write.", mcp_servers=("files",))
+        self.agents = {"writer": writer, "editor": AgentCard("Editor")}
         self.voices = {"writer": Voice("# Writer", 3)}
         self.screenplays = {"play_a": "/work/a", "play_b": ""}
         self.is_away = False
@@ -67,20 +67,6 @@ class Shelf:
                 reason, f"No {kind} has the id {id_}.", resources=[Resource(kind, id_)]
             )
         return shelf[id_]
-
-
-class Names:
-    """The same shelf, as conversations ask for it."""
-
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
-
-    async def agent(self, agent_id: str) -> Reference:
-        await self._shelf.agent(agent_id)
-        return Reference(agent_id, name=agent_id.title())
-
-    async def check_screenplay(self, screenplay_id: str) -> None:
-        await self._shelf.directory(screenplay_id)
 
 
 class Placing:
@@ -136,7 +122,7 @@ class Placing:
         self.conversations = ConversationService(
             self.homes,
             transcript,
-            References(Names(self.shelf), self.instances),
+            References(self.shelf, self.instances),
             self.cascades,
             kept=self.kin.kept,
             new_id=new["conv"],

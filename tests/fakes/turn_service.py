@@ -117,7 +117,6 @@ class TurnRpcs:
             title="A title",
             context="A context",
             history=history if request.max_bytes else [],
-            ready=not place,
             place=place,
         )
 
@@ -154,7 +153,7 @@ class TurnRpcs:
     async def _create(self, request: conversation_service.CreateConversationRequest) -> Proto:
         agent = request.conversation.active_agent
         who = Placement(agent.agent_id, agent.instance_id)
-        id_ = await self._turns._ask("create", lambda: self._turns.make(who))
+        id_ = await self._turns._ask("create", lambda: self._turns.make(who, request.request_id))
         return conversations.Conversation(id=id_, active_agent=agent)
 
     async def _instance(self, request: instance_service.GetInstanceRequest) -> Proto:

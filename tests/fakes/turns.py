@@ -60,6 +60,8 @@ class FakeTurns:
     """
 
     conversations: dict[str, Conversation] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
+    """The ids of those that were made, by request_id."""
     instances: dict[str, Placement] = field(default_factory=dict)
     withdrawn: set[str] = field(default_factory=set)
     runs: dict[str, Filling] = field(default_factory=dict)
@@ -78,8 +80,8 @@ class FakeTurns:
     async def active(self, org: str, conversation_id: str) -> Placement:
         return await self._ask("active", lambda: self.conversation(conversation_id).active)
 
-    async def create(self, org: str, who: Placement) -> str:
-        return await self._ask("create", lambda: self.make(who))
+    async def create(self, org: str, who: Placement, request_id: str) -> str:
+        return await self._ask("create", lambda: self.make(who, request_id))
 
     async def append(self, execution: Execution) -> Appended:
         order, talk = execution.order, execution.talk or Talk()
@@ -107,8 +109,9 @@ class FakeTurns:
             await self.trouble(what, True)
         return given
 
-    def make(self, who: Placement) -> str:
-        id_ = f"conv_{len(self.conversations) + 1}"
+    def make(self, who: Placement, request_id: str) -> str:
+        new = f"conv_{len(self.conversations) + 1}"
+        id_ = self.made.setdefault(request_id, new) if request_id else new
         self.conversation(id_).active = who
         return id_
 

@@ -109,11 +109,11 @@ def content_process(data_dir: Path, **variables: str) -> Iterator[str]:
 
 @contextmanager
 def talks_process() -> Iterator[str]:
-    """Start a fake of what knows conversations and give its address; end it with the block.
+    """Start the conversations service beside some agents and give its address; end it with the block.
 
     It knows an instance `worked` of the agent `writer` that has run three times.
     """
-    command = [sys.executable, "-m", "tests.fakes.talks"]
+    command = [sys.executable, "-m", "tests.rpc.talks"]
     with subprocess.Popen(command, env=inherited(), stdout=subprocess.PIPE) as started:
         assert started.stdout is not None
         try:

@@ -57,14 +57,14 @@ def conductor(content_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 @pytest.fixture(scope="module")
 def talks_address() -> Iterator[str]:
-    """Conversations and instances in a process of its own, for all tests of a module."""
+    """The conversations service in a process of its own, for all tests of a module."""
     with talks_process() as address:
         yield address
 
 
 @pytest.fixture
 def talker(talks_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
-    """The command line, used in a directory of the test's own against these."""
+    """The command line, used in a directory of the test's own against that service."""
     monkeypatch.chdir(tmp_path)
     return Commands(talks_address, monkeypatch)
 

@@ -12,21 +12,17 @@ from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 import grpc
+from grpc_status import rpc_status
 
-from conductor.content.v1.agent_pb2 import Agent
-from conductor.content.v1.agent_service_pb2 import GetAgentRequest
-from conductor.content.v1.agent_service_pb2_grpc import (
-    AgentServiceServicer,
-    add_AgentServiceServicer_to_server,
-)
-from conductor.conversations.v1.conversation_pb2 import Message
+from conductor.conversations.v1.conversation_pb2 import AgentReference, Conversation, Message
+from conductor.conversations.v1.conversation_service_pb2 import ListConversationsRequest
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import Error, ExecutionEvent, JobStarted, Result
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2_grpc import add_ExecutionServiceServicer_to_server
-from services.kit.errors import DomainError, Reason
-from tests.fakes.talks import Refusing, Talks, add_talks
+from services.kit.errors import DomainError, to_status
 from tests.rpc.scripted import Context, Scripted, Step, events, tokens
+from tests.rpc.talks import Forwarding, Talks, Turns
 from tests.rpc.terminal import Terminal, unstyled
 
 _PATIENCE = 10.0
@@ -42,34 +38,47 @@ def answer(*chunks: str, agent_id: str = "default") -> list[Step]:
 
 
 class Talking(Scripted):
-    """Plays one list of steps for each stream, as the answer of a turn.
+    """Plays one list of steps for each stream, as the answer of a turn in a real conversation.
 
-    `refusals` are what the next starts end with.
+    `refusals` are what the next starts end with, `lost` the rpcs of conversations whose next answers do
+    not arrive.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, talks: Talks) -> None:
         super().__init__()
-        self.talks = Talks()
+        self.talks = talks
+        self.turns = Turns(talks)
         self.refusals: deque[DomainError] = deque()
+        self.lost: list[str] = []
         self.starts: list[pb.StartExecutionRequest] = []
 
-    @property
-    def conversation_id(self) -> str:
-        """The one conversation there is."""
-        (id_,) = self.talks.conversations
-        return id_
+    async def conversation(self) -> Conversation:
+        """The one conversation there is, without its context."""
+        request = ListConversationsRequest()
+        found = await self.talks.conversations.ListConversations(request, timeout=_PATIENCE)
+        (one,) = found.conversations
+        return one
+
+    async def texts(self, conversation_id: str, *, visible: bool = False) -> list[str]:
+        said = await self.talks.said(conversation_id, exclude_hidden=visible)
+        return [message.content for message in said]
 
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: Context
     ) -> Execution:
         self.starts.append(request)
         if self.refusals:
-            raise self.refusals.popleft()
+            refusal = rpc_status.to_status(to_status(self.refusals.popleft()))
+            await context.abort_with_status(refusal)
         started = Execution(id=f"exec_{len(self.starts)}", conversation_id=request.conversation_id)
-        said, awaited = self.talks.turn(
-            request.conversation_id, request.input, started.id, request.agent_id, request.reply_to
+        added = await self.turns.begin(
+            request.conversation_id,
+            request.input,
+            started.id,
+            AgentReference(agent_id=request.agent_id, instance_id=request.instance_id),
+            request.reply_to,
         )
-        started.message_id, started.answer_id = said.id, awaited.id
+        started.message_id, started.answer_id = added.message_id, added.answer_id
         return started
 
     async def WatchExecution(
@@ -79,27 +88,16 @@ class Talking(Scripted):
         async for response in self._play(context):
             if response.HasField("event"):
                 response.event.execution_id = request.execution_id
-                self._fill(response.event)
+                await self._fill(response.event)
             yield response
 
-    def _fill(self, event: ExecutionEvent) -> None:
+    async def _fill(self, event: ExecutionEvent) -> None:
         if event.HasField("result"):
-            self.talks.fill(event.execution_id, Message.STATUS_COMPLETED, event.result.result)
+            await self.turns.end(event.execution_id, event.result.result)
         elif event.HasField("error"):
             is_cancelled = event.error.reason == CANCELLED
             status = Message.STATUS_CANCELLED if is_cancelled else Message.STATUS_FAILED
-            self.talks.fill(event.execution_id, status)
-
-
-class _Agents(AgentServiceServicer):
-    """Two agents."""
-
-    async def GetAgent(self, request: GetAgentRequest, context: Context) -> Agent:
-        if request.agent_id not in {"default", "poet"}:
-            raise DomainError(
-                Reason.REASON_AGENT_NOT_FOUND, f"No agent has the id {request.agent_id}."
-            )
-        return Agent(id=request.agent_id)
+            await self.turns.end(event.execution_id, status=status)
 
 
 def cancelled(sequence: int) -> ExecutionEvent:
@@ -110,12 +108,10 @@ def cancelled(sequence: int) -> ExecutionEvent:
 
 @asynccontextmanager
 async def serving_talks(talking: Talking) -> AsyncIterator[str]:
-    """Serve it on a free port; gives the address."""
-    server = grpc.aio.server(interceptors=[Refusing()])
+    """Serve it and the conversations it answers in on a free port; gives the address."""
+    server = grpc.aio.server()
     add_ExecutionServiceServicer_to_server(talking, server)
-    add_talks(talking.talks, server)
-    agents = _Agents()  # type: ignore[abstract] # what is not asked for
-    add_AgentServiceServicer_to_server(agents, server)
+    server.add_generic_rpc_handlers((Forwarding(talking.talks, talking.lost),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -380,6 +380,9 @@ class Believing:
         org, name, scope = served.metadata["caller"].split("/")
         served.principal = Principal(org, name, frozenset({Scope(scope)}))
 
+    async def pace(self, served: Call) -> None:
+        """Count nothing."""
+
 
 @asynccontextmanager
 async def guarded(folder: Path) -> AsyncIterator[Mesh]:

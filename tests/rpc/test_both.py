@@ -173,8 +173,9 @@ async def test_what_is_known_of_keys_outlives_the_service_that_stores_them(both:
             await asyncio.sleep(0.01)
 
 
-async def test_what_services_know_of_a_key_is_told_to_nobody_below_an_operator(both: Both) -> None:
-    key = await new_key(both, "acme", "ADMIN")
+@pytest.mark.parametrize("scope", ["ADMIN", "OPERATOR"])
+async def test_what_services_know_of_a_key_is_told_to_nobody_else(both: Both, scope: str) -> None:
+    key = await new_key(both, "acme", scope)
     request = keys_pb.ResolveKeyRequest(key_id=key.id)
 
     refused = await refusal(

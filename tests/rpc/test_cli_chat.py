@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-import pytest
 import pytest_asyncio
 from google.protobuf.json_format import Parse
 
 from conductor.conversations.v1.busy_policy_pb2 import BusyPolicy
-from conductor.conversations.v1.conversation_pb2 import Conversation, Message
+from conductor.conversations.v1.conversation_pb2 import Message
 from conductor.conversations.v1.instance_pb2 import Instance
+from conductor.conversations.v1.instance_service_pb2 import CreateInstanceRequest
 from conductor.execution.v1.event_pb2 import (
     ContextRead,
     Error,
@@ -25,17 +25,19 @@ from conductor.execution.v1.event_pb2 import (
 )
 from conductor.execution.v1.execution_pb2 import Execution
 from services.kit.errors import DomainError, Reason
-from tests.rpc.scripted import Failure, events, tokens
+from tests.rpc.scripted import Failure, Step, events, tokens
 from tests.rpc.talking import Dialogue, Talking, answer, cancelled, serving_talks
+from tests.rpc.talks import served_talks
 from tests.rpc.terminal import Terminal
 
 CUT = Failure(grpc.StatusCode.UNAVAILABLE, "cut")
 
 
-@pytest.fixture
-def talking() -> Talking:
+@pytest_asyncio.fixture
+async def talking(tmp_path: Path) -> AsyncIterator[Talking]:
     """A mesh that answers what a test wrote down; served by `speaker`."""
-    return Talking()
+    async with served_talks(tmp_path / "data") as talks:
+        yield Talking(talks)
 
 
 @pytest_asyncio.fixture
@@ -45,14 +47,13 @@ async def speaker(talking: Talking) -> AsyncIterator[Terminal]:
         yield Terminal(address)
 
 
-def conversation(talking: Talking, *messages: str) -> str:
+async def conversation(talking: Talking, *messages: str) -> str:
     """A conversation in which a person has said something, and the agent has answered."""
-    talking.talks.conversations["conv_x"] = Conversation(id="conv_x", title="Harbour", etag="1")
-    talking.talks.messages["conv_x"] = []
+    made = await talking.talks.create(title="Harbour")
     for number, text in enumerate(messages):
-        talking.talks.turn("conv_x", text, f"exec_old{number}", "")
-        talking.talks.fill(f"exec_old{number}", Message.STATUS_COMPLETED, f"{text}!")
-    return "conv_x"
+        await talking.turns.begin(made.id, text, f"exec_old{number}")
+        await talking.turns.end(f"exec_old{number}", f"{text}!")
+    return made.id
 
 
 async def test_each_line_is_said_in_one_conversation_and_answers_are_on_stdout(
@@ -66,13 +67,13 @@ async def test_each_line_is_said_in_one_conversation_and_answers_are_on_stdout(
         stdin=b"Hello there\n\n//more\r\n",
     )
 
-    id_ = talking.conversation_id
+    made = await talking.conversation()
+    id_ = made.id
     assert (outcome.status, outcome.out) == (0, "Grüße, мир\ntwo\n")
     assert outcome.err == f"{id_}: `conductor chat --conversation {id_}` goes on with it\n"
-    made = talking.talks.conversations[id_]
     assert (made.title, made.screenplay_id) == ("Hello there", "sp_1")
     assert made.active_agent.agent_id == "poet"
-    assert talking.talks.texts(id_) == ["Hello there", "Grüße, мир", "/more", "two"]
+    assert await talking.texts(id_) == ["Hello there", "Grüße, мир", "/more", "two"]
     first, second = talking.starts
     assert (first.conversation_id, first.agent_id, first.model) == (id_, "poet", "mock")
     assert first.busy_policy == BusyPolicy.BUSY_POLICY_INTERRUPT
@@ -82,7 +83,7 @@ async def test_each_line_is_said_in_one_conversation_and_answers_are_on_stdout(
 async def test_a_conversation_is_gone_on_with_as_it_says(
     talking: Talking, speaker: Terminal
 ) -> None:
-    id_ = conversation(talking, "one")
+    id_ = await conversation(talking, "one")
     talking.streams.append(answer("two!"))
 
     outcome = await speaker.run("chat", "--conversation", id_, stdin=b"two\n")
@@ -99,10 +100,9 @@ async def test_a_conversation_is_gone_on_with_as_it_says(
 async def test_an_instance_answers_in_the_conversation_it_is_placed_in(
     talking: Talking, speaker: Terminal
 ) -> None:
-    id_ = conversation(talking)
-    talking.talks.instances["desk"] = Instance(
-        instance_id="desk", agent_id="poet", conversation_id=id_
-    )
+    id_ = await conversation(talking)
+    desk = Instance(instance_id="desk", agent_id="poet", conversation_id=id_)
+    await talking.talks.instances.CreateInstance(CreateInstanceRequest(instance=desk))
     talking.streams.append(answer("yes"))
 
     outcome = await speaker.run("chat", "--instance", "desk", stdin=b"you?\n/agent\n")
@@ -115,26 +115,28 @@ async def test_an_instance_answers_in_the_conversation_it_is_placed_in(
 async def test_instances_of_one_agent_answer_in_turn_and_are_told_apart(
     talking: Talking, speaker: Terminal
 ) -> None:
-    id_ = conversation(talking)
+    id_ = await conversation(talking)
     for name in ("desk", "loft"):
-        talking.talks.instances[name] = Instance(instance_id=name, agent_id="poet")
+        made = CreateInstanceRequest(instance=Instance(instance_id=name, agent_id="poet"))
+        await talking.talks.instances.CreateInstance(made)
     talking.streams.extend([answer("at the desk"), answer("in the loft")])
     lines = (
         "/instance desk\none\n/instance loft\ntwo\n/instance none\n/instance\n/agent\n/history\n"
     )
 
-    outcome = await speaker.run("chat", "--conversation", id_, "--agent", "x", stdin=lines.encode())
+    outcome = await speaker.run(
+        "chat", "--conversation", id_, "--agent", "default", stdin=lines.encode()
+    )
 
     assert [(one.agent_id, one.instance_id) for one in talking.starts] == [
         ("", "desk"),
         ("", "loft"),
     ]
-    assert talking.talks.conversations[id_].active_agent.instance_id == "loft"
+    assert (await talking.talks.get(id_)).active_agent.instance_id == "loft"
     assert "#2 poet as desk, " in outcome.out
     assert "#4 poet as loft, " in outcome.out
-    assert (
-        "poet as desk answers\npoet as loft answers\nerror: There is no instance none."
-        in outcome.err
+    assert outcome.err.startswith(
+        "poet as desk answers\npoet as loft answers\nerror: No instance has the id none."
     )
     assert "/instance takes the id of an instance" in outcome.err
     assert outcome.err.count("poet as loft answers\n") == 2
@@ -149,7 +151,7 @@ async def test_orders_change_title_agent_and_what_agents_are_told(
     editor.chmod(0o755)
     speaker.env["EDITOR"] = str(editor)
     speaker.env.pop("VISUAL", None)
-    id_ = conversation(talking, "one", "two")
+    id_ = await conversation(talking, "one", "two")
     talking.streams.append(answer("three!", agent_id="poet"))
     lines = (
         *("/title Night", "/title", "/agent poet", "/agent", "/context", "/hide 1", "/history 2"),
@@ -158,11 +160,11 @@ async def test_orders_change_title_agent_and_what_agents_are_told(
 
     outcome = await speaker.run("chat", "--conversation", id_, stdin="\n".join(lines).encode())
 
-    changed = talking.talks.conversations[id_]
+    changed = await talking.talks.get(id_)
     assert (changed.title, changed.context) == ("Night", "# Night\n")
     assert changed.active_agent.agent_id == talking.starts[0].agent_id == "poet"
-    assert talking.talks.texts(id_, visible=True)[0] == "one!"
-    assert talking.talks.texts(id_)[4:] == ["three", "three!"]
+    assert (await talking.texts(id_, visible=True))[0] == "one!"
+    assert (await talking.texts(id_))[4:] == ["three", "three!"]
     assert "#3 user, " in outcome.out
     assert "\ntwo!\n" in outcome.out
     assert "#2" not in outcome.out
@@ -175,7 +177,7 @@ async def test_orders_change_title_agent_and_what_agents_are_told(
         "/hide takes the number of a message; /history shows them\n",
         "there is no /titel; did you mean /title? A message",
         "there is no /xyzzy; /help names those there are. A message",
-        "error: title: Choose 3 to 100 characters. (INVALID_REQUEST)\n",
+        "error: new_title: must have 3 to 100 characters besides blanks around them (INVALID_REQUEST)\n",
     ):
         assert told in outcome.err
     # What could not be done is told to whoever started it, though the rest was.
@@ -185,13 +187,14 @@ async def test_orders_change_title_agent_and_what_agents_are_told(
 async def test_whoever_writes_from_right_to_left_begins_a_conversation_titled_so(
     talking: Talking, speaker: Terminal
 ) -> None:
+    said = "\u200fשלום\u200f עולם\u061c"  # noqa: RUF001 Hebrew
     talking.streams.append(answer("ahoy"))
 
-    outcome = await speaker.run("chat", stdin="\u200fשלם\u200f מים\u061c\n".encode())
+    outcome = await speaker.run("chat", stdin=f"{said}\n".encode())
 
     assert (outcome.status, outcome.out) == (0, "ahoy\n")
-    assert talking.talks.conversations[talking.conversation_id].title == "שלם מים"
-    assert talking.starts[0].input == "\u200fשלם\u200f מים\u061c"
+    assert (await talking.conversation()).title == said
+    assert talking.starts[0].input == said
 
 
 async def test_an_agent_that_is_not_there_answers_no_new_conversation(
@@ -211,14 +214,17 @@ async def test_an_agent_that_is_not_there_answers_no_new_conversation(
 async def test_programs_get_each_answer_as_a_message_on_a_line(
     talking: Talking, speaker: Terminal
 ) -> None:
-    failed = events(JobStarted(), *tokens("half"), Error(reason="MODEL_FAILED", error="It died."))
-    talking.streams.extend([answer("one ", "two"), [*failed]])
+    failed: list[Step] = [
+        *events(JobStarted(), *tokens("half"), Error(reason="MODEL_FAILED", error="It died."))
+    ]
+    talking.streams.extend([answer("one ", "two"), failed])
 
     outcome = await speaker.run("chat", "--json", stdin=b"Hello\nAgain\n/history 1\n")
 
+    id_ = (await talking.conversation()).id
     first, second, last = (Parse(line, Message()) for line in outcome.out.splitlines())
     assert (first.position, first.content, first.execution_id) == (2, "one two", "exec_1")
-    assert first.conversation_id == talking.conversation_id
+    assert first.conversation_id == id_
     assert (second.position, second.status) == (4, Message.STATUS_FAILED)
     assert last == second
     assert outcome.err.startswith("no answer: MODEL_FAILED: It died.; /retry asks again\n")
@@ -243,7 +249,7 @@ async def test_a_busy_conversation_is_told_with_what_can_be_done(
     assert "error: Another run answers. (CONVERSATION_BUSY)\n" in outcome.err
     assert "`conductor executions cancel exec_9`" in outcome.err
     assert [start.busy_policy for start in talking.starts] == [BusyPolicy.BUSY_POLICY_REJECT] * 2
-    assert talking.talks.texts(talking.conversation_id) == ["Hello", "now"]
+    assert await talking.texts((await talking.conversation()).id) == ["Hello", "now"]
 
 
 async def test_places_in_the_queue_and_what_was_left_out_are_told(
@@ -269,6 +275,18 @@ async def test_places_in_the_queue_and_what_was_left_out_are_told(
         "2 runs answer before it.\nthe oldest 7 messages did not fit what the model takes\n"
     )
     assert "All of it." not in outcome.err
+
+
+async def test_a_conversation_whose_making_was_not_answered_is_made_once(
+    talking: Talking, speaker: Terminal
+) -> None:
+    talking.lost.append("CreateConversation")
+    talking.streams.append(answer("there"))
+
+    outcome = await speaker.run("chat", stdin=b"Hello\n/retry\n")
+
+    assert (outcome.status, outcome.out) == (1, "there\n")
+    assert (await talking.conversation()).title == "Hello"
 
 
 async def test_cut_connections_lose_and_repeat_nothing(talking: Talking, speaker: Terminal) -> None:
@@ -299,9 +317,9 @@ async def test_ctrl_c_cancels_the_answer_and_the_next_line_is_said(
 
     assert (process.returncode, out) == (130, b"\nagain\n")
     assert "cancelled; /retry asks again\n" in err.decode()
-    id_ = talking.conversation_id
-    assert talking.talks.texts(id_, visible=True) == ["count", "again"]
-    assert talking.talks.texts(id_) == ["count", "", "count", "again"]
+    id_ = (await talking.conversation()).id
+    assert await talking.texts(id_, visible=True) == ["count", "again"]
+    assert await talking.texts(id_) == ["count", "", "count", "again"]
 
 
 async def test_a_second_ctrl_c_leaves_and_says_how_to_go_on(
@@ -329,7 +347,7 @@ async def test_a_second_ctrl_c_leaves_and_says_how_to_go_on(
 async def test_a_terminal_has_a_prompt_earlier_lines_and_the_name_of_who_answers(
     talking: Talking, speaker: Terminal
 ) -> None:
-    id_ = conversation(talking, "first\x07")
+    id_ = await conversation(talking, "first\x07")
     talking.streams.extend([answer("one\x1b[2J", agent_id="poet"), answer("two"), answer("three")])
     async with Dialogue(speaker, "chat", "--conversation", id_) as dialogue:
         before = await dialogue.expect("you> ")
@@ -361,17 +379,17 @@ async def test_a_terminal_has_a_prompt_earlier_lines_and_the_name_of_who_answers
 async def test_what_was_said_before_the_talk_is_said_again_and_its_answer_is_hidden(
     talking: Talking, speaker: Terminal
 ) -> None:
-    id_ = conversation(talking, "one", "two")
+    id_ = await conversation(talking, "one", "two")
     talking.streams.append(answer("better"))
 
     outcome = await speaker.run("chat", "--conversation", id_, stdin=b"/retry\n")
 
     assert (outcome.status, outcome.out) == (0, "better\n")
-    assert talking.talks.texts(id_, visible=True) == ["one", "one!", "two", "better"]
-    awaited, _ = talking.talks.turn(id_, "three", "exec_other", "")
+    assert await talking.texts(id_, visible=True) == ["one", "one!", "two", "better"]
+    await talking.turns.begin(id_, "three", "exec_other")
     refused = await speaker.run("chat", "--conversation", id_, stdin=b"/retry\n")
     assert (refused.status, len(talking.starts)) == (2, 1)
-    assert not awaited.hidden
+    assert (await talking.texts(id_, visible=True))[-2:] == ["three", ""]
 
 
 async def test_ctrl_c_twice_at_the_prompt_leaves(speaker: Terminal) -> None:

@@ -225,17 +225,31 @@ async def test_who_is_named_is_looked_up(talks: Conversations, content: Content)
     await talks.conversations.SetActiveAgent(back, timeout=PATIENCE)
     shut_out = await refusal(update(talks, made.id, force=True, allowed_agents=["writer"]))
     assert shut_out.kind == (grpc.StatusCode.FAILED_PRECONDITION, "AGENT_NOT_ALLOWED")
-    for fields, reason in (
-        ({"active_agent": AgentReference(agent_id="nobody")}, "AGENT_NOT_FOUND"),
-        ({"allowed_agents": ["writer", "nobody"]}, "AGENT_NOT_FOUND"),
-        ({"active_agent": AgentReference(instance_id="none")}, "INSTANCE_NOT_FOUND"),
-        ({"screenplay_id": "none"}, "SCREENPLAY_NOT_FOUND"),
+    for fields, reason, named in (
+        (
+            {"active_agent": AgentReference(agent_id="nobody")},
+            "AGENT_NOT_FOUND",
+            ["conversation.active_agent.agent_id"],
+        ),
+        (
+            {"allowed_agents": ["writer", "nobody"]},
+            "AGENT_NOT_FOUND",
+            ["conversation.allowed_agents[1]"],
+        ),
+        (
+            {"active_agent": AgentReference(instance_id="none")},
+            "INSTANCE_NOT_FOUND",
+            ["conversation.active_agent.instance_id"],
+        ),
+        ({"screenplay_id": "none"}, "SCREENPLAY_NOT_FOUND", ["conversation.screenplay_id"]),
         (
             {"allowed_agents": ["writer"], "active_agent": AgentReference(agent_id="critic")},
             "AGENT_NOT_ALLOWED",
+            [],
         ),
     ):
-        assert (await refusal(talks.create(**fields))).reason == reason, fields
+        refused = await refusal(talks.create(**fields))
+        assert (refused.reason, refused.fields) == (reason, named), fields
 
 
 async def test_what_names_nobody_needs_no_content_service(alone: Conversations) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -17,11 +18,13 @@ from conductor.execution.v1.execution_pb2 import ContextMode
 from conductor_ai.client import Client, ConductorError
 from services.kit.errors import DomainError, Reason
 from tests.rpc.talking import Talking, serving_talks
+from tests.rpc.talks import served_talks
 
 
-@pytest.fixture
-def talking() -> Talking:
-    return Talking()
+@pytest_asyncio.fixture
+async def talking(tmp_path: Path) -> AsyncIterator[Talking]:
+    async with served_talks(tmp_path) as talks:
+        yield Talking(talks)
 
 
 @pytest_asyncio.fixture
@@ -30,7 +33,7 @@ async def client(talking: Talking) -> AsyncIterator[Client]:
         yield client
 
 
-async def test_conversations_have_their_noun(talking: Talking, client: Client) -> None:
+async def test_conversations_have_their_noun(client: Client) -> None:
     talks = client.conversations
     one = await talks.create(Conversation(title="Storm", context="# A\n"))
     two = await talks.create()
@@ -39,7 +42,7 @@ async def test_conversations_have_their_noun(talking: Talking, client: Client) -
     assert (await talks.set_context(one.id, "# B\n")).context == "# B\n"
     assert (await talks.upload_context(one.id, "# Ü\n".encode())).context == "# Ü\n"
     settings = await talks.set_settings(one.id, max_chain_depth=0)
-    assert (settings.auto_delegate, settings.max_chain_depth) == (True, 0)
+    assert (settings.auto_delegate, settings.max_chain_depth) == (True, 10)
     assert (await talks.set_settings(one.id, auto_delegate=False)).auto_delegate is False
     assert (await talks.set_active_agent(one.id, "poet")).active_agent.agent_id == "poet"
     with pytest.raises(ConductorError, match="ETAG_MISMATCH"):
@@ -47,7 +50,7 @@ async def test_conversations_have_their_noun(talking: Talking, client: Client) -
     late = Conversation(id=one.id, etag=one.etag, title="Late")
     assert (await talks.update(late, fields=["title"], force=True)).title == "Late"
     assert await talks.reorder({one.id: 2.0, two.id: 1.5}) == 2
-    assert talking.talks.conversations[two.id].display_order == 1.5
+    assert (await talks.get(two.id)).display_order == 1.5
     asked = ListConversationsRequest(page_size=1)
     assert {found.id async for found in talks.list(asked)} == {one.id, two.id}
     assert (await talks.clone(one.id, title="Again")).conversation.cloned_from == one.id
@@ -99,6 +102,7 @@ async def test_instances_have_theirs(client: Client) -> None:
 async def test_a_run_is_told_where_it_answers(talking: Talking, client: Client) -> None:
     id_ = (await client.conversations.create()).id
     said = await client.conversations.messages.append(id_, "before")
+    await client.instances.create(Instance(instance_id="desk", agent_id="poet"))
 
     await client.start(
         "Hello",
@@ -113,7 +117,7 @@ async def test_a_run_is_told_where_it_answers(talking: Talking, client: Client) 
     (start,) = talking.starts
     assert (start.instance_id, start.screenplay_id) == ("desk", "sp_1")
     assert (start.context_mode, start.busy_policy) == (2, 1)
-    assert talking.talks.messages[id_][1].reply_to == said.id
+    assert (await talking.talks.said(id_))[1].reply_to == said.id
 
 
 async def test_who_holds_a_busy_conversation_is_in_the_error(

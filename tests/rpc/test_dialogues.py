@@ -17,9 +17,16 @@ from conductor.content.v1.archive_service_pb2_grpc import (
     ArchiveServiceStub,
     add_ArchiveServiceServicer_to_server,
 )
+from conductor.execution.v1 import execution_service_pb2 as execution_pb
+from conductor.execution.v1.execution_service_pb2_grpc import (
+    ExecutionServiceServicer,
+    ExecutionServiceStub,
+    add_ExecutionServiceServicer_to_server,
+)
 from services.kit.call import Call
 from services.kit.errors import DomainError, Reason
 from services.kit.frame import hosted
+from services.kit.guard import Access
 from services.kit.server import App, serving
 from tests.rpc.serving import PATIENCE, stream_refusal
 
@@ -43,16 +50,36 @@ class Archives(ArchiveServiceServicer):
             yield pb.ImportArchiveResponse()
 
 
-# Its other methods are those of the base, whatever the types say: they are not there.
+class Sessions(ExecutionServiceServicer):
+    """Answers each request."""
+
+    async def Converse(
+        self, request_iterator: AsyncIterator[execution_pb.ConverseRequest], context: object
+    ) -> AsyncIterator[execution_pb.ConverseResponse]:
+        async for _ in request_iterator:
+            yield execution_pb.ConverseResponse()
+
+
+# Their other methods are those of the base, whatever the types say: they are not there.
 ARCHIVES: Any = Archives
+SESSIONS: Any = Sessions
 
 
 @dataclass
 class House:
-    """What was kept of calls, and a client."""
+    """What was kept of calls, and their clients."""
 
     stub: ArchiveServiceStub = field(init=False)
+    sessions: ExecutionServiceStub = field(init=False)
+    channel: grpc.aio.Channel = field(init=False)
     kept: list[tuple[Message, str, str]] = field(default_factory=list)
+    let_in: list[str] = field(default_factory=list)
+
+    async def admit(self, served: Call, access: Access, request: Message | None) -> None:
+        self.let_in.append("call")
+
+    async def pace(self, served: Call) -> None:
+        self.let_in.append("request")
 
     async def record(
         self,
@@ -75,12 +102,16 @@ async def house() -> AsyncIterator[House]:
 
     async with AsyncExitStack() as stack:
         house = House()
-        service = hosted(add_ArchiveServiceServicer_to_server, ARCHIVES())
-        app = App("127.0.0.1:0", [service], [], drain, auditor=house)
+        services = [
+            hosted(add_ArchiveServiceServicer_to_server, ARCHIVES()),
+            hosted(add_ExecutionServiceServicer_to_server, SESSIONS()),
+        ]
+        app = App("127.0.0.1:0", services, [], drain, guard=house, auditor=house)
         server = await stack.enter_async_context(serving(app, 1))
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
-        stack.push_async_callback(channel.close)
-        house.stub = ArchiveServiceStub(channel)
+        house.channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
+        stack.push_async_callback(house.channel.close)
+        house.stub = ArchiveServiceStub(house.channel)
+        house.sessions = ExecutionServiceStub(house.channel)
         yield house
 
 
@@ -116,3 +147,28 @@ async def test_one_that_fails_before_an_answer_is_recorded_as_failed(house: Hous
 async def test_who_asks_nothing_leaves_nothing(house: House) -> None:
     assert [one async for one in house.ask([])] == []
     assert house.kept == []
+
+
+async def test_what_cannot_be_read_is_refused_as_anywhere(house: House) -> None:
+    ask: Any = house.channel.stream_stream("/conductor.content.v1.ArchiveService/ImportArchive")
+
+    for sent in ([b"\xff\xff"], [FIRST.SerializeToString(), b"\x12\x05a"]):
+        refused = await stream_refusal(ask(iter(sent), timeout=PATIENCE))
+        assert refused.kind == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+    # Of the first there is nothing that could be recorded.
+    failed = (FIRST, "INVALID_ARGUMENT", "MALFORMED_REQUEST")
+    assert house.kept == [(FIRST, "OK", ""), failed]
+
+
+async def test_each_message_of_a_session_counts_as_a_call_and_the_pieces_of_a_file_do_not(
+    house: House,
+) -> None:
+    said = [execution_pb.ConverseRequest(message=f"{number}") for number in range(3)]
+
+    answers = [one async for one in house.sessions.Converse(iter(said), timeout=PATIENCE)]
+
+    assert len(answers) == 3
+    assert house.let_in == ["call", "request", "request"]
+    house.let_in.clear()
+    assert len([one async for one in house.ask([FIRST, CHUNK, CHUNK])]) == 3
+    assert house.let_in == ["call"]

@@ -245,9 +245,8 @@ async def test_context_and_history_tell_what_runs_begin_with_and_did(stage: Stag
     assert refused.reason == "INSTANCE_NOT_FOUND"
 
 
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [
+async def test_what_is_wrong_is_named(stage: Stage) -> None:
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"agent_id": ""}, "instance.agent_id"),
         ({"cwd": "x"}, "instance.cwd"),
         ({"position": Position(x=float("nan"))}, "instance.position.x"),
@@ -258,10 +257,14 @@ async def test_context_and_history_tell_what_runs_begin_with_and_did(stage: Stag
         ({"instance_id": "reorder"}, "instance.instance_id"),
         ({"instance_id": "a/b"}, "instance.instance_id"),
         ({"status": 77}, "instance.status"),
-    ],
-)
-async def test_what_is_wrong_is_named(stage: Stage, fields: dict[str, Any], field: str) -> None:
-    refused = await refusal(stage.place(**fields))
+    )
+    for fields, field in cases:
+        refused = await refusal(stage.place(**fields))
+        assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, [field]), fields
 
-    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert refused.fields == [field]
+
+async def test_what_an_instance_cannot_be_placed_in_is_named(stage: Stage) -> None:
+    for kind in ("agent", "conversation", "screenplay"):
+        refused = await refusal(stage.place(**{f"{kind}_id": "nowhere"}))
+        assert refused.reason == f"{kind.upper()}_NOT_FOUND"
+        assert refused.fields == [f"instance.{kind}_id"]

@@ -9,7 +9,10 @@ from typing import Any
 
 import grpc
 import pytest_asyncio
+from google.api.httpbody_pb2 import HttpBody
 
+from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
+from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from conductor.content.v1 import agent_service_pb2
 from conductor.content.v1.agent_pb2 import Agent
 from conductor.conversations.v1 import conversation_service_pb2
@@ -184,7 +187,8 @@ async def test_what_cannot_be_said_is_refused(talks: Conversations) -> None:
     long = await refusal(talks.say(id_, "é" * (MEBIBYTE // 2 + 1)))
     assert (long.kind, long.fields) == (INVALID, ["message.content"])
     for reply_to in (elsewhere.id, "none"):
-        assert (await refusal(talks.say(id_, "Yes", reply_to=reply_to))).kind == NOT_FOUND
+        unknown = await refusal(talks.say(id_, "Yes", reply_to=reply_to))
+        assert (unknown.kind, unknown.fields) == (NOT_FOUND, ["message.reply_to"])
     nowhere = await refusal(talks.say("none", "Hello"))
     assert nowhere.reason == "CONVERSATION_NOT_FOUND"
     strange = pb.GetMessageRequest(conversation_id=id_, message_id=elsewhere.id)
@@ -357,3 +361,31 @@ async def test_a_copy_has_what_can_be_seen_under_new_ids(talks: Conversations) -
     named = await clone(talks, made.id, title="Another")
     assert (named.title, named.id == copy.id) == ("Another", False)
     assert await found(talks, "one") == ["one"] * 3
+
+
+async def test_records_name_what_was_said_and_written_and_hold_none_of_it(
+    talks: Conversations,
+) -> None:
+    made = await talks.create(context="a whispered context")
+    said = await talks.say(made.id, "whispered words")
+    again = conversation_service_pb2.SetConversationContextRequest(
+        conversation_id=made.id, context="whispered again"
+    )
+    await talks.conversations.SetConversationContext(again, timeout=PATIENCE)
+    file = conversation_service_pb2.UploadConversationContextRequest(
+        conversation_id=made.id,
+        file=HttpBody(content_type="text/markdown", data=b"a whispered file"),
+    )
+    await talks.conversations.UploadConversationContext(file, timeout=PATIENCE)
+
+    audit = AuditServiceStub(talks.channel)
+    listed = await audit.ListAuditRecords(ListAuditRecordsRequest(), timeout=PATIENCE)
+    records = listed.audit_records
+
+    assert [(one.rpc.rpartition("/")[2], one.resource_id) for one in records] == [
+        ("UploadConversationContext", made.id),
+        ("SetConversationContext", made.id),
+        ("AppendMessage", said.id),
+        ("CreateConversation", made.id),
+    ]
+    assert "whispered" not in str(records)

@@ -8,9 +8,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
-import pytest
 import pytest_asyncio
 
+from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
+from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from conductor.content.v1.agent_service_pb2 import GetAgentRequest
 from conductor.conversations.v1 import portfolio_service_pb2 as pb
 from conductor.conversations.v1.portfolio_service_pb2_grpc import PortfolioServiceStub
@@ -127,10 +128,26 @@ async def test_the_21st_of_a_minute_is_refused_whichever_process_counts(house: H
     assert (await house.chat("me too", address="203.0.113.10")).response == "You said me too."
 
 
-@pytest.mark.parametrize("message", ["", " \n", "a" * 2001])
-async def test_what_is_no_message_is_refused_and_not_counted(house: House, message: str) -> None:
-    refused = await refusal(house.chat(message))
-
-    assert refused.kind == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
-    assert refused.fields == ["message"]
+async def test_what_is_no_message_is_refused_and_not_counted(house: House) -> None:
+    for message in ("", " \n", "a" * 2001):
+        refused = await refusal(house.chat(message))
+        assert refused.kind == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        assert refused.fields == ["message"]
     assert not house.gateway.given
+    for _ in range(20):
+        await house.chat("hello")
+
+
+async def test_a_record_names_the_conversation_and_holds_neither_words_nor_session(
+    house: House,
+) -> None:
+    first = await house.chat("hello")
+    await house.chat("and again", first.session_id)
+
+    audit = AuditServiceStub(house.processes[0].channel)
+    listed = await audit.ListAuditRecords(ListAuditRecordsRequest(), timeout=PATIENCE)
+    records = [one for one in listed.audit_records if one.rpc.endswith("/ChatPortfolio")]
+
+    conversation_id = house.gateway.given[0].conversation_id
+    assert [one.resource_id for one in records] == [conversation_id] * 2
+    assert not any(text in str(records) for text in ("hello", "again", first.session_id))

@@ -17,11 +17,18 @@ from conductor.conversations.v1 import turn_service_pb2 as pb
 from conductor.conversations.v1.busy_policy_pb2 import BUSY_POLICY_INTERRUPT, BUSY_POLICY_REJECT
 from conductor.conversations.v1.conversation_pb2 import AgentReference, Message
 from conductor.conversations.v1.instance_pb2 import Instance
+from services.kit import ids
+from services.kit.principals import Principal, Scope
+from services.kit.signing import PRINCIPAL, Signer
 from tests.rpc.content import served_content
 from tests.rpc.conversations import Conversations, served_conversations
 from tests.rpc.serving import PATIENCE, refusal
 
 AWAY = {"content": "ipv4:127.0.0.1:1"}
+SECRET = "s" * 40
+OK, NOT_FOUND = grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND
+DENIED = grpc.StatusCode.PERMISSION_DENIED
+DONE = Message.STATUS_COMPLETED
 WRITER = AgentReference(agent_id="writer", name="Writer", emoji="✍")
 
 
@@ -30,6 +37,10 @@ async def talks(tmp_path: Path) -> AsyncIterator[Conversations]:
     """Content is away: turns ask nothing of it."""
     async with served_conversations(tmp_path, peers=AWAY) as talks:
         yield talks
+
+
+def as_(principal: str) -> dict[str, Any]:
+    return {"metadata": ((PRINCIPAL, principal),), "timeout": PATIENCE}
 
 
 async def append(talks: Conversations, id_: str, run: str, **fields: Any) -> pb.AppendTurnResponse:
@@ -74,7 +85,7 @@ async def test_a_turn_from_its_message_to_its_answer(talks: Conversations) -> No
     assert await fill(talks, id_, "run_1", status=Message.STATUS_CANCELLED) == answer_id
 
     assert list(pending.pending_executions) == ["run_1"]
-    assert (told.title, told.context, told.ready, told.place) == ("Talk", "Be kind.", True, 0)
+    assert (told.title, told.context, told.place) == ("Talk", "Be kind.", 0)
     assert [one.content for one in told.history] == ["Hello 🎈"]
     assert answer_id == added.answer_id
     question, answer = (await talks.said(id_))[1:]
@@ -116,7 +127,7 @@ async def test_a_busy_conversation_names_the_run_that_answers(talks: Conversatio
         2,
         ["run_1", "run_2"],
     )
-    assert (told.ready, told.place, list(told.history)) == (False, 2, [])
+    assert (told.place, list(told.history)) == (2, [])
 
 
 async def test_a_turn_that_was_withdrawn_is_refused(talks: Conversations) -> None:
@@ -228,3 +239,21 @@ async def _tell_history(talks: Conversations) -> None:
     assert not (await talks.instances.ListHistory(listing, timeout=PATIENCE)).entries
     kept = await talks.instances.GetInstance(get, timeout=PATIENCE)
     assert kept.statistics == counted
+
+
+async def test_only_services_of_the_mesh_speak_for_runs(tmp_path: Path) -> None:
+    signer = Signer(SECRET, ids.now)
+    auth: dict[str, Any] = {"auth": "on", "mesh_secret": SECRET, "bootstrap_key": "b" * 40}
+    run: dict[str, Any] = {"execution_id": "run", "conversation_id": "conv_0"}
+    async with served_conversations(tmp_path, peers=AWAY, **auth) as talks:
+        for scope, kinds in ((Scope.ADMIN, {DENIED}), (Scope.OPERATOR, {NOT_FOUND, OK})):
+            who = signer.principal(Principal("acme", "key:ann", frozenset({scope})))
+            told = set()
+            for call in (
+                talks.turns.AppendTurn(pb.AppendTurnRequest(agent=WRITER, **run), **as_(who)),
+                talks.turns.ReadTurn(pb.ReadTurnRequest(**run), **as_(who)),
+                talks.turns.FillAnswer(pb.FillAnswerRequest(status=DONE, **run), **as_(who)),
+                talks.turns.WithdrawTurn(pb.WithdrawTurnRequest(**run), **as_(who)),
+            ):
+                told.add(await call.code())
+            assert told == kinds

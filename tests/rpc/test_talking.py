@@ -23,7 +23,7 @@ from conductor.conversations.v1.message_service_pb2_grpc import MessageServiceSt
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_pb2 import Execution
 from tests.rpc.both import CONTENT, CONVERSATIONS, EXECUTION, Both, both_served
-from tests.rpc.serving import PATIENCE, refusal
+from tests.rpc.serving import PATIENCE, refusal, stream_refusal
 
 INTERRUPT = busy_policy_pb2.BUSY_POLICY_INTERRUPT
 LONG = 2 * PATIENCE
@@ -146,3 +146,26 @@ async def test_a_session_talks_in_a_conversation_of_its_own(three: Both) -> None
             ("Hi.", "STATUS_COMPLETED"),
             ((await three.mesh.get(run.id)).result, "STATUS_COMPLETED"),
         ]
+
+
+async def test_what_a_session_cannot_be_opened_with_is_named_by_its_field(three: Both) -> None:
+    for field, template, reason in (
+        ("agent_id", pb.StartExecutionRequest(agent_id="nobody"), "AGENT_NOT_FOUND"),
+        ("screenplay_id", pb.StartExecutionRequest(screenplay_id="none"), "SCREENPLAY_NOT_FOUND"),
+    ):
+        opening = pb.ConverseRequest(open=pb.ConverseOpening(template=template))
+        session = three.mesh.executions.Converse(iter([opening]), timeout=PATIENCE)
+
+        refused = await stream_refusal(session)
+
+        assert (refused.reason, refused.fields) == (reason, [field])
+        assert refused.message.startswith(f"{field}: No ")
+
+
+async def test_a_message_that_is_not_there_is_named_once(three: Both) -> None:
+    made = await conversation(three)
+
+    refused = await refusal(three.mesh.start(conversation_id=made.id, reply_to="none"))
+
+    assert refused.fields == ["reply_to"]
+    assert refused.message.startswith(f"reply_to: The conversation {made.id} has no message")

@@ -22,9 +22,10 @@ from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from services.execution.domain import Placement
+from services.kit.errors import DomainError, Reason
 from tests.fakes.content import Catalogue
 from tests.fakes.turn_service import TurnRpcs
-from tests.fakes.turns import FakeTurns, Outage
+from tests.fakes.turns import FakeTurns, Outage, away
 from tests.rpc.serving import PATIENCE, Mesh, refusal, served, stream_refusal
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "SERVICE_UNAVAILABLE")
@@ -143,6 +144,25 @@ async def test_while_conversations_is_away_runs_of_conversations_are_refused_and
         while not turns.withdrawn:
             await asyncio.sleep(0.05)
     assert kept(turns) == [("again", "completed"), (ended.result, "completed")]
+
+
+async def test_what_is_refused_when_it_is_asked_for_again_is_taken_back(
+    mesh: Mesh, turns: FakeTurns
+) -> None:
+    async def deleted_meanwhile(what: str, answered: bool) -> None:
+        if what == "append" and turns.asked["append"] == 1 and answered:
+            raise away()
+        if what == "append" and turns.asked["append"] == 2:
+            raise DomainError(Reason.REASON_INSTANCE_NOT_FOUND, "There is no inst-1.")
+
+    turns.trouble = deleted_meanwhile
+    refused = await refusal(mesh.start("1", conversation_id="c", instance_id="inst-1"))
+    assert refused.kind == (grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND")
+    async with asyncio.timeout(PATIENCE):
+        while not turns.withdrawn:
+            await asyncio.sleep(0.05)
+    assert kept(turns) == []
+    assert turns.conversation("c").turns == []
 
 
 async def test_a_busy_conversation_refuses_queues_or_interrupts(
@@ -345,9 +365,9 @@ async def test_chat_clients_may_name_a_conversation(mesh: Mesh, turns: FakeTurns
 # Sessions
 
 
-def opening(**template: Any) -> pb.ConverseRequest:
+def opening(session: str = "", **template: Any) -> pb.ConverseRequest:
     return pb.ConverseRequest(
-        open=pb.ConverseOpening(template=pb.StartExecutionRequest(**template))
+        open=pb.ConverseOpening(template=pb.StartExecutionRequest(**template), request_id=session)
     )
 
 
@@ -381,6 +401,21 @@ async def test_a_session_makes_a_conversation_and_answers_in_it(
     ended = [one.event.execution_id for one in told if one.event.HasField("result")]
     assert ended == [run.id for run in started]
     assert [status for _, status in kept(turns, "conv_1")] == ["completed"] * 4
+
+
+@pytest.mark.parametrize("session", ["", "s"])
+async def test_a_session_whose_opening_is_asked_for_again_has_one_conversation(
+    mesh: Mesh, turns: FakeTurns, session: str
+) -> None:
+    turns.trouble = Outage(frozenset({"create"}), lost=True, times=1)
+    for _ in range(2):
+        first = opening(session, agent_id="writer")
+        said = iter([first, message("1")])
+        async for one in mesh.executions.Converse(said, timeout=PATIENCE):
+            assert not one.HasField("refused")
+    # What is asked for by name goes on there; who names nothing begins anew, and once.
+    assert sorted(turns.conversations) == (["conv_1"] if session else ["conv_1", "conv_2"])
+    assert len(kept(turns, "conv_1")) == (4 if session else 2)
 
 
 async def test_a_session_leaves_a_record_that_names_its_conversation(mesh: Mesh) -> None:

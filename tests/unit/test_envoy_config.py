@@ -11,6 +11,7 @@ import pytest
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 
+from conductor.auth.v1 import access_pb2
 from services.mesh.clusters import Config
 from services.mesh.envoy import PROOF_VARIABLE, Edge, arguments, binary, render
 from services.mesh.table import SERVICES, Service
@@ -22,6 +23,8 @@ ENDPOINTS = {
     "content": [("127.0.0.1", 9003)],
     "conversations": [("127.0.0.1", 9004)],
 }
+_TURN_RPCS = ("AppendTurn", "ReadTurn", "FillAnswer", "WithdrawTurn")
+_KIN_RPCS = ("MarkKin", "UnmarkKin", "PurgeKin")
 EDGE = Edge(http_host="127.0.0.1", http_port=8080, admin_port=9901)
 
 
@@ -53,6 +56,8 @@ def test_streams_and_long_calls_have_no_timeout_and_others_do() -> None:
     homes = {name: service.name for service in SERVICES for name in service.rpc_services}
 
     for service, _, method in _methods():
+        if _is_internal(method):
+            continue
         action = _route_of(config, f"/{service}/{method.name}")["route"]
         assert action["cluster"] == homes[service]
         endless = method.server_streaming or f"{service}/{method.name}" in long
@@ -69,6 +74,8 @@ def test_only_what_changes_nothing_is_repeated_once_a_process_has_seen_it() -> N
 
     assert set(host["retry_policy"]["retry_on"].split(",")) == unseen
     for service, _, method in _methods():
+        if _is_internal(method):
+            continue
         action = _route_of(config, f"/{service}/{method.name}")["route"]
         policy = action.get("retry_policy", host["retry_policy"])
         safe = method.options.idempotency_level == method.options.NO_SIDE_EFFECTS
@@ -108,6 +115,23 @@ def test_only_rest_bodies_are_buffered() -> None:
     }
     assert buffered == [upload, {"prefix": "/"}]
     assert routes[-1]["match"] == {"prefix": "/"}
+
+
+def test_what_services_ask_of_each_other_is_asked_by_nobody_else() -> None:
+    config = render(API, SERVICES, ENDPOINTS, EDGE)
+    internal = {f"{name}/{method.name}" for name, _, method in _methods() if _is_internal(method)}
+
+    for path in internal:
+        refusal = _route_of(config, f"/{path}")["typed_per_filter_config"]
+        assert refusal["envoy.filters.http.fault"]["abort"]["http_status"] == 404, path
+    assert internal == {
+        "conductor.auth.v1.KeyService/ResolveKey",
+        "conductor.content.v1.AgentService/ResolveAgent",
+        *(f"conductor.conversations.v1.TurnService/{rpc}" for rpc in _TURN_RPCS),
+        *(f"conductor.conversations.v1.KinService/{rpc}" for rpc in _KIN_RPCS),
+    }
+    # A route of REST would lead there past the refusal.
+    assert not any(_has_route(method) for _, _, method in _methods() if _is_internal(method))
 
 
 def test_every_process_of_a_service_is_an_endpoint() -> None:
@@ -198,6 +222,10 @@ def _methods() -> list[
         for service in file.service
         for method in service.method
     ]
+
+
+def _is_internal(method: descriptor_pb2.MethodDescriptorProto) -> bool:
+    return method.options.Extensions[access_pb2.access].internal
 
 
 def _has_route(method: descriptor_pb2.MethodDescriptorProto) -> bool:

@@ -90,6 +90,21 @@ class Rates:
         return None if len(self.counted) <= self.left else 1.5
 
 
+class OneASecond(Rates):
+    """Lets a call in each second."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.next = 0.0
+
+    async def admit(self, org: str) -> float | None:
+        self.counted.append(org)
+        if monotonic() < self.next:
+            return self.next - monotonic()
+        self.next = monotonic() + 1
+        return None
+
+
 async def refused(admitting: Coroutine[Any, Any, object]) -> DomainError:
     with pytest.raises(DomainError) as caught:
         await admitting
@@ -367,6 +382,20 @@ async def test_a_principal_passed_on_may_no_more_than_it_may() -> None:
 
 
 @in_virtual_time
+async def test_what_is_internal_is_for_whom_another_service_calls_and_for_no_key() -> None:
+    house = House()
+    ada = Principal("acme", "key:1", frozenset({Scope.RUN}))
+    internal = Access(Scope.RUN, internal=True)
+
+    assert await house.admit(internal, **{PRINCIPAL: SIGNER.principal(ada)}) == ada
+    for key in (house.key(Scope.OPERATOR).text, BOOTSTRAP):
+        error = await refused(house.admit(internal, x_api_key=key))
+        assert error.reason == Reason.REASON_PERMISSION_DENIED
+    reader = Principal("acme", "key:2", frozenset({Scope.READ}))
+    await refused(house.admit(internal, **{PRINCIPAL: SIGNER.principal(reader)}))
+
+
+@in_virtual_time
 async def test_the_claims_of_a_token_are_believed_from_the_edge() -> None:
     house = House()
     edge = {"x-conductor-edge": SIGNER.edge_proof}
@@ -529,3 +558,19 @@ async def test_while_authentication_is_off_only_the_rate_is_judged() -> None:
     assert served.principal is ANYONE
     assert (await refused(guard.admit(served, ADMIN, None))).reason == Reason.REASON_RATE_LIMITED
     assert rates.counted == ["default"] * 2
+
+
+@in_virtual_time
+async def test_whoever_asks_more_in_one_call_waits_until_it_may_be_asked() -> None:
+    house = House(OneASecond())
+    served = call.begin("/x/Y", {"x-api-key": house.key().text})
+    await house.guard.admit(served, RUN, None)
+    began = monotonic()
+
+    for _ in range(3):
+        await house.guard.pace(served)
+
+    assert monotonic() - began == 3
+    passed_on = call.begin("/x/Y", {PRINCIPAL: SIGNER.principal(Principal("acme"))})
+    await house.guard.pace(passed_on)
+    assert monotonic() - began == 3

@@ -158,8 +158,8 @@ class Phone:
     async def active(self, org: str, conversation_id: str) -> Placement:
         return await self._call(lambda: self._turns.active(org, conversation_id))
 
-    async def create(self, org: str, who: Placement) -> str:
-        return await self._call(lambda: self._turns.create(org, who))
+    async def create(self, org: str, who: Placement, request_id: str) -> str:
+        return await self._call(lambda: self._turns.create(org, who, request_id))
 
     async def append(self, execution: Execution) -> Appended:
         return await self._call(lambda: self._turns.append(execution))

@@ -21,8 +21,8 @@ from services.conversations.domain.turns import MOST_WAITING, Policy
 from services.kit.errors import DomainError, reason_name
 from services.kit.storage.ports import Collection, Document, Query, Write
 from tests.fakes.cuts import Cut
-from tests.fakes.hall import COLLECTIONS, ORG, WRITER, Hall
 from tests.fakes.memory import Memory, MemoryStore
+from tests.fakes.parlour import COLLECTIONS, ORG, WRITER, Parlour
 
 each_semantics = pytest.mark.parametrize("keeps_prefix", [False, True], ids=["atomic", "prefix"])
 
@@ -37,7 +37,7 @@ async def refused(call: Awaitable[object]) -> str:
 
 
 async def test_a_turn_is_a_message_and_an_answer_that_is_awaited_and_then_complete() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
 
     added = await hall.ask(id_, "a", reply_to=(await hall.say(id_, "Hello")).id)
@@ -61,7 +61,7 @@ async def test_a_turn_is_a_message_and_an_answer_that_is_awaited_and_then_comple
 
 
 async def test_whoever_asks_again_is_answered_the_same_and_adds_nothing() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
 
     once, again = await hall.ask(id_, "a"), await hall.ask(id_, "a")
@@ -80,7 +80,7 @@ async def test_whoever_asks_again_is_answered_the_same_and_adds_nothing() -> Non
 
 
 async def test_a_run_that_failed_says_why_and_is_not_told_to_others() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     await hall.ask(id_, "a")
     failed = await hall.fill(id_, "a", Status.FAILED, error_message="It took too long.")
@@ -97,7 +97,7 @@ async def test_a_run_that_failed_says_why_and_is_not_told_to_others() -> None:
 
 
 async def test_a_run_outside_of_conversations_is_counted_alone() -> None:
-    hall = Hall()
+    hall = Parlour()
 
     for _ in range(2):
         assert await hall.fill("", "a", Status.FAILED) is None
@@ -107,7 +107,7 @@ async def test_a_run_outside_of_conversations_is_counted_alone() -> None:
 
 
 async def test_a_turn_is_refused_that_cannot_be() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open(allowed_agents=("writer",))
     other, gone = await hall.open(), await hall.open()
     elsewhere = await hall.say(other, "Hello")
@@ -137,7 +137,7 @@ async def test_a_turn_is_refused_that_cannot_be() -> None:
 
 
 async def test_a_turn_that_is_not_there_is_not_found() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_, other = await hall.open(), await hall.open()
     await hall.ask(other, "elsewhere")
 
@@ -157,7 +157,7 @@ async def test_a_turn_that_is_not_there_is_not_found() -> None:
 
 
 async def test_a_turn_of_a_conversation_that_is_deleted_goes_on() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     await hall.ask(id_, "a")
     await hall.conversations.delete(ORG, id_, "", purge=False)
@@ -175,7 +175,7 @@ async def test_a_turn_of_a_conversation_that_is_deleted_goes_on() -> None:
 
 
 async def test_those_who_wait_come_one_after_the_other_and_are_told_the_answers() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     for place, run in enumerate("abc"):
         assert (await hall.ask(id_, run)).placed.place == place
@@ -195,7 +195,7 @@ async def test_those_who_wait_come_one_after_the_other_and_are_told_the_answers(
 
 
 async def test_a_busy_conversation_refuses_who_would_not_wait_and_the_one_too_many() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     for number in range(MOST_WAITING + 1):
         await hall.ask(id_, f"run_{number}")
@@ -213,7 +213,7 @@ async def test_a_busy_conversation_refuses_who_would_not_wait_and_the_one_too_ma
 
 
 async def test_a_run_behind_others_that_is_cancelled_leaves_the_row() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     for run in "abc":
         await hall.ask(id_, run)
@@ -226,10 +226,10 @@ async def test_a_run_behind_others_that_is_cancelled_leaves_the_row() -> None:
 
 async def test_whose_message_came_late_keeps_its_turn_and_is_told_to_those_behind_it() -> None:
     memory = Memory()
-    hall = Hall(MemoryStore(memory, COLLECTIONS))
+    hall = Parlour(MemoryStore(memory, COLLECTIONS))
     id_ = await hall.open()
     dying = Cut(MemoryStore(memory, COLLECTIONS), 1, answered=True, keeps_prefix=True)
-    assert await refused(Hall(dying).ask(id_, "a")) == "STORE_UNAVAILABLE"
+    assert await refused(Parlour(dying).ask(id_, "a")) == "STORE_UNAVAILABLE"
     await hall.ask(id_, "b")
     await hall.ask(id_, "a")
     await hall.ask(id_, "c")
@@ -253,7 +253,7 @@ async def test_whose_message_came_late_keeps_its_turn_and_is_told_to_those_behin
 
 
 async def test_a_run_is_told_the_newest_that_fits_and_how_much_did_not() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     for number in range(10):
         await hall.say(id_, f"{number}" * 10)
@@ -267,7 +267,7 @@ async def test_a_run_is_told_the_newest_that_fits_and_how_much_did_not() -> None
 
 
 async def test_bytes_count_and_not_characters() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     await hall.say(id_, "🎈🎈")
     await hall.ask(id_, "a")
@@ -277,7 +277,7 @@ async def test_bytes_count_and_not_characters() -> None:
 
 
 async def test_long_texts_are_told_whole() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     await hall.say(id_, "ü" * 5000)
     await hall.ask(id_, "a")
@@ -286,7 +286,7 @@ async def test_long_texts_are_told_whole() -> None:
 
 
 async def test_what_is_hidden_or_deleted_is_not_told_and_not_counted() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     said = [await hall.say(id_, text) for text in ("one", "two", "three")]
     added = await hall.ask(id_, "a")
@@ -302,7 +302,7 @@ async def test_what_is_hidden_or_deleted_is_not_told_and_not_counted() -> None:
 
 
 async def test_a_run_is_told_many_pages_but_not_more_messages_than_it_may_be() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     for number in range(510):
         await hall.say(id_, f"{number}")
@@ -329,7 +329,7 @@ def test_what_a_run_is_told_fits_a_message_however_short_its_parts() -> None:
 
 
 async def test_a_run_whose_answer_is_complete_is_told_the_same_as_before() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     await hall.turn(id_, "a")
     await hall.ask(id_, "b")
@@ -344,7 +344,7 @@ async def test_a_run_whose_answer_is_complete_is_told_the_same_as_before() -> No
 
 
 async def test_deleting_a_message_hides_its_run_until_it_comes_back() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     added = await hall.ask(id_, "a")
     await hall.fill(id_, "a")
@@ -363,7 +363,7 @@ async def test_deleting_a_message_hides_its_run_until_it_comes_back() -> None:
 
 
 async def test_an_answer_that_is_deleted_while_it_is_awaited_is_filled_and_counted() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     added = await hall.ask(id_, "a")
     await hall.messages.delete(ORG, id_, added.answer.id)
@@ -383,7 +383,7 @@ async def test_an_answer_that_is_deleted_while_it_is_awaited_is_filled_and_count
 
 
 async def test_a_turn_that_is_withdrawn_is_gone_and_stays_so() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     added = await hall.ask(id_, "a")
     await hall.ask(id_, "b")
@@ -408,7 +408,7 @@ async def test_a_turn_that_is_withdrawn_is_gone_and_stays_so() -> None:
 
 
 async def test_a_turn_that_comes_after_it_was_withdrawn_is_refused() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
 
     await hall.withdraw(id_, "a")
@@ -420,7 +420,7 @@ async def test_a_turn_that_comes_after_it_was_withdrawn_is_refused() -> None:
 
 
 async def test_a_turn_is_withdrawn_from_what_is_deleted_or_gone() -> None:
-    hall = Hall()
+    hall = Parlour()
     id_ = await hall.open()
     await hall.ask(id_, "a")
     await hall.conversations.delete(ORG, id_, "", purge=False)
@@ -438,28 +438,28 @@ async def test_a_turn_is_withdrawn_from_what_is_deleted_or_gone() -> None:
 # Every cut
 
 
-async def _nothing(hall: Hall, id_: str) -> None:
+async def _nothing(hall: Parlour, id_: str) -> None:
     pass
 
 
-async def _ask(hall: Hall, id_: str) -> None:
+async def _ask(hall: Parlour, id_: str) -> None:
     await hall.ask(id_, "b")
 
 
-async def _fill(hall: Hall, id_: str) -> None:
+async def _fill(hall: Parlour, id_: str) -> None:
     await hall.fill(id_, "b")
 
 
-async def _withdraw(hall: Hall, id_: str) -> None:
+async def _withdraw(hall: Parlour, id_: str) -> None:
     await hall.withdraw(id_, "b")
 
 
-async def _delete(hall: Hall, id_: str) -> None:
+async def _delete(hall: Parlour, id_: str) -> None:
     added = await hall.ask(id_, "a")
     await hall.messages.delete(ORG, id_, added.message.id)
 
 
-Step = Callable[[Hall, str], Awaitable[None]]
+Step = Callable[[Parlour, str], Awaitable[None]]
 STORIES: dict[str, tuple[Step, Step, list[str], list[str], list[str]]] = {
     "append": (_nothing, _ask, ["Q a", "A a", "Q b", "…"], ["b"], ["a"]),
     "fill": (_ask, _fill, ["Q a", "A a", "Q b", "A b"], [], ["b", "a"]),
@@ -479,7 +479,7 @@ async def test_what_is_cut_anywhere_and_asked_for_again_was_done_once(
     before, change, texts, running, history = STORIES[story]
     for writes in itertools.count():
         memory = Memory()
-        whole = Hall(MemoryStore(memory, COLLECTIONS))
+        whole = Parlour(MemoryStore(memory, COLLECTIONS))
         id_ = await whole.open()
         await whole.turn(id_, "a")
         await before(whole, id_)
@@ -487,8 +487,8 @@ async def test_what_is_cut_anywhere_and_asked_for_again_was_done_once(
             MemoryStore(memory, COLLECTIONS), writes, answered=answered, keeps_prefix=keeps_prefix
         )
         with suppress(DomainError):
-            await change(Hall(cut), id_)
-        after = Hall(MemoryStore(memory, COLLECTIONS))
+            await change(Parlour(cut), id_)
+        after = Parlour(MemoryStore(memory, COLLECTIONS))
         await after.check(id_)
 
         await change(after, id_)
@@ -511,14 +511,14 @@ async def test_a_turn_that_died_on_its_way_and_is_withdrawn_leaves_nothing(
 ) -> None:
     for writes in itertools.count():
         memory = Memory()
-        whole = Hall(MemoryStore(memory, COLLECTIONS))
+        whole = Parlour(MemoryStore(memory, COLLECTIONS))
         id_ = await whole.open()
         await whole.turn(id_, "a")
         cut = Cut(
             MemoryStore(memory, COLLECTIONS), writes, answered=answered, keeps_prefix=keeps_prefix
         )
         with suppress(DomainError):
-            await Hall(cut).ask(id_, "b")
+            await Parlour(cut).ask(id_, "b")
 
         await whole.withdraw(id_, "b")
 
@@ -570,9 +570,9 @@ class Interleaved(MemoryStore):
         return found
 
 
-def crowd(seed: int) -> tuple[Random, list[Hall], Memory]:
+def crowd(seed: int) -> tuple[Random, list[Parlour], Memory]:
     memory, random = Memory(), Random(seed)
-    return random, [Hall(Interleaved(memory, random)) for _ in range(3)], memory
+    return random, [Parlour(Interleaved(memory, random)) for _ in range(3)], memory
 
 
 async def outcome(call: Awaitable[object]) -> str:
@@ -653,7 +653,7 @@ async def test_a_turn_that_is_added_and_withdrawn_at_once_is_withdrawn() -> None
         id_ = await halls[0].open()
 
         async def late(
-            id_: str = id_, hall: Hall = halls[1], steps: int = random.randrange(60)
+            id_: str = id_, hall: Parlour = halls[1], steps: int = random.randrange(60)
         ) -> None:
             for _ in range(steps):
                 await asyncio.sleep(0)

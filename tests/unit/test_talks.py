@@ -15,6 +15,7 @@ from services.execution.domain import Agent, Errand, Execution, Filter, Kind, Pl
 from services.execution.stores import COLLECTIONS
 from services.execution.usecases.errands import Errands
 from services.execution.usecases.retention import Retention
+from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace
 from services.kit.errors import DomainError, Reason
 from tests.fakes.house import ORG, House, house_at_work, is_sound, silence, words
@@ -262,6 +263,7 @@ async def test_a_run_refused_while_others_try_the_same_is_taken_back_everywhere(
         if what == "append" and not answered and not gate.is_set():
             gate.set()
             await asyncio.sleep(1)
+        if what == "append":
             raise DomainError(Reason.REASON_CONVERSATION_BUSY, "Busy by then.")
 
     turns.trouble = refuse_late
@@ -270,11 +272,12 @@ async def test_a_run_refused_while_others_try_the_same_is_taken_back_everywhere(
     held = (await house.service.list(ORG, Filter(), None, 10))[0]
     turns.trouble = Outage(frozenset({"append"}), lost=True)
     with pytest.raises(DomainError):
-        await house.start(conversation_id="c", request_id="r")
-    turns.trouble = None
+        await house.beside().start(conversation_id="c", request_id="r")
+    turns.trouble = refuse_late
     with pytest.raises(DomainError) as caught:
         await first
-    assert reason(caught) in {"CONVERSATION_BUSY", "TURN_WITHDRAWN"}
+    assert reason(caught) == "CONVERSATION_BUSY"
+    turns.trouble = None
     await house.errands.sweep()
     assert kept(turns) == []
     assert held.id in turns.withdrawn
@@ -297,14 +300,36 @@ async def test_what_others_may_have_added_is_taken_back_by_whoever_is_refused() 
     first = asyncio.create_task(house.start(conversation_id="c", request_id="r"))
     await gate.wait()
     with pytest.raises(DomainError) as caught:
-        await house.start(conversation_id="c", request_id="r")
+        await house.beside().start(conversation_id="c", request_id="r")
     assert reason(caught) == "CONVERSATION_BUSY"
     with pytest.raises(DomainError) as caught:
         await first
-    assert reason(caught) == "TURN_WITHDRAWN"
+    assert reason(caught) == "CONVERSATION_BUSY"
     await house.errands.sweep()
     assert kept(turns) == []
     assert turns.conversation("c").turns == []
+
+
+@in_virtual_time
+async def test_a_repeated_request_begins_anew_when_its_first_run_was_taken_back() -> None:
+    turns = FakeTurns()
+    house = House(SAYS, conversations=turns)
+    gate = asyncio.Event()
+
+    async def withdraw_meanwhile(what: str, answered: bool) -> None:
+        if what == "append" and not answered and not gate.is_set():
+            gate.set()
+            await asyncio.sleep(1)
+
+    turns.trouble = withdraw_meanwhile
+    first = asyncio.create_task(house.start(conversation_id="c", request_id="r"))
+    await gate.wait()
+    held = (await house.service.list(ORG, Filter(), None, 10))[0]
+    turns.take_back("c", held.id)
+    run = await first
+    assert run.id != held.id
+    assert await house.start(conversation_id="c", request_id="r") == run
+    assert kept(turns) == [("Hello", "completed"), ("", "pending")]
 
 
 # Who runs
@@ -512,7 +537,7 @@ async def test_an_answer_waits_for_its_conversation_as_long_as_it_takes() -> Non
         run = await house.start(conversation_id="c", timeout_ms=2000)
         await asyncio.sleep(60)
         waiting = await house.service.get(ORG, run.id)
-        assert (waiting.state, waiting.owner) == (State.RUNNING, "worker_1_1")
+        assert (waiting.state, waiting.owner, waiting.slot) == (State.RUNNING, "", None)
         told = [event for event in await house.log(run) if b"waits for conv" in event.payload]
         assert len(told) == 1
         # What is decided stays so.
@@ -541,17 +566,62 @@ async def test_whoever_goes_on_writes_the_same_answer(lost: bool) -> None:
     async with houses[0].working():
         await houses[0].until(run, Kind.RUN_ENDING)
         await asyncio.sleep(3)
-    # Handed back; the other one asks its model nothing.
+    # Set aside; the other one asks its model nothing.
     async with houses[1].working():
-        await houses[1].until(run, Kind.JOB_RESUMED)
         await asyncio.sleep(3)
         outage.over = True
         ended = await houses[1].end_of(run)
     assert ended.result == "first"
     assert kept(turns)[1] == ("first", "completed")
     log = await houses[1].log(run)
-    assert sum(b"waits for conv" in event.payload for event in log) == 1
+    assert Kind.JOB_RESUMED not in [event.kind for event in log]
     is_sound(ended, log)
+
+
+@in_virtual_time
+async def test_answers_that_wait_for_their_conversations_keep_no_other_run_from_its_turn() -> None:
+    outage = Outage(frozenset({"fill"}))
+    turns = FakeTurns(trouble=outage)
+    pace = Pace(concurrency=2)
+    async with (
+        house_at_work(SAYS, conversations=turns, pace=pace, org_concurrency=2) as house,
+        house.beside(conversations=turns).working(),
+    ):
+        talking = [await house.start(conversation_id=f"c{number}") for number in range(30)]
+        others = [await house.start(f"{number}") for number in range(30)]
+        for run in others:
+            assert (await house.end_of(run)).state is State.SUCCEEDED
+        assert {(await house.service.get(ORG, run.id)).state for run in talking} == {State.RUNNING}
+        assert house.worker.running() == 0
+        outage.over = True
+        for run in talking:
+            ended = await house.end_of(run, within=10)
+            assert ended.result == "ab"
+            is_sound(ended, await house.log(run))
+    assert {turns.runs[run.id].status for run in talking} == {"completed"}
+
+
+@in_virtual_time
+async def test_a_worker_that_dies_between_an_answer_and_the_end_is_taken_over() -> None:
+    outage = Outage(frozenset({"fill"}))
+    turns = FakeTurns(trouble=outage)
+    memory = Memory()
+    house = House(SAYS, store=MemoryStore(memory, COLLECTIONS), conversations=turns)
+    run = await house.start(conversation_id="c")
+    async with house.working():
+        await house.until(run, Kind.RUN_ENDING)
+        await asyncio.sleep(1)
+    aside = await house.service.get(ORG, run.id)
+    # It came no further than to append the end, as one may where writes are no transaction.
+    last = await house.executions.last_event(ORG, run.id)
+    assert last is not None
+    _, events = domain.conclude(aside, last.sequence, "ab", "", clock())
+    await house.executions.append(ORG, run.id, last.sequence, events)
+    outage.over = True
+    await house.errands.sweep()
+    ended = await house.service.get(ORG, run.id)
+    assert (ended.state, ended.errand, ended.result) == (State.SUCCEEDED, Errand.NONE, "ab")
+    is_sound(ended, await house.log(run))
 
 
 @in_virtual_time
@@ -624,6 +694,22 @@ async def test_a_cancel_does_not_wait_for_conversations_longer_than_a_moment() -
 
 
 @in_virtual_time
+async def test_an_end_from_a_clock_that_is_ahead_is_seen_as_soon_as_any_other() -> None:
+    turns = FakeTurns(trouble=Outage(frozenset({"fill"})))
+    house = House({"m": silence}, conversations=turns)
+    behind = Watches(
+        house.executions,
+        house.wakeups,
+        house.metrics,
+        clock=lambda: clock() - 3_600_000_000,
+    )
+    run = await house.start(conversation_id="c")
+    await house.service.cancel(ORG, run.id, "caller")
+    async with asyncio.timeout(3):
+        await behind.ended(ORG, run.id)
+
+
+@in_virtual_time
 async def test_a_cancel_whose_writer_died_between_two_writes_reaches_the_conversation() -> None:
     turns = FakeTurns()
     house = House({"m": silence}, conversations=turns)
@@ -678,7 +764,7 @@ async def test_cancelling_a_held_run_leaves_a_cancelled_answer() -> None:
     starting = asyncio.create_task(house.start(conversation_id="c"))
     await gate.wait()
     (held,) = await house.service.list(ORG, Filter(), None, 10)
-    await house.service.cancel(ORG, held.id, "caller")
+    await house.beside().service.cancel(ORG, held.id, "caller")
     assert (await starting).state is State.CANCELLED
     assert [status for _, status in kept(turns)] == ["completed", "cancelled"]
     assert turns.conversation("c").turns == []
@@ -694,11 +780,11 @@ async def test_an_answer_nobody_waits_for_any_more_keeps_no_run_from_its_end() -
 
 
 @in_virtual_time
-async def test_the_sweep_stops_at_the_first_that_finds_nobody() -> None:
+async def test_the_sweep_does_not_ask_for_all_while_nobody_answers() -> None:
     turns = FakeTurns(trouble=Outage(frozenset({"fill", "append"})))
     house = House({"m": silence}, conversations=turns)
     turns.trouble = None
-    runs = [await house.start(conversation_id=f"c{number}") for number in range(5)]
+    runs = [await house.start(conversation_id=f"c{number}") for number in range(25)]
     turns.trouble = Outage(frozenset({"fill"}))
     for run in runs:
         await house.service.cancel(ORG, run.id, "caller")
@@ -706,8 +792,50 @@ async def test_the_sweep_stops_at_the_first_that_finds_nobody() -> None:
     sweep = Errands(house.executions, house.talks, house.service, monotonic=monotonic)
     sweeping: Any = asyncio.create_task(sweep.serve())
     await asyncio.sleep(2.5)
-    assert turns.asked["fill"] - before == 3
+    assert turns.asked["fill"] - before == 30
     turns.trouble = None
     await asyncio.sleep(1.5)
     sweeping.cancel()
     assert {turns.runs[run.id].status for run in runs} == {"cancelled"}
+
+
+@in_virtual_time
+async def test_one_that_nobody_ever_answers_for_keeps_no_other_waiting() -> None:
+    turns = FakeTurns()
+    house = House({"m": silence}, conversations=turns)
+    runs = [await house.start(conversation_id=f"c{number}") for number in range(3)]
+    turns.trouble = Outage(frozenset({"append"}), lost=True)
+    for number in range(2):
+        with pytest.raises(DomainError):
+            await house.start("taken back", conversation_id=f"d{number}")
+    turns.trouble = Outage(frozenset({"fill"}))
+    for run in runs:
+        await house.service.cancel(ORG, run.id, "caller")
+    turns.trouble = Outage(frozenset({"fill", "withdraw"}), times=2)
+    await house.errands.sweep()
+    assert list(turns.runs) == [runs[2].id]
+    assert len(turns.withdrawn) == 2
+
+
+@in_virtual_time
+async def test_many_that_interrupt_one_another_at_once_are_all_taken_in() -> None:
+    turns = FakeTurns()
+
+    async def slow(what: str, answered: bool) -> None:
+        await asyncio.sleep(0.05)
+
+    turns.trouble = slow
+    async with house_at_work({"m": words("a", every=1)}, conversations=turns) as house:
+        runs = await asyncio.gather(
+            *(
+                house.start(f"{number}", conversation_id="c", busy_policy="interrupt")
+                for number in range(20)
+            )
+        )
+        ended = [await house.end_of(run) for run in runs]
+    assert [run.state for run in ended].count(State.SUCCEEDED) == 1
+    assert {run.state for run in ended} == {State.SUCCEEDED, State.CANCELLED}
+    assert turns.conversation("c").turns == []
+    assert len(kept(turns)) == 40
+    # Each once: those of one process wait for one another instead of trying in vain.
+    assert turns.asked["append"] == 20

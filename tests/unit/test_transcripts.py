@@ -13,11 +13,12 @@ import pytest
 
 from services.conversations.domain import conversations, messages
 from services.conversations.domain.conversations import Wanted
-from services.conversations.domain.histories import Ended, Outcome, Whose
+from services.conversations.domain.histories import Whose
 from services.conversations.domain.messages import Showing
 from services.conversations.stores.conversations import CONVERSATIONS
 from services.conversations.stores.messages import MESSAGES
 from services.kit.errors import DomainError, Reason
+from services.kit.resources import deletions
 from services.kit.storage.ports import Collection, Document, Query, Write
 from tests.fakes.cuts import Cut
 from tests.fakes.memory import Memory, MemoryStore
@@ -53,6 +54,28 @@ def test_previews_do_not_part_letters_from_their_marks() -> None:
     assert messages.preview("\u0301" * 500) == "\u0301" * 200
 
 
+def test_titles_may_hold_marks_of_scripts_and_nothing_that_turns_them_around() -> None:
+    marked = "\u05e9\u05dc\u05d5\u05dd\u200f (2)"
+
+    assert conversations.normal_title(marked, "title") == marked
+    with pytest.raises(DomainError, match="control"):
+        conversations.normal_title("gnp.\u202eexe", "title")
+
+
+async def test_what_is_made_while_its_request_is_being_purged_is_told_to_try_again() -> None:
+    memory = Memory()
+    house = Parlour(MemoryStore(memory, COLLECTIONS))
+    made = await house.create("r")
+    going = deletions.purging(deletions.deleted(made.life, "del_1", 1))
+    await house.stored.save(replace(made, life=going))
+
+    error = await refused(house.create("r"))
+
+    assert error.reason == Reason.REASON_CONFLICT
+    assert str(error.message).startswith("What the new conversation is to have was taken")
+    assert error.resources == ()
+
+
 def test_titles_of_copies_fit() -> None:
     assert conversations.copied_title("Harbour") == "Harbour (copy)"
     assert len(conversations.copied_title("x" * 100)) == 100
@@ -61,58 +84,47 @@ def test_titles_of_copies_fit() -> None:
 async def test_an_answer_counts_once_its_run_has_left_the_turns() -> None:
     house = parlour()
     id_ = (await house.create()).id
-    await house.begin_turn(id_, "run1")
+    await house.ask(id_, "run1")
     before = await house.conversations.get(ORG, id_)
     found = await house.said.of_turn(ORG, "run1", messages.Part.ANSWER)
     assert found is not None
     await house.said.save(messages.filled(found, messages.Status.COMPLETED, "An answer", 7))
     await house.check(id_)
 
-    await house.end_turn(id_, "run1", "late")
+    await house.fill(id_, "run1", content="late")
 
     after = await house.conversations.get(ORG, id_)
-    assert (before.message_count, before.told_count, before.preview) == (2, 1, "to run1")
+    assert (before.message_count, before.told_count, before.preview) == (2, 1, "Q run1")
     assert (after.message_count, after.told_count, after.preview) == (2, 2, "An answer")
     assert [one.agent_id for one in after.participants] == ["writer"]
     await house.check(id_)
 
 
-async def test_a_turn_has_each_of_its_messages_once() -> None:
-    house = parlour()
-    id_ = (await house.create()).id
-
-    first = await house.begin_turn(id_, "run1")
-    again = await house.begin_turn(id_, "run1")
-
-    assert again == first
-    assert (await house.check(id_))["positions"] == 2
-
-
 async def test_what_is_hidden_while_it_is_awaited_is_never_told() -> None:
     house = parlour()
     id_ = (await house.create()).id
-    answer = await house.begin_turn(id_, "run1")
+    answer = (await house.ask(id_, "run1")).answer
     await house.messages.hide(ORG, id_, answer.id, hidden=None)
 
-    await house.end_turn(id_, "run1", "An answer")
+    await house.fill(id_, "run1")
 
-    assert (await house.check(id_))["told"] == ["to run1"]
+    assert (await house.check(id_))["told"] == ["Q run1"]
     await house.messages.hide(ORG, id_, answer.id, hidden=None)
-    assert (await house.check(id_))["told"] == ["to run1", "An answer"]
+    assert (await house.check(id_))["told"] == ["Q run1", "A run1"]
 
 
 async def test_a_copy_has_no_answer_that_is_awaited() -> None:
     house = parlour()
     id_ = (await house.create()).id
     for run in ("run1", "run2"):
-        await house.begin_turn(id_, run)
+        await house.ask(id_, run)
     found = await house.said.of_turn(ORG, "run1", messages.Part.ANSWER)
     assert found is not None
     await house.said.save(messages.filled(found, messages.Status.COMPLETED, "Almost", 7))
 
     copy = await house.cloner.clone(ORG, id_, "", "")
 
-    assert await house.texts(copy.id) == ["to run1", "to run2"]
+    assert await house.texts(copy.id) == ["Q run1", "Q run2"]
     assert copy.turns == ()
     await house.check(copy.id)
 
@@ -227,13 +239,8 @@ async def _on(
     await change(ORG, id_, message.id)
 
 
-async def _begin_turn(house: Parlour, id_: str) -> None:
-    await house.begin_turn(id_, "run1")
-
-
 async def _turn(house: Parlour, id_: str) -> None:
-    await house.begin_turn(id_, "run1")
-    await house.end_turn(id_, "run1", "An answer")
+    await house.turn(id_, "run1")
 
 
 THREE = "one two three"
@@ -246,8 +253,8 @@ STORIES: dict[str, tuple[list[Change], Change, set[str]]] = {
         [_turn],
         _delete_asked,
         {
-            f"{THREE} to run1 An answer|{THREE} to run1 An answer",
-            f"{THREE} An answer|{THREE} An answer",
+            f"{THREE} Q run1 A run1|{THREE} Q run1 A run1",
+            f"{THREE} A run1|{THREE} A run1",
         },
     ),
     "turn": (
@@ -255,10 +262,10 @@ STORIES: dict[str, tuple[list[Change], Change, set[str]]] = {
         _turn,
         {
             f"{THREE}|{THREE}",
-            f"{THREE} to run1|{THREE} to run1",
-            f"{THREE} to run1 |{THREE} to run1",
-            f"{THREE} to run1 An answer|{THREE} to run1",
-            f"{THREE} to run1 An answer|{THREE} to run1 An answer",
+            f"{THREE} Q run1|{THREE} Q run1",
+            f"{THREE} Q run1 |{THREE} Q run1",
+            f"{THREE} Q run1 A run1|{THREE} Q run1",
+            f"{THREE} Q run1 A run1|{THREE} Q run1 A run1",
         },
     ),
 }
@@ -420,10 +427,7 @@ async def test_a_run_is_left_out_of_histories_while_a_message_of_it_is_deleted(
     memory = Memory()
     house = Parlour(MemoryStore(memory, COLLECTIONS))
     id_ = (await house.create()).id
-    await house.begin_turn(id_, "run1")
-    await house.end_turn(id_, "run1", "An answer")
-    run = Ended(ORG, "run1", "writer", Outcome.SUCCEEDED, 7, conversation_id=id_)
-    await house.histories.record(run)
+    await house.turn(id_, "run1")
     asked, answer = await house.said.list(ORG, messages.Span(id_), 9)
 
     async def listed() -> int:
@@ -505,9 +509,9 @@ async def test_processes_that_do_everything_at_once_agree_in_the_end(
                 case 2:
                     await house.conversations.set_title(ORG, id_, f"Title {number} {step}")
                 case 3:
-                    answer = await house.begin_turn(id_, f"run {number} {step}")
+                    answer = (await house.ask(id_, f"run {number} {step}")).answer
                     await house.messages.toggle(ORG, id_, answer.id)
-                    await house.end_turn(id_, f"run {number} {step}", "done")
+                    await house.fill(id_, f"run {number} {step}", content="done")
                 case 4:
                     await house.conversations.get(ORG, id_)
                 case _:

@@ -9,6 +9,7 @@ from conductor.execution.v1.execution_pb2 import AgentSnapshot, ContextMode, Exe
 from conductor.execution.v1.model_pb2 import ModelChoice
 from conductor_ai.cli import facts, times
 from conductor_ai.cli.listing import state_name, took
+from conductor_ai.cli.output import enum_name
 from conductor_ai.cli.usage import cost, dollars, tokens, unreported
 
 
@@ -61,11 +62,7 @@ def _agent(execution: Execution) -> str:
 def _context_mode(execution: Execution) -> str:
     if execution.context_mode == ContextMode.CONTEXT_MODE_UNSPECIFIED:
         return ""
-    try:
-        name = ContextMode.Name(execution.context_mode)
-    except ValueError:
-        return str(execution.context_mode)
-    return name.removeprefix("CONTEXT_MODE_").lower()
+    return enum_name(ContextMode, execution.context_mode, "CONTEXT_MODE_")
 
 
 def _persona(agent: AgentSnapshot) -> str:

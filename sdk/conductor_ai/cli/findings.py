@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from conductor.content.v1.finding_pb2 import Finding
 from conductor_ai.cli import rows
-from conductor_ai.cli.output import one_line, tell
+from conductor_ai.cli.output import enum_name, one_line, tell
 from conductor_ai.cli.tables import Column
 
 # Nothing of it is cut: half of what to do helps nobody.
@@ -26,10 +26,7 @@ def in_text(finding: Finding, name: str) -> str:
 
 def severity(finding: Finding) -> str:
     """Name how bad it is."""
-    try:
-        return Finding.Severity.Name(finding.severity).removeprefix("SEVERITY_").lower()
-    except ValueError:
-        return str(finding.severity)
+    return enum_name(Finding.Severity, finding.severity, "SEVERITY_")
 
 
 def tell_all(findings: Iterable[Finding], name: str) -> None:

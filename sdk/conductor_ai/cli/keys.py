@@ -15,7 +15,7 @@ from conductor.auth.v1.key_pb2 import Key
 from conductor_ai.cli import listing, times
 from conductor_ai.cli.connection import Address, ApiKey, call
 from conductor_ai.cli.exits import Exit
-from conductor_ai.cli.output import AsJson, json_line, tell
+from conductor_ai.cli.output import AsJson, enum_name, json_line, tell
 from conductor_ai.cli.tables import Column
 from conductor_ai.client import Client
 
@@ -145,10 +145,7 @@ def _state(key: Key, now: datetime) -> str:
 
 
 def _scope(scope: access_pb2.Scope.ValueType) -> str:
-    try:
-        return access_pb2.Scope.Name(scope).removeprefix(_PREFIX).lower()
-    except ValueError:
-        return str(scope)
+    return enum_name(access_pb2.Scope, scope, _PREFIX)
 
 
 def _moment(stamp: Timestamp) -> str:

@@ -16,13 +16,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor_ai.cli import times
 from conductor_ai.cli.exits import Exit
-from conductor_ai.cli.output import json_line, one_line, tell
+from conductor_ai.cli.output import enum_name, json_line, one_line, tell
 from conductor_ai.cli.tables import ABSENT, Column, draw, plain, titles
 from conductor_ai.cli.usage import cost
 
 T = TypeVar("T", bound=Message)
 
 Limit = Annotated[int, typer.Option(help="The most to list; 0 lists all.", min=0)]
+Reverse = Annotated[bool, typer.Option("--reverse", help="Turn the order around.")]
+Deleted = Annotated[bool, typer.Option("--deleted", help="Only deleted ones.")]
 
 _AGE = Column("age")
 _CREATED = Column("created", 20)
@@ -47,11 +49,8 @@ class Layout(Generic[T]):
 
 
 def state_name(execution: Execution) -> str:
-    """Name the state of a run; one that this release does not know, by its number."""
-    try:
-        return Execution.State.Name(execution.state).removeprefix("STATE_").lower()
-    except ValueError:
-        return str(execution.state)
+    """Name the state of a run."""
+    return enum_name(Execution.State, execution.state, "STATE_")
 
 
 def took(execution: Execution, now: datetime) -> str:

@@ -22,6 +22,19 @@ _SHOWN_DIRECTION = {code: f"\\u{code:04x}" for code in _DIRECTION}
 _ESCAPED = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
 
 
+def enum_name(kind: Any, number: int, prefix: str) -> str:
+    """Name a value of an enum as people write it; one that this release does not know, by its number.
+
+    Args:
+        kind: the enum, as generated.
+        prefix: what the names of its values begin with, such as `STATE_`.
+    """
+    try:
+        return str(kind.Name(number)).removeprefix(prefix).lower()
+    except ValueError:
+        return str(number)
+
+
 def harmless(text: str) -> str:
     """Take out what a terminal would obey; line breaks and tabs stay."""
     return text.translate(_CONTROL)

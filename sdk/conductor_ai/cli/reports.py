@@ -5,7 +5,7 @@ from __future__ import annotations
 from conductor.content.v1.archive_service_pb2 import ImportItem, ImportReport
 from conductor.content.v1.finding_pb2 import Finding
 from conductor_ai.cli import findings, rows
-from conductor_ai.cli.output import json_line, tell
+from conductor_ai.cli.output import enum_name, json_line, tell
 from conductor_ai.cli.tables import Column
 
 _COLUMNS = (
@@ -55,10 +55,7 @@ def count(report: ImportReport, item: ImportItem) -> None:
 
 def action(item: ImportItem) -> str:
     """Name what happened."""
-    try:
-        return ImportItem.Action.Name(item.action).removeprefix("ACTION_").lower()
-    except ValueError:
-        return str(item.action)
+    return enum_name(ImportItem.Action, item.action, "ACTION_")
 
 
 def _cells(item: ImportItem) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import orjson
 
 from services.content.domain.statistics import TextStatistics
 from services.kit.errors import DomainError, Reason, Resource, invalid
-from services.kit.resources import objects
+from services.kit.resources import conflicts, objects
 from services.kit.resources.deletions import Cascade, Life
 
 PRODUCTION = "production"
@@ -480,11 +480,7 @@ def version_not_found(persona: Persona, reference: str) -> DomainError:
 
 def contended(agent_id: str) -> DomainError:
     """Make the error for a persona that others change all the time."""
-    return DomainError(
-        Reason.REASON_CONFLICT,
-        f"The persona of {agent_id} was changed by others many times in a row; try again.",
-        retry_after=0.1,
-    )
+    return conflicts.contended(Resource("persona", agent_id))
 
 
 def being_purged(agent_id: str) -> DomainError:

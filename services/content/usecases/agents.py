@@ -13,6 +13,7 @@ from services.content.ports.agents import Agents, Personas
 from services.kit.errors import DomainError, Reason, Resource
 from services.kit.resources import deletions, etags, request_ids
 from services.kit.resources.cascades import Cascades
+from services.kit.resources.conflicts import contended
 from services.kit.resources.ports import FencedError, TakenError
 
 _TRIES = 30
@@ -268,8 +269,4 @@ class Resolver:
 
 
 def _contended(agent_id: str) -> DomainError:
-    return DomainError(
-        Reason.REASON_CONFLICT,
-        f"The agent {agent_id} was changed by others many times in a row; try again.",
-        retry_after=0.1,
-    )
+    return contended(Resource("agent", agent_id))

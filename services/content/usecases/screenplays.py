@@ -21,9 +21,10 @@ from services.content.domain.screenplays import (
 )
 from services.content.ports.screenplays import Screenplays, Texts
 from services.content.ports.work import Workbench
-from services.kit.errors import DomainError, Reason
+from services.kit.errors import DomainError, Resource
 from services.kit.resources import deletions, etags, request_ids
 from services.kit.resources.cascades import Cascades
+from services.kit.resources.conflicts import contended
 from services.kit.resources.ports import FencedError, TakenError
 
 _TRIES = 30
@@ -543,10 +544,4 @@ class TextKin:
 
 
 def _contended(what: str) -> DomainError:
-    return DomainError(
-        Reason.REASON_CONFLICT,
-        f"The screenplay {what} was changed by others many times in a row; try again."
-        if what
-        else "The path of the screenplay was taken and freed many times in a row; try again.",
-        retry_after=0.1,
-    )
+    return contended(Resource("screenplay", what))

@@ -8,7 +8,7 @@ from conductor.content.v1.persona_service_pb2 import GetPersonaRequest, GetPerso
 from conductor.content.v1.persona_service_pb2_grpc import PersonaServiceStub
 from conductor.content.v1.screenplay_service_pb2 import GetScreenplayRequest
 from conductor.content.v1.screenplay_service_pb2_grpc import ScreenplayServiceStub
-from services.conversations.ports.instances import AgentCard, Voice
+from services.conversations.ports.catalogue import AgentCard, Voice
 from services.kit.errors import DomainError, Reason
 from services.kit.peers import Peers
 
@@ -28,7 +28,7 @@ class ContentCatalogue:
     async def agent(self, agent_id: str) -> AgentCard:
         """Read an agent."""
         agent = await self._agents.GetAgent(GetAgentRequest(agent_id=agent_id))
-        return AgentCard(agent.instructions, tuple(agent.mcp_servers))
+        return AgentCard(agent.name, agent.emoji, agent.instructions, tuple(agent.mcp_servers))
 
     async def voice(self, agent_id: str) -> Voice:
         """Read the persona of an agent, as runs use it."""

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from conductor.conversations.v1 import instance_pb2 as pb
-from services.conversations.domain.histories import Link, Outcome, Totals
+from services.conversations.domain.histories import Link, Outcome, Totals, Whose
 from services.kit.messages import timestamp
+
+
+def whose_of(agent_id: str, instance_id: str) -> Whose:
+    """Read whose history is meant."""
+    return Whose(agent_id, instance_id)
 
 
 def entry_to_proto(link: Link) -> pb.HistoryEntry:

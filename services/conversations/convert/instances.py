@@ -7,7 +7,8 @@ from typing import Any
 
 from conductor.conversations.v1 import instance_pb2 as pb
 from conductor.conversations.v1 import instance_service_pb2, kin_service_pb2
-from services.conversations.domain.histories import Link, Outcome, Totals, Whose
+from services.conversations.convert.histories import statistics_to_proto
+from services.conversations.domain.histories import Totals
 from services.conversations.domain.instances import (
     MOST_CONFIG,
     Asked,
@@ -118,7 +119,7 @@ def summary_to_proto(instance: Instance, totals: Totals, keep_days: float) -> pb
         mcp_configs=instance.mcp_configs,
         is_system_default=instance.is_system_default,
         is_hidden=instance.is_hidden,
-        statistics=totals_to_proto(totals),
+        statistics=statistics_to_proto(totals),
         create_time=timestamp(instance.create_time),
         update_time=timestamp(instance.update_time),
         etag=instance.etag,
@@ -127,40 +128,6 @@ def summary_to_proto(instance: Instance, totals: Totals, keep_days: float) -> pb
         message.position.CopyFrom(pb.Position(x=instance.position.x, y=instance.position.y))
     life_to_proto(instance.fate, message, keep_days)
     return message
-
-
-def totals_to_proto(totals: Totals) -> pb.InstanceStatistics:
-    """Print what runs came to."""
-    message = pb.InstanceStatistics(
-        task_count=totals.count,
-        success_count=totals.succeeded,
-        error_count=totals.failed,
-        cancelled_count=totals.cancelled,
-        success_rate=totals.success_rate,
-        total_execution_time_ms=totals.duration / 1000,
-    )
-    if totals.average_duration is not None:
-        message.average_execution_time_ms = totals.average_duration / 1000
-        message.last_task_duration_ms = totals.last_duration / 1000
-        message.last_execution.CopyFrom(timestamp(totals.last_time))
-    return message
-
-
-def run_to_proto(link: Link) -> pb.HistoryEntry:
-    """Print a run of a history."""
-    run = link.run
-    return pb.HistoryEntry(
-        execution_id=run.execution_id,
-        agent_id=run.agent_id,
-        instance_id=run.instance_id,
-        conversation_id=run.conversation_id,
-        user_input=run.question,
-        ai_response=run.answer,
-        succeeded=run.outcome is Outcome.SUCCEEDED,
-        error_reason=run.error_reason,
-        duration_ms=run.duration / 1000,
-        end_time=timestamp(link.create_time),
-    )
 
 
 def wanted_of(request: instance_service_pb2.ListInstancesRequest) -> Wanted:
@@ -188,11 +155,6 @@ def tools_to_proto(
         instance_mcps=instance.mcp_configs,
         combined=combined,
     )
-
-
-def whose_of(agent_id: str, instance_id: str) -> Whose:
-    """Read whose history is meant."""
-    return Whose(agent_id, instance_id)
 
 
 def kind_of(kind: kin_service_pb2.ParentKind.ValueType) -> Kind:

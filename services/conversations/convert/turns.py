@@ -54,10 +54,8 @@ def told_to_proto(told: Told) -> pb.ReadTurnResponse:
     printed = pb.ReadTurnResponse(
         title=conversation.title,
         context=conversation.context,
-        screenplay_id=conversation.screenplay_id,
         history=map(message_to_proto, told.history),
         omitted_count=told.omitted,
-        ready=not told.place,
         place=told.place,
     )
     size = printed.ByteSize()

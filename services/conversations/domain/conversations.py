@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,7 +12,8 @@ from services.conversations.domain import messages, turns
 from services.conversations.domain.messages import Change, Message, Part, Reference, Status, Type
 from services.conversations.domain.turns import Turns
 from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
-from services.kit.resources import deletions, request_ids
+from services.kit.resources import conflicts, deletions, request_ids
+from services.kit.resources.controls import has_controls, has_controls_in_prose
 from services.kit.resources.deletions import Life
 from services.kit.resources.words import folded
 
@@ -21,8 +21,6 @@ LONGEST_CONTEXT = 50_000
 DEFAULT_CHAIN_DEPTH = 10
 MOST_PARTICIPANTS = 100
 _SHORTEST_TITLE, _LONGEST_TITLE = 3, 100
-_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
-_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +194,8 @@ def normal_title(title: str, at: str) -> str:
             at,
             f"must have {_SHORTEST_TITLE} to {_LONGEST_TITLE} characters besides blanks around them",
         )
-    if any(unicodedata.category(one) in _CONTROLS or one in _DIRECTIONS for one in title):
-        raise invalid(
-            at,
-            "must not hold control characters, such as line breaks, nor marks that turn the direction of "
-            "writing",
-        )
+    if has_controls(title):
+        raise invalid(at, "must not hold control characters, such as line breaks")
     return title
 
 
@@ -213,7 +207,7 @@ def check_context(context: str, at: str) -> None:
     """
     if len(context) > LONGEST_CONTEXT:
         raise invalid(at, f"must have at most {LONGEST_CONTEXT} characters, not {len(context)}")
-    if any(unicodedata.category(one) == "Cc" and one not in "\t\n\r" for one in context):
+    if has_controls_in_prose(context):
         raise invalid(at, "must not hold control characters but tabs and line breaks")
 
 
@@ -547,13 +541,8 @@ def is_deleted(conversation_id: str) -> DomainError:
 
 
 def contended(conversation_id: str) -> DomainError:
-    """Make the error for a conversation that many change at once."""
-    return DomainError(
-        Reason.REASON_CONFLICT,
-        f"The conversation {conversation_id} was changed by others many times in a row; try again.",
-        resources=[Resource("conversation", conversation_id)],
-        retry_after=0.1,
-    )
+    """Make the error for a conversation that many change at once; its id is empty before it has one."""
+    return conflicts.contended(Resource("conversation", conversation_id))
 
 
 def went_with_screenplay(conversation: Conversation) -> DomainError:

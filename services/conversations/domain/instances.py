@@ -11,10 +11,9 @@ from typing import Any
 import orjson
 
 from services.kit.errors import DomainError, Reason, Resource, invalid
-from services.kit.resources import deletions, labels, objects, ties
+from services.kit.resources import conflicts, deletions, labels, objects, request_ids, ties
 from services.kit.resources.controls import has_controls
 from services.kit.resources.deletions import Cascade, Life
-from services.kit.resources.request_ids import digest
 from services.kit.resources.ties import Ties, tie
 
 MOST_CONFIG = 16 * 1024
@@ -236,12 +235,13 @@ def merged(config: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[s
 # Changes
 
 
-def made(org: str, id_: str, asked: Asked, now: int) -> Instance:
+def made(org: str, id_: str, asked: Asked, now: int, digest: str = "") -> Instance:
     """Make an instance.
 
     Args:
         asked: with tidy values.
         now: microseconds since the epoch.
+        digest: of what was asked for, when it had a request_id.
 
     Raises:
         DomainError: INVALID_REQUEST.
@@ -255,7 +255,7 @@ def made(org: str, id_: str, asked: Asked, now: int) -> Instance:
         create_time=now,
         update_time=now,
         request_id=asked.request_id,
-        digest=digest_of(asked) if asked.request_id else "",
+        digest=digest,
         **values,
     )
 
@@ -263,7 +263,7 @@ def made(org: str, id_: str, asked: Asked, now: int) -> Instance:
 def digest_of(asked: Asked) -> str:
     """Make the digest of what was asked for, tidy."""
     values = {name: value for name, value in asked.values.items() if value}
-    return digest({"instance_id": asked.id, **values})
+    return request_ids.digest({"instance_id": asked.id, **values})
 
 
 def changed(instance: Instance, values: Mapping[str, Any], now: int) -> Instance | None:
@@ -429,10 +429,5 @@ def went_with(kind: str, id_: str) -> DomainError:
 
 
 def contended(instance_id: str) -> DomainError:
-    """Make the error for an instance that many change at once."""
-    return DomainError(
-        Reason.REASON_CONFLICT,
-        f"The instance {instance_id} was changed by others many times in a row; try again.",
-        resources=[Resource("instance", instance_id)],
-        retry_after=0.1,
-    )
+    """Make the error for an instance that many change at once; its id is empty before it has one."""
+    return conflicts.contended(Resource("instance", instance_id))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from services.kit.errors import DomainError, Reason, Resource, invalid
+from services.kit.errors import DomainError, Reason, Resource, invalid, of_field
 from services.kit.resources import request_ids
 
 PREVIEW = 200
@@ -350,9 +350,9 @@ def not_found(message_id: str, conversation_id: str, field: str = "") -> DomainE
     Args:
         field: of the request that names it, where that is not the message it is about.
     """
-    return DomainError(
+    error = DomainError(
         Reason.REASON_MESSAGE_NOT_FOUND,
-        f"{field + ': ' if field else ''}The conversation {conversation_id} has no message with the "
-        f"id {message_id}.",
+        f"The conversation {conversation_id} has no message with the id {message_id}.",
         resources=[Resource("message", message_id)],
     )
+    return of_field(error, field)

@@ -8,6 +8,7 @@ from conductor.conversations.v1 import instance_pb2
 from conductor.conversations.v1 import instance_service_pb2 as pb
 from conductor.conversations.v1.instance_service_pb2_grpc import InstanceServiceServicer
 from services.conversations.convert import instances as convert
+from services.conversations.convert.histories import entry_to_proto, whose_of
 from services.conversations.usecases.histories import HistoryService
 from services.conversations.usecases.instances import Counted, InstanceService
 from services.kit import call, paging
@@ -115,18 +116,18 @@ class InstanceHandlers(InstanceServiceServicer):
             persona=found.voice.text,
             persona_version=found.voice.number,
             operating_procedure=found.instructions,
-            history=map(convert.run_to_proto, found.runs),
+            history=map(entry_to_proto, found.runs),
             cwd=found.cwd,
         )
 
     async def ListHistory(
         self, request: pb.ListHistoryRequest, context: Context
     ) -> pb.ListHistoryResponse:
-        whose = convert.whose_of(request.agent_id, request.instance_id)
+        whose = whose_of(request.agent_id, request.instance_id)
         page = paging.page(request, [request.agent_id, request.instance_id])
         await self._instances.check(call.org(), request.instance_id)
         found = await self._histories.list(call.org(), whose, page.after, page.size + 1)
-        shown = fitting(map(convert.run_to_proto, found[: page.size]))
+        shown = fitting(map(entry_to_proto, found[: page.size]))
         token = page.next_token(found, len(shown))
         return pb.ListHistoryResponse(entries=shown, next_page_token=token)
 
@@ -134,7 +135,7 @@ class InstanceHandlers(InstanceServiceServicer):
         self, request: pb.ClearHistoryRequest, context: Context
     ) -> pb.ClearHistoryResponse:
         await self._instances.check(call.org(), request.instance_id)
-        whose = convert.whose_of(request.agent_id, request.instance_id)
+        whose = whose_of(request.agent_id, request.instance_id)
         cleared = await self._histories.clear(call.org(), whose)
         return pb.ClearHistoryResponse(cleared_count=cleared)
 

@@ -18,6 +18,8 @@ class PortfolioHandlers(PortfolioServiceServicer):
     async def ChatPortfolio(
         self, request: pb.ChatPortfolioRequest, context: Context
     ) -> pb.ChatPortfolioResponse:
-        address = call.current().client or context.peer().rpartition(":")[0]
+        served = call.current()
+        address = served.client or context.peer().rpartition(":")[0]
         reply = await self._portfolio.chat(call.org(), address, request.message, request.session_id)
+        served.resource_id = reply.conversation_id
         return pb.ChatPortfolioResponse(response=reply.text, session_id=reply.session_id)

@@ -74,26 +74,6 @@ class Conversations(Roots[Conversation], Protocol):
         ...
 
 
-class Content(Protocol):
-    """What the content service knows of the things that conversations name."""
-
-    async def agent(self, agent_id: str) -> Reference:
-        """Look an agent up for its name and emoji.
-
-        Raises:
-            DomainError: AGENT_NOT_FOUND, SERVICE_UNAVAILABLE.
-        """
-        ...
-
-    async def check_screenplay(self, screenplay_id: str) -> None:
-        """Check that a screenplay is there and not deleted.
-
-        Raises:
-            DomainError: SCREENPLAY_NOT_FOUND, SERVICE_UNAVAILABLE.
-        """
-        ...
-
-
 class Cast(Protocol):
     """The instances of agents, as conversations need them."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from services.conversations.domain.histories import Link, Totals, Whose
@@ -78,50 +77,6 @@ class Parents(Protocol):
 
         Raises:
             FencedError: somebody else was there first.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class AgentCard:
-    """An agent, as far as its instances need it."""
-
-    instructions: str
-    mcp_servers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """The version of a persona that runs use."""
-
-    text: str = ""
-    number: int = 0
-    """0 when the agent has no persona."""
-
-
-class Catalogue(Protocol):
-    """The agents and screenplays of the content service, as the caller may see them.
-
-    Each raises SERVICE_UNAVAILABLE when that service is away.
-    """
-
-    async def agent(self, agent_id: str) -> AgentCard:
-        """Read an agent.
-
-        Raises:
-            DomainError: AGENT_NOT_FOUND.
-        """
-        ...
-
-    async def voice(self, agent_id: str) -> Voice:
-        """Read the persona of an agent, as runs use it that name no version."""
-        ...
-
-    async def directory(self, screenplay_id: str) -> str:
-        """Read where runs on a screenplay work; empty for nowhere.
-
-        Raises:
-            DomainError: SCREENPLAY_NOT_FOUND.
         """
         ...
 

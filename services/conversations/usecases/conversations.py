@@ -13,7 +13,7 @@ from services.conversations.ports.conversations import Conversations
 from services.conversations.ports.messages import Messages
 from services.conversations.usecases.references import References
 from services.conversations.usecases.transcripts import Transcript
-from services.kit.errors import invalid
+from services.kit.errors import Reason, invalid, naming
 from services.kit.resources import deletions, etags, request_ids
 from services.kit.resources.cascades import Cascades
 from services.kit.resources.ports import FencedError, TakenError
@@ -277,16 +277,19 @@ class ConversationService:
             known: agents that were looked up before.
         """
         found = dict(values)
-        for agent_id in found.get("allowed_agents", ()):
+        for number, agent_id in enumerate(found.get("allowed_agents", ())):
             if agent_id not in known:
-                await self._references.check_agent(agent_id)
+                at = f"conversation.allowed_agents[{number}]"
+                with naming({Reason.REASON_AGENT_NOT_FOUND: at}):
+                    await self._references.check_agent(agent_id)
         active: Reference | None = found.get("active_agent")
         if active is not None:
             found["active_agent"] = await self._references.resolved(
                 org, active, "conversation.active_agent"
             )
         if screenplay_id := found.get("screenplay_id"):
-            await self._references.check_screenplay(screenplay_id)
+            with naming({Reason.REASON_SCREENPLAY_NOT_FOUND: "conversation.screenplay_id"}):
+                await self._references.check_screenplay(screenplay_id)
         return found
 
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 from services.conversations.domain import histories
 from services.conversations.domain.histories import Ended, Link, Shown, Totals, Whose
 from services.conversations.ports.histories import Links, Sayings
-from services.conversations.usecases.locks import Locks
 from services.kit.errors import DomainError, Reason
+from services.kit.resources.locks import Locks
 from services.kit.resources.ports import FencedError, TakenError
 
 _TRIES = 100

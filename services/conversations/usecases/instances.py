@@ -18,15 +18,11 @@ from services.conversations.domain.instances import (
     Wanted,
 )
 from services.conversations.domain.messages import Reference
+from services.conversations.ports.catalogue import Catalogue, Voice
 from services.conversations.ports.conversations import Conversations
-from services.conversations.ports.instances import (
-    Catalogue,
-    Histories,
-    Instances,
-    Voice,
-)
+from services.conversations.ports.instances import Histories, Instances
 from services.conversations.usecases.kin import Cast, KinService
-from services.kit.errors import invalid
+from services.kit.errors import Reason, invalid, naming
 from services.kit.resources import etags, request_ids
 from services.kit.resources.cascades import Cascades
 from services.kit.resources.deletions import Cascade
@@ -35,6 +31,12 @@ from services.kit.resources.ties import tie
 
 _TRIES = 30
 _CONTEXT_RUNS = 50
+_PLACES = {
+    Reason.REASON_AGENT_NOT_FOUND: "instance.agent_id",
+    Reason.REASON_CONVERSATION_NOT_FOUND: "instance.conversation_id",
+    Reason.REASON_SCREENPLAY_NOT_FOUND: "instance.screenplay_id",
+}
+"""Where a request to place an agent names what is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +121,19 @@ class InstanceService:
             instances.check_id(asked.id)
         if not asked.values.get("agent_id"):
             raise invalid("instance.agent_id", "must name the agent to place")
+        digest = instances.digest_of(asked) if asked.request_id else ""
         for _ in range(_TRIES):
             if asked.request_id:
                 earlier = await self._instances.by_request_id(org, asked.request_id)
                 if earlier is not None and not earlier.life.purging:
-                    digest = instances.digest_of(asked)
                     request_ids.same_request(digest, earlier.digest, earlier.resource)
                     return await self._counted(earlier)
             if asked.id and (holder := await self._instances.get(org, asked.id)) is not None:
                 raise instances.already_exists(holder)
-            home, values = await self._placed(org, asked.values)
+            with naming(_PLACES):
+                home, values = await self._placed(org, asked.values)
             id_ = asked.id or self._new_id()
-            made = instances.made(org, id_, replace(asked, values=values), self._clock())
-            if asked.request_id:
-                made = replace(made, digest=instances.digest_of(asked))
+            made = instances.made(org, id_, replace(asked, values=values), self._clock(), digest)
             with suppress(TakenError):
                 return Counted(
                     await self._followed(await self._instances.add(made), home), Totals()

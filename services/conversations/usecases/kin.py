@@ -11,10 +11,11 @@ from services.conversations.domain import instances, parents
 from services.conversations.domain.conversations import Conversation
 from services.conversations.domain.instances import CONVERSATION, Instance
 from services.conversations.domain.parents import Kind, Parent
+from services.conversations.ports.catalogue import Catalogue
 from services.conversations.ports.conversations import Conversations
-from services.conversations.ports.instances import Catalogue, Histories, Instances, Parents
+from services.conversations.ports.instances import Histories, Instances, Parents
 from services.kit.errors import DomainError
-from services.kit.resources import deletions
+from services.kit.resources import changes, deletions
 from services.kit.resources.cascades import Cascades
 from services.kit.resources.deletions import Life
 from services.kit.resources.ports import FencedError, TakenError
@@ -66,13 +67,7 @@ class Cast:
         Args:
             change: answers None when nothing is to change.
         """
-        while (found := await self._instances.get(org, id_)) is not None:
-            changed = change(found)
-            if changed is None:
-                return found
-            with suppress(FencedError):
-                return await self._instances.save(changed)
-        return None
+        return await changes.follow(self._instances, org, id_, change)
 
     async def mark(self, org: str, kind: str, of: str, to: str, deletion: str, time: int) -> None:
         """Let the instances of a thing go with what they are tied to."""
@@ -207,7 +202,9 @@ class KinService:
             return
         to = tie(kind, id_)
         async for home in self._homes_of(org, kind, id_):
-            await self._change(org, home, lambda one: parents.returned(one, deletion))
+            await changes.follow(
+                self._conversations, org, home, lambda one: parents.returned(one, deletion)
+            )
             await self._cast.unmark(org, CONVERSATION, home, to, deletion)
         await self._cast.unmark(org, kind, id_, to, deletion)
 
@@ -266,13 +263,16 @@ class KinService:
                 one = replace(one, screenplay_deletion="")
             return parents.taken(one, deletion, time)
 
-        return await self._change(org, conversation.id, follow) or conversation
+        kept = await changes.follow(self._conversations, org, conversation.id, follow)
+        return kept or conversation
 
     async def _mark(self, org: str, kind: Kind, id_: str, deletion: str, time: int) -> None:
         to = tie(kind, id_)
         async for home in self._homes_of(org, kind, id_):
             await self._cast.mark(org, CONVERSATION, home, to, deletion, time)
-            await self._change(org, home, lambda one: parents.taken(one, deletion, time))
+            await changes.follow(
+                self._conversations, org, home, lambda one: parents.taken(one, deletion, time)
+            )
         await self._cast.mark(org, kind, id_, to, deletion, time)
 
     async def _following(self, parent: Parent) -> Callable[[Instance], Instance | None]:
@@ -318,18 +318,6 @@ class KinService:
             after = page[-1].create_time, page[-1].id
             for conversation in page:
                 yield conversation.id
-
-    async def _change(
-        self, org: str, id_: str, change: Callable[[Conversation], Conversation | None]
-    ) -> Conversation | None:
-        """Store a change of a conversation, whatever others change meanwhile."""
-        while (found := await self._conversations.get(org, id_)) is not None:
-            changed = change(found)
-            if changed is None:
-                return found
-            with suppress(FencedError):
-                return await self._conversations.save(changed)
-        return None
 
     async def _purge(self, org: str, id_: str, deletion: str) -> None:
         """Remove a conversation for good with all that belongs to it, if it heard of this deletion last."""

@@ -28,6 +28,7 @@ class Reply:
 
     text: str
     session_id: str
+    conversation_id: str
 
 
 class Portfolio:
@@ -79,7 +80,7 @@ class Portfolio:
                 raise
             await self._runs.install(self._agent_id)
             said = await self._runs.answer(self._agent_id, conversation.id, text)
-        return Reply(said, session_id)
+        return Reply(said, session_id, conversation.id)
 
     async def sweep(self) -> None:
         """Forget those who came too long ago to count."""

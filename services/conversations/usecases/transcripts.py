@@ -10,7 +10,7 @@ from services.conversations.domain.conversations import Conversation
 from services.conversations.domain.messages import Change, Draft, Message, Showing, Span
 from services.conversations.ports.conversations import Conversations, Runs
 from services.conversations.ports.messages import Messages
-from services.conversations.usecases.locks import Locks
+from services.kit.resources.locks import Locks
 from services.kit.resources.ports import FencedError, TakenError
 
 _TRIES = 200

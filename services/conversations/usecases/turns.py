@@ -15,9 +15,9 @@ from services.conversations.ports.conversations import Cast, Conversations
 from services.conversations.ports.messages import Messages
 from services.conversations.ports.turns import Stage
 from services.conversations.usecases.histories import HistoryService
-from services.conversations.usecases.locks import Locks
 from services.conversations.usecases.transcripts import Transcript
 from services.kit.errors import invalid
+from services.kit.resources.locks import Locks
 from services.kit.resources.ports import FencedError
 
 MOST_TOLD = 2000

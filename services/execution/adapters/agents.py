@@ -14,7 +14,7 @@ import grpc
 
 from conductor.content.v1.agent_service_pb2 import ResolveAgentRequest, ResolveAgentResponse
 from services.execution.domain import Agent, AgentSnapshot, Wish, trimmed
-from services.kit.errors import DomainError, Reason, Violation, code_of
+from services.kit.errors import DomainError, Reason, code_of, of_field
 from services.kit.peers import Metadata
 from services.kit.tasks import ended
 
@@ -184,7 +184,7 @@ class ContentAgents:
                 self._failed(key)
                 raise
             self._forget(key)
-            raise _of_the_request(error) from error
+            raise of_field(error, _FIELDS.get(error.reason, "")) from error
         self._is_away = False
         agent = _agent(answer)
         self._remember(key, _Known(agent, answer.ByteSize(), now))
@@ -222,20 +222,6 @@ class ContentAgents:
 def _is_passing(error: DomainError) -> bool:
     """Whether it says nothing of the agent, only that nobody could tell."""
     return code_of(error.reason) is grpc.StatusCode.UNAVAILABLE
-
-
-def _of_the_request(error: DomainError) -> DomainError:
-    """Say which field of a request to run is wrong: those of the question have the same names."""
-    field = _FIELDS.get(error.reason)
-    if field is None or error.violations:
-        return error
-    return DomainError(
-        error.reason,
-        f"{field}: {error.message}",
-        violations=[Violation(field, error.message)],
-        resources=error.resources,
-        metadata=error.metadata,
-    )
 
 
 def _agent(answer: ResolveAgentResponse) -> Agent:

@@ -38,7 +38,8 @@ from services.execution.domain import (
     unavailable_feature,
 )
 from services.execution.ports import AwayError, Left
-from services.kit.errors import DomainError, Reason, Violation, code_of
+from services.kit import ids
+from services.kit.errors import DomainError, Reason, code_of, of_field
 from services.kit.peers import Metadata
 
 OWNER = "conversations"
@@ -58,9 +59,15 @@ _FIELDS = {
     Reason.REASON_MESSAGE_NOT_FOUND: "reply_to",
     Reason.REASON_AGENT_NOT_ALLOWED: "agent_id",
 }
+_MADE_OF = {
+    "conversation.screenplay_id": "screenplay_id",
+    "conversation.active_agent.agent_id": "agent_id",
+    "conversation.active_agent.instance_id": "instance_id",
+}
 _FINAL_CODES = frozenset(
     {
         grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
     }
@@ -181,17 +188,21 @@ class KeptConversations:
             emoji=agent.emoji,
         )
 
-    async def create(self, org: str, who: Placement) -> str:
+    async def create(self, org: str, who: Placement, request_id: str) -> str:
         """Make a conversation."""
         request = CreateConversationRequest(
-            conversation=conversation_pb2.Conversation(screenplay_id=who.screenplay_id)
+            conversation=conversation_pb2.Conversation(screenplay_id=who.screenplay_id),
+            request_id=request_id or ids.new_id("open"),
         )
         if who.agent_id:
             agent = request.conversation.active_agent
             agent.agent_id, agent.instance_id = who.agent_id, who.instance_id
-        made = await self._ask(
-            org, lambda own: self._conversations.CreateConversation(request, **own), tries=1
-        )
+        try:
+            made = await self._ask(
+                org, lambda own: self._conversations.CreateConversation(request, **own), tries=2
+            )
+        except DomainError as error:
+            raise _of_the_session(error) from error
         return made.id
 
     async def append(self, execution: Execution) -> Appended:
@@ -224,7 +235,7 @@ class KeptConversations:
             execution_id=execution.id, conversation_id=execution.order.conversation_id
         )
         read = await self._ask(execution.org, lambda own: self._turns.ReadTurn(request, **own))
-        return 0 if read.ready else max(read.place, 1)
+        return read.place
 
     async def read(self, execution: Execution, max_bytes: int) -> Context:
         """Read what was said before a run, as it is told of it."""
@@ -279,15 +290,19 @@ class KeptConversations:
         seconds: float = _ANSWER_SECONDS,
     ) -> T:
         own: _Own = {"timeout": seconds, "metadata": self._itself(org)}
+        asked = 0
         while True:
-            tries -= 1
+            asked += 1
             try:
                 return await ask(own)
             except DomainError as error:
-                if _is_final(error):
-                    raise _of_the_request(error) from error
-                if not tries:
-                    raise AwayError(error) from error
+                is_final = _is_final(error)
+                refusal = of_field(error, _FIELDS.get(error.reason, "")) if is_final else error
+                if is_final and asked == 1:
+                    raise refusal from error
+                if is_final or asked == tries:
+                    # What is refused now may have been done when it was asked for first.
+                    raise AwayError(refusal) from error
             await asyncio.sleep(_AGAIN_SECONDS)
 
 
@@ -302,7 +317,7 @@ class NoConversations:
         """Refuse a conversation."""
         raise _missing("conversation_id", "conversations")
 
-    async def create(self, org: str, who: Placement) -> str:  # noqa: ARG002 the port's
+    async def create(self, org: str, who: Placement, request_id: str) -> str:  # noqa: ARG002 the port's
         """Refuse to make one."""
         raise _missing("template.conversation_id", "conversations")
 
@@ -361,20 +376,16 @@ def _remark(message: conversation_pb2.Message, itself: tuple[str, str]) -> Remar
     return Remark(voice, message.content, name)
 
 
+def _of_the_session(error: DomainError) -> DomainError:
+    """Say which field of a session is wrong, instead of one of the conversation made for it."""
+    for one in error.violations:
+        said = DomainError(
+            error.reason, one.description, resources=error.resources, metadata=error.metadata
+        )
+        return of_field(said, _MADE_OF.get(one.field, one.field))
+    return error
+
+
 def _is_final(error: DomainError) -> bool:
     """Whether the same answer would come again, and nothing was done."""
     return error.reason in _FINAL_REASONS or code_of(error.reason) in _FINAL_CODES
-
-
-def _of_the_request(error: DomainError) -> DomainError:
-    """Say which field of a request to run is wrong."""
-    field = _FIELDS.get(error.reason)
-    if field is None or error.violations:
-        return error
-    return DomainError(
-        error.reason,
-        f"{field}: {error.message}",
-        violations=[Violation(field, error.message)],
-        resources=error.resources,
-        metadata=error.metadata,
-    )

@@ -12,7 +12,7 @@ from conductor.content.v1.screenplay_service_pb2 import (
     MarkScreenplayUsedRequest,
 )
 from services.execution.domain import Screenplay
-from services.kit.errors import DomainError, Reason, Violation
+from services.kit.errors import DomainError, Reason, naming
 from services.kit.peers import Metadata
 
 _LOG = logging.getLogger(__name__)
@@ -49,19 +49,8 @@ class ContentScreenplays:
 
     async def get(self, org: str, screenplay_id: str) -> Screenplay:
         """Read a screenplay that is not deleted."""
-        try:
+        with naming({Reason.REASON_SCREENPLAY_NOT_FOUND: "screenplay_id"}):
             return await self._read(org, GetScreenplayRequest(screenplay_id=screenplay_id))
-        except DomainError as error:
-            if error.reason != Reason.REASON_SCREENPLAY_NOT_FOUND:
-                raise
-            violations = [Violation("screenplay_id", error.message)]
-            raise DomainError(
-                error.reason,
-                f"screenplay_id: {error.message}",
-                violations=violations,
-                resources=error.resources,
-                metadata=error.metadata,
-            ) from error
 
     async def kept(self, org: str, screenplay_id: str) -> Screenplay:
         """Read a screenplay of a run that was accepted: it may have been deleted since."""

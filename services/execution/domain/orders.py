@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import orjson
-
 from services.execution.domain.events import MAX_ANSWER_BYTES, MAX_RESULT_BYTES
 from services.execution.domain.models import AgentSnapshot, Choice, Wish, system
 from services.execution.domain.talks import Placement
+from services.kit.resources import request_ids
 
 DEFAULT_PRIORITY = 3
 """Of 1 to 5, 1 the most urgent."""
@@ -127,5 +125,4 @@ def context_mode(asked: Asked, placement: Placement) -> ContextMode:
 
 def digest(asked: Asked) -> str:
     """Digest a request, so that a repetition can be told from another request."""
-    content = orjson.dumps(asked.content(), option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(content).hexdigest()
+    return request_ids.digest(asked.content())

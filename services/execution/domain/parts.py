@@ -1,7 +1,7 @@
 r"""Parts of a prompt: what others wrote, between tags that no text can open or close.
 
 A part is `<mesh-NAME-NONCE>`, its text and `</mesh-NAME-NONCE>`, each on lines of their own. The nonce is
-other in each run, so that nobody knows it who wrote a text before; and whatever in a text could be taken
+one that occurs in none of the texts; and whatever in a text could be taken
 for such a tag, with this nonce or without, gets a backslash behind its first character: `<mesh-persona>`
 becomes `<\mesh-persona>`, and `<\mesh-persona>` becomes `<\\mesh-persona>`. So nothing is lost:
 `unescaped` takes them away again. Other tags stay as they are.
@@ -23,33 +23,36 @@ _NONCE_DIGITS = 16
 _WITHIN = 80
 """How many letters and digits behind a tag's first one its nonce is looked for."""
 
+_BETWEEN = r"[^\w<]*+"
+"""What may be between letters: all that is neither letter nor digit, blanks and invisible characters too."""
+
 _ALIKE: Mapping[str, str] = {
     # Characters that look like the first and do not decompose to it: Cyrillic, Greek and Armenian letters,
-    # digits; less-than wide, small, as quotation mark or bracket; letters that nobody sees.
+    # small capitals, digits; less-than wide, small, as quotation mark or bracket; letters that nobody sees.
     "<": "\uff1c\ufe64\u02c2\u2039\u00ab\u227a\u226a\u22d6\u27e8\u27ea\u2329\u3008\u300a\u276c\u276e"
     "\u2770\u29fc\u1438",
     "-": "_\u115f\u1160\u3164\uffa0",
-    "a": "4\u0430\u0410\u0251\u03b1\u0391",
-    "b": "8\u042c\u044c\u0412\u0432\u03b2\u0392",
-    "c": "\u0441\u0421\u03f2\u03f9",
-    "d": "\u0501\u0256",
-    "e": "3\u0435\u0415\u0454\u0404\u03b5\u0395\u212e\u0437\u0417",
-    "f": "\u03dd\u0192",
-    "g": "9\u0261\u050d",
-    "h": "\u04bb\u041d\u043d\u0397",
-    "i": "1lL\u0456\u0406\u03b9\u0399\u0131\u04cf",
-    "k": "\u043a\u041a\u03ba\u039a",
-    "m": "\u043c\u041c\u039c",
-    "n": "\u043f\u03b7\u039d\u0578",
-    "o": "0\u043e\u041e\u03bf\u039f\u03c3\u0585",
-    "p": "\u0440\u0420\u03c1\u03a1",
+    "a": "4\u0430\u0410\u0251\u03b1\u0391\u1d00",
+    "b": "8\u042c\u044c\u0412\u0432\u03b2\u0392\u0299",
+    "c": "\u0441\u0421\u03f2\u03f9\u1d04",
+    "d": "\u0501\u0256\u1d05",
+    "e": "3\u0435\u0415\u0454\u0404\u03b5\u0395\u212e\u0437\u0417\u1d07",
+    "f": "\u03dd\u0192\ua730",
+    "g": "9\u0261\u050d\u0262",
+    "h": "\u04bb\u041d\u043d\u0397\u029c",
+    "i": "1lL\u0456\u0406\u03b9\u0399\u0131\u04cf\u026a",
+    "k": "\u043a\u041a\u03ba\u039a\u1d0b",
+    "m": "\u043c\u041c\u039c\u1d0d",
+    "n": "\u043f\u03b7\u039d\u0578\u0274",
+    "o": "0\u043e\u041e\u03bf\u039f\u03c3\u0585\u1d0f",
+    "p": "\u0440\u0420\u03c1\u03a1\u1d18",
     "r": "\u0433\u0280",
-    "s": "5\u0455\u0405",
-    "t": "7\u0442\u0422\u03c4\u03a4",
-    "u": "\u03c5\u057d",
-    "v": "\u03bd\u0475",
+    "s": "5\u0455\u0405\ua731",
+    "t": "7\u0442\u0422\u03c4\u03a4\u1d1b",
+    "u": "\u03c5\u057d\u1d1c",
+    "v": "\u03bd\u0475\u1d20",
     "x": "\u0445\u0425\u03c7\u03a7",
-    "y": "\u0443\u0423\u03b3\u03a5",
+    "y": "\u0443\u0423\u03b3\u03a5\u028f",
 }
 _BEGINNING = re.compile(f"[<&%{_ALIKE['<']}]")
 _FORMS = (
@@ -81,9 +84,10 @@ class Part(StrEnum):
     NOTE = "note"
 
 
-def nonce(execution_id: str) -> str:
-    """Make the nonce of a run: always the same one."""
-    digest = hashlib.sha256(b"parts of a prompt\0" + execution_id.encode())
+def nonce(id_: str, number: int = 0) -> str:
+    """Make a nonce of a run or a conversation: always the same ones, each by its number."""
+    named = f"{id_}\0{number}" if number else id_
+    digest = hashlib.sha256(b"parts of a prompt\0" + named.encode())
     return digest.hexdigest()[:_NONCE_DIGITS]
 
 
@@ -101,28 +105,30 @@ def enclosed(part: Part, text: str, nonce_: str) -> str:
 
 def escaped(text: str, nonce_: str) -> str:
     """Mark whatever could be taken for a tag of a part."""
-    for pattern in _patterns(nonce_):
-        ends = _ends(pattern, text)
-        if ends:
+    if _BEGINNING.search(text) is None:
+        return text
+    # Folding takes most of the time, so it is done once unless something was marked.
+    folded = _folded(text)
+    for pattern in _patterns_for(folded, nonce_):
+        if ends := _ends(pattern, folded):
             text = "\\".join(_pieces(text, ends))
+            folded = _folded(text)
     return text
 
 
 def unescaped(text: str, nonce_: str) -> str:
     """Read a text back that was escaped with the same nonce."""
-    for pattern in reversed(_patterns(nonce_)):
-        ends = [end for end in _ends(pattern, text) if text[end - 1] == "\\"]
+    for pattern in reversed(_patterns_for(_folded(text), nonce_)):
+        ends = [end for end in _ends(pattern, _folded(text)) if text[end - 1] == "\\"]
         if ends:
             first, *others = _pieces(text, [end - 1 for end in ends])
             text = "".join((first, *(piece[1:] for piece in others)))
     return text
 
 
-def _ends(pattern: re.Pattern[str], text: str) -> list[int]:
+def _ends(pattern: re.Pattern[str], folded: str) -> list[int]:
     """Find the places behind the beginning of each tag, and the backslashes there."""
-    if _BEGINNING.search(text) is None:
-        return []
-    return [found.end() for found in pattern.finditer(text.translate(_folding()))]
+    return [found.end() for found in pattern.finditer(folded)]
 
 
 def _pieces(text: str, places: Sequence[int]) -> Iterator[str]:
@@ -131,9 +137,20 @@ def _pieces(text: str, places: Sequence[int]) -> Iterator[str]:
         yield text[first:end]
 
 
+def _patterns_for(folded: str, nonce_: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Match the beginning of what could be taken for a tag in a text, and the backslashes behind it."""
+    # Behind each less-than the nonce is looked for, which takes long where it is nowhere.
+    return _patterns(nonce_ if _spelling(nonce_).search(folded) else "")
+
+
+@lru_cache(maxsize=256)
+def _spelling(nonce_: str) -> re.Pattern[str]:
+    return re.compile(_spelt(nonce_))
+
+
 @lru_cache(maxsize=256)
 def _patterns(nonce_: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Match the beginning of what could be taken for a tag, and the backslashes behind it.
+    """Match tags with a nonce or without; without alone if the nonce is empty.
 
     Of what follows so little is looked at that reading a text takes time in proportion to its length,
     whatever it is. The second is for less-than as HTML and URLs write it, which a model may read.
@@ -149,17 +166,17 @@ def _patterns(nonce_: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 def _pattern(opening: str, openings: str, nonce_: str) -> re.Pattern[str]:
     """Make a pattern for a folded text."""
-    # Between letters: all that is neither letter nor digit, blanks and invisible characters too.
-    between = r"[^\w<]*+"
+    names = "|".join(_spelt(part) for part in Part)
+    following = f"{_BETWEEN}{_spelt(_MARK)}{_BETWEEN}(?:{names})"
+    if nonce_:
+        # Marks are not counted, so that a marked text is read like the one it was.
+        letters = rf"(?:[^\w{openings}]*+\w){{0,{_WITHIN}}}?"
+        following += f"|{letters}{_BETWEEN}{_spelt(nonce_)}"
+    return re.compile(rf"(?:{opening})\\*+(?={following})")
 
-    def spelt(word: str) -> str:
-        return between.join(one for one in _folded(word) if one.isalnum())
 
-    names = "|".join(spelt(part) for part in Part)
-    named = f"{between}{spelt(_MARK)}{between}(?:{names})"
-    # Marks are not counted, so that a marked text is read like the one it was.
-    numbered = rf"(?:[^\w{openings}]*+\w){{0,{_WITHIN}}}?{between}{spelt(nonce_)}"
-    return re.compile(rf"(?:{opening})\\*+(?={named}|{numbered})")
+def _spelt(word: str) -> str:
+    return _BETWEEN.join(one for one in _folded(word) if one.isalnum())
 
 
 def _folded(text: str) -> str:

@@ -8,7 +8,7 @@ what is data, and then what was said before, as a chat; its input comes last.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
@@ -27,6 +27,8 @@ _REMARK_BYTES = 16
 """What a message takes besides its text."""
 _NOTE_BYTES = 160
 """What a note takes that says what is left out."""
+_NONCES = 8
+"""How many nonces of a conversation are tried; more than these are in a text by intent alone."""
 
 _PREAMBLE = """\
 What follows was put together by the mesh that runs you. It comes in parts. A part begins with a tag \
@@ -135,6 +137,13 @@ class Told:
     """How much it is in UTF-8 without the input."""
 
 
+class _Written(NamedTuple):
+    """A remark and how it is told."""
+
+    remark: Remark
+    text: str
+
+
 def persona(system: str) -> str:
     """Read the persona of an agent out of what a model was told before all messages."""
     found = re.search(
@@ -172,14 +181,15 @@ def assemble(execution_id: str, order: Order, context: Context, budget: int) -> 
     Args:
         budget: how many bytes of UTF-8 it may be in all; see `room`.
     """
-    nonce = parts.nonce(execution_id)
+    nonce = _nonce(execution_id, order, context)
     whole = _system(order, context, nonce)
     fixed = _size(whole)
     said = [one for one in context.history if one.text.strip()]
     kept = _newest(said, budget - fixed - _size(order.input) - _NOTE_BYTES, nonce)
     omitted = context.omitted + len(said) - len(kept)
-    remarks = [*_leading(kept, omitted), *kept, Remark(Voice.USER, order.input)]
-    messages = list(_messages(remarks, nonce))
+    others = (*_leading(kept, omitted), Remark(Voice.USER, order.input))
+    *first, last = (_written(one, nonce) for one in others)
+    messages = list(_messages([*first, *kept, last], nonce))
     told = sum(_size(message.text) for message in messages)
     return Told(
         whole,
@@ -191,9 +201,26 @@ def assemble(execution_id: str, order: Order, context: Context, budget: int) -> 
     )
 
 
-def _system(order: Order, context: Context, nonce: str) -> str:
+def _nonce(execution_id: str, order: Order, context: Context) -> str:
+    """Choose the nonce: one of the conversation, so that its runs are told the same in the same words.
+
+    What models are told of a conversation grows at its end then, which is what providers keep in their
+    caches. A nonce that is in a text, as in the answer of a model that repeated it, is not used any more.
+    Of whoever writes all of them into a text the run's own is not known.
+    """
+    if order.conversation_id:
+        texts = [*_texts(order, context).values(), order.input]
+        texts += (text for one in context.history for text in (one.text, one.name))
+        for number in range(_NONCES):
+            nonce = parts.nonce(order.conversation_id, number)
+            if not any(nonce in text for text in texts):
+                return nonce
+    return parts.nonce(execution_id)
+
+
+def _texts(order: Order, context: Context) -> Mapping[Part, str]:
     screenplay = context.screenplay
-    texts = {
+    return {
         Part.PERSONA: order.persona,
         Part.INSTRUCTIONS: order.instructions,
         Part.SCREENPLAY_NAME: screenplay.name if screenplay is not None else "",
@@ -202,7 +229,10 @@ def _system(order: Order, context: Context, nonce: str) -> str:
         Part.CONTEXT: context.context,
         Part.DIRECTORY: order.cwd,
     }
-    there = {part: text for part, text in texts.items() if text.strip()}
+
+
+def _system(order: Order, context: Context, nonce: str) -> str:
+    there = {part: text for part, text in _texts(order, context).items() if text.strip()}
     names = {part.name.lower(): f"mesh-{part}" for part in (Part.PERSONA, Part.INSTRUCTIONS)}
     lines = [f"mesh-{part}: {_ABOUT[part]}." for part in there]
     preamble = "\n".join((_PREAMBLE.format(nonce=nonce, **names), *lines))
@@ -211,50 +241,65 @@ def _system(order: Order, context: Context, nonce: str) -> str:
     )
 
 
-def _newest(said: Sequence[Remark], left: int, nonce: str) -> Sequence[Remark]:
+def _newest(said: Sequence[Remark], left: int, nonce: str) -> Sequence[_Written]:
     """Take the newest remarks that fit."""
-    first = len(said)
-    while first > 0:
-        left -= _size("".join(_rendered([said[first - 1]], nonce))) + _REMARK_BYTES
+    kept: list[_Written] = []
+    for remark in reversed(said):
+        written = _written(remark, nonce)
+        left -= _size(written.text) + _REMARK_BYTES
         if left < 0:
             break
-        first -= 1
-    return said[first:]
+        kept.append(written)
+    return kept[::-1]
 
 
-def _leading(kept: Sequence[Remark], omitted: int) -> Iterator[Remark]:
+def _leading(kept: Sequence[_Written], omitted: int) -> Iterator[Remark]:
     """Say what is missing before the first remark; the first message has to be from the user."""
     if omitted:
         what = "1 earlier message is" if omitted == 1 else f"{omitted} earlier messages are"
         yield Remark(Voice.MESH, f"{what} left out here.")
-    elif kept and kept[0].voice is Voice.SELF:
+    elif kept and kept[0].remark.voice is Voice.SELF:
         yield Remark(Voice.MESH, "You began this conversation.")
 
 
-def _messages(remarks: Iterable[Remark], nonce: str) -> Iterator[ChatMessage]:
+def _written(remark: Remark, nonce: str) -> _Written:
+    return _Written(remark, "\n\n".join(_told(remark, nonce)))
+
+
+def _told(remark: Remark, nonce: str) -> Iterator[str]:
+    """Write a remark: the user's and the agent's own as it is, any other as parts."""
+    match remark.voice:
+        case Voice.USER | Voice.SELF:
+            yield parts.escaped(remark.text, nonce)
+        case Voice.AGENT:
+            yield parts.enclosed(Part.AGENT, remark.name, nonce)
+            yield parts.enclosed(Part.MESSAGE, remark.text, nonce)
+        case Voice.MESH:
+            yield parts.enclosed(Part.NOTE, remark.text, nonce)
+
+
+def _messages(written: Iterable[_Written], nonce: str) -> Iterator[ChatMessage]:
     """Make messages of remarks: neighbours from one side are one message."""
-    for role, group in groupby(remarks, _role):
-        yield ChatMessage(role, "\n\n".join(_rendered(group, nonce)))
+    for role, group in groupby(written, _role):
+        yield ChatMessage(role, "\n\n".join(_joined(group, nonce)))
 
 
-def _role(remark: Remark) -> Role:
-    return Role.ASSISTANT if remark.voice is Voice.SELF else Role.USER
+def _role(written: _Written) -> Role:
+    return Role.ASSISTANT if written.remark.voice is Voice.SELF else Role.USER
 
 
-def _rendered(remarks: Iterable[Remark], nonce: str) -> Iterator[str]:
-    """Write remarks: the user's and the agent's own as they are, the others' as parts."""
-    for voice, group in groupby(remarks, lambda remark: remark.voice):
-        match voice:
-            case Voice.USER | Voice.SELF:
-                # Together, so that what begins in one and goes on in the next is seen as a whole.
-                yield parts.escaped("\n\n".join(one.text for one in group), nonce)
-            case Voice.AGENT:
-                for one in group:
-                    yield parts.enclosed(Part.AGENT, one.name, nonce)
-                    yield parts.enclosed(Part.MESSAGE, one.text, nonce)
-            case Voice.MESH:
-                for one in group:
-                    yield parts.enclosed(Part.NOTE, one.text, nonce)
+def _joined(written: Iterable[_Written], nonce: str) -> Iterator[str]:
+    for voice, group in groupby(written, _voice):
+        alike = list(group)
+        if voice in {Voice.USER, Voice.SELF} and len(alike) > 1:
+            # Together, so that what begins in one and goes on in the next is seen as a whole.
+            yield parts.escaped("\n\n".join(one.remark.text for one in alike), nonce)
+        else:
+            yield from (one.text for one in alike)
+
+
+def _voice(written: _Written) -> Voice:
+    return written.remark.voice
 
 
 def _size(text: str) -> int:

@@ -37,10 +37,10 @@ from services.kit.errors import (
     DomainError,
     Reason,
     Resource,
-    Violation,
     reason_name,
     reason_value,
 )
+from services.kit.resources import request_ids
 
 PREVIEW_CHARACTERS = 200
 
@@ -178,8 +178,6 @@ class Progress:
     """The tokens of each step's last attempt."""
     ending: bool = False
     """Whether it has come to its end, which is not told yet."""
-    told: bool = False
-    """Whether it was said that this waits."""
 
 
 def accept(
@@ -276,14 +274,8 @@ def same_request(execution: Execution, asked: Asked) -> None:
     Raises:
         DomainError: REQUEST_ID_REUSED.
     """
-    if execution.digest != digest(asked):
-        description = "was used before with another request; use a new id"
-        raise DomainError(
-            Reason.REASON_REQUEST_ID_REUSED,
-            f"request_id: {description}",
-            violations=[Violation("request_id", description)],
-            resources=[Resource("execution", execution.id)],
-        )
+    what = Resource("execution", execution.id)
+    request_ids.same_request(digest(asked), execution.digest, what)
 
 
 def claim(
@@ -494,10 +486,14 @@ def put_off(execution: Execution, events: Sequence[Event]) -> tuple[Execution, l
     return project(execution, put), put
 
 
-def answer_waits(head: int, worker: str, now: int) -> list[Event]:
-    """Tell that an answer cannot be written yet."""
+def set_aside(
+    execution: Execution, head: int, worker: str, now: int
+) -> tuple[Execution, list[Event]]:
+    """Let a run whose end is decided wait for its conversation: without a worker, or a slot."""
     payload = {"message": "The answer waits for conversations."}
-    return numbered(head, now, worker, (Kind.STATUS_UPDATE, payload))
+    events = numbered(head, now, worker, (Kind.STATUS_UPDATE, payload))
+    waits = project(execution, events)
+    return replace(waits, owner="", slot=None, errand=Errand.FILL), events
 
 
 def conclude(
@@ -616,8 +612,8 @@ def _spend(payload: Mapping[str, Any]) -> Spend:
 def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Progress]:
     """Project a whole log, with the answer its tokens make.
 
-    That a run was handed back is written in the summary alone, so a summary that is as new as the log
-    keeps its owner.
+    That a run was handed back or set aside, or its answer completed, is written in the summary alone, so
+    a summary that is as new as the log keeps its owner and its errand.
     """
     progress = follow(events)
     begun = replace(
@@ -637,7 +633,7 @@ def repair(execution: Execution, events: Sequence[Event]) -> tuple[Execution, Pr
     )
     projected = project(begun, events, progress.answer)
     if (projected.state, projected.update_time) == (execution.state, execution.update_time):
-        projected = replace(projected, owner=execution.owner)
+        projected = replace(projected, owner=execution.owner, errand=execution.errand)
     return projected, progress
 
 
@@ -708,8 +704,6 @@ def _advance(progress: Progress, event: Event, payload: Mapping[str, Any]) -> di
             return {"calling": False}
         case Kind.RUN_ENDING:
             return {"calling": False, "ending": True}
-        case Kind.STATUS_UPDATE if progress.ending:
-            return {"told": True}
         case _:
             return {}
 

@@ -21,7 +21,7 @@ class Errand(StrEnum):
     APPEND = "append"
     """Its message is to be added. Until then it is held: no worker takes it."""
     FILL = "fill"
-    """It has ended, and its answer is to be completed."""
+    """Its answer is to be completed: it has ended, or its end is decided and waits for that."""
     WITHDRAW = "withdraw"
     """It never came to be, and nobody knows whether its message was added. It is shown to nobody."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from services.execution.domain import Errand
 from services.execution.ports import AwayError, Executions, Left
@@ -15,6 +15,7 @@ from services.kit.errors import DomainError
 _LOG = logging.getLogger(__name__)
 _SWEEP_SECONDS = 1.0
 _PATIENCE_SECONDS = 6.0
+_AT_ONCE = 10
 
 
 class Errands:
@@ -48,31 +49,44 @@ class Errands:
         while True:
             try:
                 await self.sweep()
-            except AwayError as away:
-                _LOG.info("what is left to be done waits for conversations: %s", away)
             except DomainError as error:
                 _LOG.warning("what is left to be done waits for the store: %s", error)
             await asyncio.sleep(_SWEEP_SECONDS)
 
     async def sweep(self) -> None:
-        """Do what is left, of all organisations.
-
-        Raises:
-            AwayError: conversations do not answer, so that the rest waits.
-        """
-        async for left in self._all(Errand.FILL):
-            ended = await self._executions.get(left.org, left.id)
-            if ended is not None:
-                await self._talks.finish(ended)
-        async for left in self._all(Errand.WITHDRAW):
-            await self._talks.withdraw(left)
+        """Do what is left, of all organisations."""
+        await self._do([left async for left in self._all(Errand.FILL)], self._fill)
+        await self._do([left async for left in self._all(Errand.WITHDRAW)], self._talks.withdraw)
         held = [left async for left in self._all(Errand.APPEND)]
         now, earlier = self._monotonic(), self._seen
         self._seen = {(one.org, one.id): self._since(earlier, one, now) for one in held}
-        for left in held:
-            _, since = self._seen[left.org, left.id]
-            if now - since >= self._patience:
-                await self._talks.resume(left, self._service.cancel)
+        alone = [one for one in held if now - self._seen[one.org, one.id][1] >= self._patience]
+        await self._do(alone, self._resume)
+
+    async def _do(self, every: Sequence[Left], work: Callable[[Left], Awaitable[None]]) -> None:
+        """Do some at a time, oldest first; the rest waits when nobody answers for any of them.
+
+        One alone that nobody ever answers for keeps none of the others waiting.
+        """
+        for first in range(0, len(every), _AT_ONCE):
+            some = every[first : first + _AT_ONCE]
+            outcomes = await asyncio.gather(*map(work, some), return_exceptions=True)
+            faults = [one for one in outcomes if one is not None]
+            for fault in faults:
+                if not isinstance(fault, AwayError):
+                    raise fault
+            if len(faults) == len(some):
+                _LOG.info("what is left to be done waits for conversations: %s", faults[0])
+                return
+
+    async def _fill(self, left: Left) -> None:
+        found = await self._executions.get(left.org, left.id)
+        if found is None or found.errand is not Errand.FILL:
+            return
+        await (self._talks.finish(found) if found.finished else self._service.conclude(found))
+
+    async def _resume(self, left: Left) -> None:
+        await self._talks.resume(left, self._service.stop)
 
     @staticmethod
     def _since(

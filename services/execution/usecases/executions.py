@@ -38,6 +38,7 @@ from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.channels import events_channel, stop_channel, work_item
 from services.execution.usecases.talks import Talks
 from services.kit.errors import DomainError, Reason, Resource, invalid
+from services.kit.resources.conflicts import contended
 
 _DEFAULT_AGENT = "default"
 _CANCEL_TRIES = 200
@@ -126,25 +127,35 @@ class ExecutionService:
         if not asked.input.strip():
             raise invalid("input", "must hold text that is not only white space")
         for _ in range(_START_TRIES):
-            earlier = await self._earlier(org, asked)
-            if earlier is not None:
-                return earlier
-            placement = await self._talks.placed(org, asked)
-            order = await self._order(org, asked, placement)
-            talk = self._talks.talk(placement, asked, author)
-            execution, first = domain.accept(
-                org, self._new_id(), order, asked, self._clock(), self._traces.here(), talk
-            )
             try:
-                await self._executions.start(execution, first, self._terms.most_waiting)
+                return await self._earlier(org, asked) or await self._new(org, asked, author)
             except RequestIdTakenError:
                 continue
-            except QueueFullError:
-                if asked.request_id and await self._executions.by_request_id(org, asked.request_id):
-                    continue
-                raise domain.queue_full(self._terms.most_waiting) from None
-            return await self._let_go(execution)
-        raise _contended(asked.request_id)
+            except DomainError as error:
+                # A run that somebody took back never was, and its request_id is free again.
+                if error.reason != Reason.REASON_TURN_WITHDRAWN:
+                    raise
+        raise contended(Resource("execution", ""))
+
+    async def _new(self, org: str, asked: Asked, author: str) -> Execution:
+        """Store a run and queue it.
+
+        Raises:
+            RequestIdTakenError: somebody else did.
+        """
+        placement = await self._talks.placed(org, asked)
+        order = await self._order(org, asked, placement)
+        talk = self._talks.talk(placement, asked, author)
+        execution, first = domain.accept(
+            org, self._new_id(), order, asked, self._clock(), self._traces.here(), talk
+        )
+        try:
+            await self._executions.start(execution, first, self._terms.most_waiting)
+        except QueueFullError:
+            if asked.request_id and await self._executions.by_request_id(org, asked.request_id):
+                raise RequestIdTakenError from None
+            raise domain.queue_full(self._terms.most_waiting) from None
+        return await self._let_go(execution)
 
     async def _earlier(self, org: str, asked: Asked) -> Execution | None:
         """Find the run that a repeated request started, and do what was left of that."""
@@ -156,12 +167,12 @@ class ExecutionService:
         domain.same_request(earlier, asked)
         if not earlier.held:
             return earlier
-        return await self._talks.enter(earlier, self.cancel, fresh=False)
+        return await self._talks.enter(earlier, self.stop, fresh=False)
 
     async def _let_go(self, execution: Execution) -> Execution:
         """Let a run that was stored just now wait for its turn."""
         if execution.held:
-            execution = await self._talks.enter(execution, self.cancel, fresh=True)
+            execution = await self._talks.enter(execution, self.stop, fresh=True)
         else:
             await self._queue.put(work_item(_waiting(execution)))
         if execution.order.screenplay_id:
@@ -231,11 +242,15 @@ class ExecutionService:
         return execution
 
     async def _accepted(self, org: str, execution_id: str) -> Execution:
-        """Read a run, and take it into its conversation first if it is held."""
+        """Read a run that is about to be cancelled, in its conversation: taken in first if it is held.
+
+        What it was to interrupt goes on, or is cancelled by whoever started it. Of many that interrupt
+        one another at once each would else do so in the name of all the others.
+        """
         execution = await self._stored(org, execution_id)
         if not execution.held:
             return execution
-        return await self._talks.enter(execution, self.cancel, fresh=False)
+        return await self._talks.enter(execution, None, fresh=False)
 
     async def answer(self, org: str, execution_id: str, ended: Awaitable[None]) -> Execution:
         """Wait for the end of a run and read it.
@@ -331,7 +346,28 @@ class ExecutionService:
                 stored = await self._talks.settle(stored) or stored
             await self._wakeups.publish(events_channel(org, execution_id))
             return stored
-        raise _contended(execution_id)
+        raise contended(Resource("execution", execution_id))
+
+    async def conclude(self, execution: Execution) -> None:
+        """Tell the end of a run that was set aside, once its conversation has the answer.
+
+        Raises:
+            AwayError: it is not known to have it.
+        """
+        org, id_ = execution.org, execution.id
+        projected, progress = domain.repair(execution, await whole_log(self._executions, org, id_))
+        with suppress(FencedError):
+            if projected.finished:
+                # Somebody came no further than to append the end.
+                await self._executions.save(projected)
+                return
+            await self._talks.tell(domain.filling(projected, progress.answer))
+            ended, events = domain.conclude(
+                projected, progress.head, progress.answer, "", self._clock()
+            )
+            stored = await self._executions.commit(ended, progress.head, events)
+            self._metrics.ended(stored)
+            await self._wakeups.publish(events_channel(org, id_))
 
     async def interrupt(self, org: str, conversation_id: str, caller: str) -> int:
         """Cancel the runs that answer in a conversation, or are about to; returns how many."""
@@ -339,14 +375,22 @@ class ExecutionService:
         for state in _INTERRUPTED:
             where = Filter(state=state, conversation_id=conversation_id)
             for execution in await self._executions.list(org, where, None, _MOST_INTERRUPTED):
-                try:
-                    await self.cancel(org, execution.id, caller)
-                except DomainError as error:
-                    if error.reason not in _OVER:
-                        raise
-                else:
-                    cancelled += 1
+                cancelled += await self.stop(org, execution.id, caller)
         return cancelled
+
+    async def stop(self, org: str, execution_id: str, caller: str) -> bool:
+        """Cancel a run if there is still something to cancel; tells whether there was.
+
+        Raises:
+            DomainError: CONFLICT.
+        """
+        try:
+            await self.cancel(org, execution_id, caller)
+        except DomainError as error:
+            if error.reason not in _OVER:
+                raise
+            return False
+        return True
 
     async def delete(self, org: str, execution_id: str) -> None:
         """Delete a finished run and its events.
@@ -380,7 +424,7 @@ class ExecutionService:
             except FencedError:
                 continue
             return
-        raise _contended(execution_id)
+        raise contended(Resource("execution", execution_id))
 
 
 async def repair(executions: Executions, execution: Execution) -> None:
@@ -406,7 +450,8 @@ async def settle(
         else:
             await asyncio.sleep(pause)
             pause *= 2
-    until = last.time + _TOLD_SECONDS * 1e6
+    # The end was stored by another clock, which may be ahead.
+    until = min(last.time, clock()) + _TOLD_SECONDS * 1e6
     while execution is not None and execution.errand is Errand.FILL and clock() < until:
         await asyncio.sleep(_LAST_LOOK)
         execution = await executions.get(org, id_)
@@ -456,11 +501,3 @@ def _ms(milliseconds: int) -> str:
 
 def _usd(nano_dollars: int) -> str:
     return f"{nano_dollars / domain.NANO:.9g}"
-
-
-def _contended(name: str) -> DomainError:
-    return DomainError(
-        Reason.REASON_CONFLICT,
-        f"{name} was changed by others many times in a row; try again.",
-        retry_after=0.1,
-    )

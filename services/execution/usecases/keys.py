@@ -10,8 +10,9 @@ from contextlib import suppress
 from services.execution import domain
 from services.execution.domain import Key, KeyAsked
 from services.execution.ports import FencedError, Keys
-from services.kit.errors import DomainError, Reason
+from services.kit.errors import DomainError, Resource
 from services.kit.principals import Principal
+from services.kit.resources.conflicts import contended
 
 _LOG = logging.getLogger(__name__)
 _REVOKE_TRIES = 20
@@ -86,11 +87,7 @@ class KeyKeeper:
                 return key
             with suppress(FencedError):
                 return await self._keys.save(revoked)
-        raise DomainError(
-            Reason.REASON_CONFLICT,
-            f"The key {key_id} was changed by others many times in a row; try again.",
-            retry_after=0.1,
-        )
+        raise contended(Resource("key", key_id))
 
 
 class KeyUses:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from services.execution import domain
 from services.execution.domain import (
+    Errand,
     Event,
     Execution,
     Following,
@@ -56,6 +57,8 @@ class End(Enum):
     """The worker stops; another one goes on at once."""
     FAULT = auto()
     """What it says cannot be recorded, for a reason that will not pass."""
+    SET_ASIDE = auto()
+    """Its end waits for its conversation; the sweep tells it."""
 
 
 @dataclass(slots=True)
@@ -109,8 +112,6 @@ class Run:
         """How many answer first."""
         self._said = ""
         """The answer, once the end is decided."""
-        self._told = False
-        """Whether it was said that this waits for its conversation."""
 
     def begin(self, ended: Callable[[], None]) -> None:
         """Work on the run in a task of its own; calls `ended` when it is over."""
@@ -156,7 +157,8 @@ class Run:
                 self._looking.cancel()
                 await asyncio.wait([self._looking])
             if self._claimed is not None:
-                why = self._end or End.FENCED
+                is_aside = self._claimed.errand is Errand.FILL
+                why = self._end or (End.SET_ASIDE if is_aside else End.FENCED)
                 self._tools.traces.left(self._claimed, why.name.lower())
 
     async def _see_through(self) -> None:
@@ -295,7 +297,7 @@ class Run:
 
     async def _take_over(self, execution: Execution, progress: Progress) -> _Course | None:
         taken, events = domain.take_over(execution, progress, self._worker, self._tools.clock())
-        self._told, self._said = progress.told, progress.answer
+        self._said = progress.answer
         if taken.finished and execution.talk is not None:
             taken, events = domain.put_off(execution, events)
         course = _Course(
@@ -555,26 +557,19 @@ class Run:
         await self._conclude()
 
     async def _conclude(self) -> None:
-        """Write the answer into the conversation, however long that takes, and tell the end.
+        """Write the answer into the conversation and tell the end, or set the run aside for both.
 
         The end is decided, so whoever goes on after a crash writes the same.
         """
-        filling = domain.filling(self._execution, self._said)
-        pause = _FIRST_PAUSE
-        while True:
-            self._may_write()
-            try:
-                await self._tools.talks.tell(filling)
-                break
-            except AwayError as away:
-                _LOG.info("the answer of run %s waits: %s", self._id, away)
-            if not self._told:
-                self._told = True
-                now = self._tools.clock()
-                waits = domain.answer_waits(self._head, self._worker, now)
-                await self._commit(domain.project(self._execution, waits), waits)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        self._may_write()
+        try:
+            await self._tools.talks.tell(domain.filling(self._execution, self._said))
+        except AwayError as away:
+            # Others need its slot, and conversations may be away for long.
+            _LOG.info("the answer of run %s waits: %s", self._id, away)
+            now = self._tools.clock()
+            await self._commit(*domain.set_aside(self._execution, self._head, self._worker, now))
+            return
         now = self._tools.clock()
         ended, events = domain.conclude(self._execution, self._head, self._said, self._worker, now)
         await self._commit(ended, events)

@@ -86,7 +86,7 @@ class Sessions:
         """Talk, until nothing more is said and the last run has ended.
 
         Args:
-            template: what each run is asked for, but for its input.
+            template: what each run is asked for, but for its input; its request_id is that of the opening.
             said: the messages; None asks to cancel what runs in the conversation.
 
         Raises:
@@ -94,7 +94,7 @@ class Sessions:
         """
         conversation_id = await self._talks.open(who.org, template)
         yield Opened(conversation_id)
-        template = replace(template, conversation_id=conversation_id)
+        template = replace(template, conversation_id=conversation_id, request_id="")
         outbox: asyncio.Queue[Told | _End] = asyncio.Queue(1)
         talking = asyncio.create_task(self._talk(who, template, said, outbox), name="session")
         try:

@@ -35,16 +35,18 @@ from services.execution.ports import (
     WorkQueue,
 )
 from services.execution.usecases.channels import turn_channel, work_item
-from services.kit.errors import DomainError, Reason, invalid
+from services.kit.errors import DomainError, Resource, invalid
+from services.kit.resources.conflicts import contended
+from services.kit.resources.locks import Locks
 
 _LOG = logging.getLogger(__name__)
-_TRIES = 10
+_TRIES = 6
+_FIRST_PAUSE = 0.1
 _FILL_SECONDS = 2.0
 """How long an end without a worker waits for its conversation."""
-_OVER = frozenset({Reason.REASON_EXECUTION_NOT_FOUND, Reason.REASON_EXECUTION_FINISHED})
 
-Cancel = Callable[[str, str, str], Awaitable[object]]
-"""Cancels a run of an organisation, by a caller's name."""
+Stop = Callable[[str, str, str], Awaitable[object]]
+"""Cancels a run of an organisation, by a caller's name, if there is still something to cancel."""
 
 
 class Talks:
@@ -61,6 +63,9 @@ class Talks:
         self._conversations = conversations
         self._queue = queue
         self._wakeups = wakeups
+        # Those who interrupt one another want to take each other in: one does it for all of a process.
+        # A run waits for those that were added before it alone, so nobody waits in a circle.
+        self._locks = Locks()
 
     # Before a run
 
@@ -113,14 +118,14 @@ class Talks:
         """Find the conversation of a session, or make a new one; returns its id.
 
         Raises:
-            DomainError: as `placed`; AGENT_NOT_FOUND, SCREENPLAY_NOT_FOUND.
+            DomainError: as `placed`; AGENT_NOT_FOUND, SCREENPLAY_NOT_FOUND, REQUEST_ID_REUSED.
         """
         found = await self.placed(org, asked)
         try:
             if not found.conversation_id:
                 if asked.screenplay_id:
                     found = replace(found, screenplay_id=asked.screenplay_id)
-                return await self._conversations.create(org, found)
+                return await self._conversations.create(org, found, asked.request_id)
             if asked.instance_id:
                 await self._conversations.active(org, found.conversation_id)
         except AwayError as away:
@@ -139,32 +144,49 @@ class Talks:
             placement.emoji,
         )
 
-    async def enter(self, execution: Execution, cancel: Cancel, *, fresh: bool) -> Execution:
+    async def enter(self, execution: Execution, stop: Stop | None, *, fresh: bool) -> Execution:
         """Take a held run into its conversation, and let it wait for its turn.
 
         Args:
-            cancel: for runs that it interrupts.
+            stop: for runs that it interrupts; None to let them be.
             fresh: whether it was stored just now, so that nobody else can have tried.
 
         Raises:
             DomainError: its conversation refuses it, or nobody can tell; then the run is no more.
+                CONFLICT: others have it in their hands, again and again.
         """
+        async with self._locks.of((execution.org, execution.id)):
+            if not fresh:
+                found = await self._executions.get(execution.org, execution.id)
+                if found is None:
+                    raise domain.withdrawn(execution.id)
+                if not found.held:
+                    return found
+                execution = found
+            return await self._entered(execution, stop, fresh=fresh)
+
+    async def _entered(self, execution: Execution, stop: Stop | None, *, fresh: bool) -> Execution:
+        """Take a held run in that others may take in at the same time, in other processes."""
+        pause = _FIRST_PAUSE
         for _ in range(_TRIES):
             with suppress(FencedError):
                 if not fresh:
                     # Who holds its newest version decides; whoever had it before sees that.
                     execution = await self._executions.save(execution)
-                return await self._take_in(execution, cancel, fresh=fresh)
+                return await self._take_in(execution, stop, fresh=fresh)
             fresh = False
+            # Whoever was faster is about to be done, unless all who want the same are as fast again.
+            await asyncio.sleep(pause)
+            pause *= 2
             found = await self._executions.get(execution.org, execution.id)
             if found is None:
-                break
+                raise domain.withdrawn(execution.id)
             if not found.held:
                 return found
             execution = found
-        raise domain.withdrawn(execution.id)
+        raise contended(Resource("execution", execution.id))
 
-    async def resume(self, left: Left, cancel: Cancel) -> None:
+    async def resume(self, left: Left, stop: Stop) -> None:
         """Go on with a run that somebody left held.
 
         Raises:
@@ -181,7 +203,7 @@ class Talks:
                 _LOG.info("run %s is not taken into its conversation: %s", left.id, error)
                 await self._executions.save(domain.take_back(held))
                 return
-            await self._admit(held, appended, cancel)
+            await self._admit(held, appended, stop)
 
     async def withdraw(self, left: Left) -> None:
         """Take back what may be in a conversation of a run that never came to be, then the run.
@@ -197,7 +219,7 @@ class Talks:
             await self._executions.delete(left)
         await self._told(left.org, left.conversation_id)
 
-    async def _take_in(self, execution: Execution, cancel: Cancel, *, fresh: bool) -> Execution:
+    async def _take_in(self, execution: Execution, stop: Stop | None, *, fresh: bool) -> Execution:
         """Add the message of a run and let it go; else undo the run, unless it is in other hands.
 
         Raises:
@@ -212,7 +234,7 @@ class Talks:
                 # Where somebody else may have tried as well, nobody knows.
                 was_added = not fresh
                 raise
-            return await self._admit(execution, appended, cancel)
+            return await self._admit(execution, appended, stop)
         except AwayError as away:
             await self._executions.save(domain.take_back(execution))
             raise away.error from away
@@ -223,11 +245,12 @@ class Talks:
                 await self._executions.delete(execution)
             raise
 
-    async def _admit(self, execution: Execution, appended: Appended, cancel: Cancel) -> Execution:
-        caller = f"turn:{execution.id}"
-        await asyncio.gather(
-            *(_interrupt(cancel, execution.org, id_, caller) for id_ in appended.interrupted)
-        )
+    async def _admit(
+        self, execution: Execution, appended: Appended, stop: Stop | None
+    ) -> Execution:
+        if stop is not None:
+            org, caller = execution.org, f"turn:{execution.id}"
+            await asyncio.gather(*(stop(org, id_, caller) for id_ in appended.interrupted))
         admitted = await self._executions.save(domain.admit(execution, appended))
         order = admitted.order
         await self._queue.put(work_item(Waiting(admitted.org, order.priority, admitted.id)))
@@ -296,11 +319,3 @@ class Talks:
     async def _told(self, org: str, conversation_id: str) -> None:
         if conversation_id:
             await self._wakeups.publish(turn_channel(org, conversation_id))
-
-
-async def _interrupt(cancel: Cancel, org: str, execution_id: str, caller: str) -> None:
-    try:
-        await cancel(org, execution_id, caller)
-    except DomainError as error:
-        if error.reason not in _OVER:
-            raise

@@ -234,7 +234,7 @@ class Worker:
         # Owners are read before leases: a worker has its lease before it has a run, so an owner
         # without a lease is gone and not just new.
         claimed = {waiting for waiting, run in self._active.items() if run.claimed}
-        running = [due async for due in self._all(State.RUNNING)]
+        running = [due async for due in self._all(State.RUNNING) if not due.held]
         for waiting in claimed - {_waiting(due) for due in running}:
             # Whoever ends a run tells its worker; this is for when that was lost.
             if waiting in self._active:

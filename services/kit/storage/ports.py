@@ -196,7 +196,7 @@ class Query:
 
     Raises:
         KeyError: the collection does not have the order, or not for these conditions.
-        ValueError: terms for a collection that is not searched.
+        ValueError: terms for a collection that is not searched, or of every organisation.
         TypeError: a place in another order.
     """
 
@@ -229,6 +229,8 @@ class Query:
             raise KeyError(f"{name} is not kept in the order of {self.order} for {set(self.equal)}")
         if self.terms and not self.collection.searched:
             raise ValueError(f"{name} is not searched")
+        if self.terms and self.org is None:
+            raise ValueError(f"{name} is searched by one organisation at a time")
         if self.after is not None and isinstance(self.after[0], str) != bool(self.order):
             raise TypeError(f"{self.after} is no place in the order of {self.order or 'time'}")
 

@@ -12,6 +12,7 @@ import itertools
 import logging
 import queue
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -88,7 +89,8 @@ class SqliteStore:
         """Open the file, making it and its tables when they are missing.
 
         Raises:
-            UnreadableStoreError: a newer release wrote it, or it is no database.
+            UnreadableStoreError: a newer release wrote it, it is no database, or this Python's SQLite
+                has no full-text search.
             DomainError: STORE_UNAVAILABLE or STORE_FULL.
         """
         try:
@@ -99,6 +101,11 @@ class SqliteStore:
                     f"{path} cannot be read ({error}). Put a backup in its place, or move it away "
                     "to begin with an empty store."
                 ) from error
+            if "no such module: fts5" in str(error):
+                raise UnreadableStoreError(
+                    f"{path} needs FTS5, which the SQLite of {sys.executable} was built without. Take "
+                    "another Python, or name a MongoDB in CONDUCTOR_STORE_URL."
+                ) from error
             raise _translate(error) from error
 
     def _prepare(self, db: sqlite3.Connection) -> None:
@@ -108,7 +115,7 @@ class SqliteStore:
             "CREATE TABLE IF NOT EXISTS schema_versions "
             "(name TEXT PRIMARY KEY, version INTEGER NOT NULL)"
         )
-        versions = {name: sql.collection.schema_version for name, sql in self._sql.items()}
+        versions = {name: sql.schema_version for name, sql in self._sql.items()}
         versions |= dict.fromkeys(self._logs, _LOG_SCHEMA_VERSION)
         for name, version in versions.items():
             row = db.execute("SELECT version FROM schema_versions WHERE name=?", (name,)).fetchone()
@@ -120,7 +127,7 @@ class SqliteStore:
                 )
             db.execute("INSERT OR REPLACE INTO schema_versions VALUES (?,?)", (name, version))
         for sql in self._sql.values():
-            sql.add_missing_columns(db)
+            sql.bring_forward(db)
         creates = [sql.create for sql in self._sql.values()]
         creates += [sql.create for sql in self._logs.values()]
         for statement in itertools.chain.from_iterable(creates):
@@ -274,14 +281,10 @@ class SqliteStore:
         """Read a page of documents in the scanning thread."""
         sql = self._sql[query.collection.name]
 
-        def scan() -> list[Document]:
-            statement, values = sql.select_many(self._scanner, query)
-            return [sql.document(row) for row in self._scanner.execute(statement, values)]
-
         if self._closed:
             raise store_unavailable()
         try:
-            return await self._loop.run_in_executor(self._scans, scan)
+            return await self._loop.run_in_executor(self._scans, sql.query, self._scanner, query)
         except sqlite3.Error as error:
             raise _translate(error) from error
 

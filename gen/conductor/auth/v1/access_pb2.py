@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63onductor/auth/v1/access.proto\x12\x11\x63onductor.auth.v1\x1a google/protobuf/descriptor.proto\"R\n\x06\x41\x63\x63\x65ss\x12\'\n\x05scope\x18\x01 \x01(\x0e\x32\x18.conductor.auth.v1.Scope\x12\x0c\n\x04open\x18\x02 \x01(\x08\x12\x11\n\ttoken_for\x18\x03 \x01(\t*b\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSCOPE_READ\x10\x01\x12\r\n\tSCOPE_RUN\x10\x02\x12\x0f\n\x0bSCOPE_ADMIN\x10\x03\x12\x12\n\x0eSCOPE_OPERATOR\x10\x04:K\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb6\x87\x03 \x01(\x0b\x32\x19.conductor.auth.v1.Accessb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63onductor/auth/v1/access.proto\x12\x11\x63onductor.auth.v1\x1a google/protobuf/descriptor.proto\"}\n\x06\x41\x63\x63\x65ss\x12\'\n\x05scope\x18\x01 \x01(\x0e\x32\x18.conductor.auth.v1.Scope\x12\x0c\n\x04open\x18\x02 \x01(\x08\x12\x11\n\ttoken_for\x18\x03 \x01(\t\x12\x10\n\x08internal\x18\x04 \x01(\x08\x12\x17\n\x0f\x63ounts_requests\x18\x05 \x01(\x08*b\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSCOPE_READ\x10\x01\x12\r\n\tSCOPE_RUN\x10\x02\x12\x0f\n\x0bSCOPE_ADMIN\x10\x03\x12\x12\n\x0eSCOPE_OPERATOR\x10\x04:K\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb6\x87\x03 \x01(\x0b\x32\x19.conductor.auth.v1.Accessb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'conductor.auth.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCOPE']._serialized_start=171
-  _globals['_SCOPE']._serialized_end=269
+  _globals['_SCOPE']._serialized_start=214
+  _globals['_SCOPE']._serialized_end=312
   _globals['_ACCESS']._serialized_start=87
-  _globals['_ACCESS']._serialized_end=169
+  _globals['_ACCESS']._serialized_end=212
 # @@protoc_insertion_point(module_scope)

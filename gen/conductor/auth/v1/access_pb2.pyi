@@ -59,22 +59,34 @@ class Access(message.Message):
     SCOPE_FIELD_NUMBER: builtins.int
     OPEN_FIELD_NUMBER: builtins.int
     TOKEN_FOR_FIELD_NUMBER: builtins.int
+    INTERNAL_FIELD_NUMBER: builtins.int
+    COUNTS_REQUESTS_FIELD_NUMBER: builtins.int
     scope: Scope.ValueType
     """The scope the caller needs."""
     open: builtins.bool
     """Whether anyone may call it, without a key."""
     token_for: builtins.str
     """The field of the request whose resource a stream token, in the field `token`, stands in for a key."""
+    internal: builtins.bool
+    """Whether the other services of the mesh alone may call it, for whomever they do; the edge lets nobody
+    through to it, whatever their key.
+    """
+    counts_requests: builtins.bool
+    """Whether each request of a stream counts as a call where calls are limited, and waits until it may be
+    made. Default: the stream counts as one.
+    """
     def __init__(
         self,
         *,
         scope: Scope.ValueType = ...,
         open: builtins.bool = ...,
         token_for: builtins.str = ...,
+        internal: builtins.bool = ...,
+        counts_requests: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["open", b"open", "scope", b"scope", "token_for", b"token_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["counts_requests", b"counts_requests", "internal", b"internal", "open", b"open", "scope", b"scope", "token_for", b"token_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

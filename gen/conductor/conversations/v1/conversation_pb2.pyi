@@ -236,7 +236,7 @@ class Message(message.Message):
         STATUS_COMPLETED: Message._Status.ValueType  # 2
         """Complete."""
         STATUS_FAILED: Message._Status.ValueType  # 3
-        """An answer that did not come; `error` says why."""
+        """An answer that did not come; `error_reason` and `error_message` say why."""
         STATUS_CANCELLED: Message._Status.ValueType  # 4
         """An answer whose run was cancelled."""
 
@@ -250,7 +250,7 @@ class Message(message.Message):
     STATUS_COMPLETED: Message.Status.ValueType  # 2
     """Complete."""
     STATUS_FAILED: Message.Status.ValueType  # 3
-    """An answer that did not come; `error` says why."""
+    """An answer that did not come; `error_reason` and `error_message` say why."""
     STATUS_CANCELLED: Message.Status.ValueType  # 4
     """An answer whose run was cancelled."""
 

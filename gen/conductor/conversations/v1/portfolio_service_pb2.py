@@ -28,7 +28,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2conductor/conversations/v1/portfolio_service.proto\x12\x1a\x63onductor.conversations.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63onductor/auth/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"T\n\x14\x43hatPortfolioRequest\x12\x1f\n\x07message\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xd0\x0f\x12\x1b\n\nsession_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\"=\n\x15\x43hatPortfolioResponse\x12\x10\n\x08response\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t2\xc7\x01\n\x10PortfolioService\x12\xb2\x01\n\rChatPortfolio\x12\x30.conductor.conversations.v1.ChatPortfolioRequest\x1a\x31.conductor.conversations.v1.ChatPortfolioResponse\"<\xb2\xbb\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x30\"\x0e/api/portfolio:\x01*Z\x1b\"\x16/api/v1/portfolio-chat:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2conductor/conversations/v1/portfolio_service.proto\x12\x1a\x63onductor.conversations.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63onductor/auth/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"Z\n\x14\x43hatPortfolioRequest\x12\"\n\x07message\x18\x01 \x01(\tB\x11\x80\x01\x01\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xd0\x0f\x12\x1e\n\nsession_id\x18\x02 \x01(\tB\n\x80\x01\x01\xbaH\x04r\x02\x18@\"=\n\x15\x43hatPortfolioResponse\x12\x10\n\x08response\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t2\xc7\x01\n\x10PortfolioService\x12\xb2\x01\n\rChatPortfolio\x12\x30.conductor.conversations.v1.ChatPortfolioRequest\x1a\x31.conductor.conversations.v1.ChatPortfolioResponse\"<\xb2\xbb\x18\x02\x08\x02\x82\xd3\xe4\x93\x02\x30\"\x0e/api/portfolio:\x01*Z\x1b\"\x16/api/v1/portfolio-chat:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,15 +36,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'conductor.conversations.v1.
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CHATPORTFOLIOREQUEST'].fields_by_name['message']._loaded_options = None
-  _globals['_CHATPORTFOLIOREQUEST'].fields_by_name['message']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\320\017'
+  _globals['_CHATPORTFOLIOREQUEST'].fields_by_name['message']._serialized_options = b'\200\001\001\342A\001\002\272H\007r\005\020\001\030\320\017'
   _globals['_CHATPORTFOLIOREQUEST'].fields_by_name['session_id']._loaded_options = None
-  _globals['_CHATPORTFOLIOREQUEST'].fields_by_name['session_id']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_CHATPORTFOLIOREQUEST'].fields_by_name['session_id']._serialized_options = b'\200\001\001\272H\004r\002\030@'
   _globals['_PORTFOLIOSERVICE'].methods_by_name['ChatPortfolio']._loaded_options = None
   _globals['_PORTFOLIOSERVICE'].methods_by_name['ChatPortfolio']._serialized_options = b'\262\273\030\002\010\002\202\323\344\223\0020\"\016/api/portfolio:\001*Z\033\"\026/api/v1/portfolio-chat:\001*'
   _globals['_CHATPORTFOLIOREQUEST']._serialized_start=206
-  _globals['_CHATPORTFOLIOREQUEST']._serialized_end=290
-  _globals['_CHATPORTFOLIORESPONSE']._serialized_start=292
-  _globals['_CHATPORTFOLIORESPONSE']._serialized_end=353
-  _globals['_PORTFOLIOSERVICE']._serialized_start=356
-  _globals['_PORTFOLIOSERVICE']._serialized_end=555
+  _globals['_CHATPORTFOLIOREQUEST']._serialized_end=296
+  _globals['_CHATPORTFOLIORESPONSE']._serialized_start=298
+  _globals['_CHATPORTFOLIORESPONSE']._serialized_end=359
+  _globals['_PORTFOLIOSERVICE']._serialized_start=362
+  _globals['_PORTFOLIOSERVICE']._serialized_end=561
 # @@protoc_insertion_point(module_scope)

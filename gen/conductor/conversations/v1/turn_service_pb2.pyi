@@ -137,27 +137,21 @@ class ReadTurnResponse(message.Message):
 
     TITLE_FIELD_NUMBER: builtins.int
     CONTEXT_FIELD_NUMBER: builtins.int
-    SCREENPLAY_ID_FIELD_NUMBER: builtins.int
     HISTORY_FIELD_NUMBER: builtins.int
     OMITTED_COUNT_FIELD_NUMBER: builtins.int
-    READY_FIELD_NUMBER: builtins.int
     PLACE_FIELD_NUMBER: builtins.int
     title: builtins.str
     """The title."""
     context: builtins.str
     """The context."""
-    screenplay_id: builtins.str
-    """The screenplay; empty for none."""
     omitted_count: builtins.int
     """How many more there were that did not fit, the oldest."""
-    ready: builtins.bool
-    """Whether the turns before it have ended."""
     place: builtins.int
-    """How many runs answer before it."""
+    """How many runs answer before it; 0 when it is its turn."""
     @builtins.property
     def history(self) -> containers.RepeatedCompositeFieldContainer[conversation_pb2.Message]:
         """What was said before the answer of the turn, but for its message, in order: complete, and neither hidden
-        nor deleted; at most 2,000. None while it is not `ready`.
+        nor deleted; at most 2,000. None while others answer before it.
         """
 
     def __init__(
@@ -165,15 +159,13 @@ class ReadTurnResponse(message.Message):
         *,
         title: builtins.str = ...,
         context: builtins.str = ...,
-        screenplay_id: builtins.str = ...,
         history: abc.Iterable[conversation_pb2.Message] | None = ...,
         omitted_count: builtins.int = ...,
-        ready: builtins.bool = ...,
         place: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["context", b"context", "history", b"history", "omitted_count", b"omitted_count", "place", b"place", "ready", b"ready", "screenplay_id", b"screenplay_id", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["context", b"context", "history", b"history", "omitted_count", b"omitted_count", "place", b"place", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -469,6 +469,12 @@ class ConverseOpening(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     TEMPLATE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """The idempotency key of a new conversation: any text of up to 128 characters, kept as long as that.
+    Whoever was left without an answer and opens with it again goes on there; REQUEST_ID_REUSED with
+    another template.
+    """
     @builtins.property
     def template(self) -> StartExecutionRequest:
         """What every run of the session is started with: without an input, and `conversation_id` empty for a new
@@ -479,10 +485,11 @@ class ConverseOpening(message.Message):
         self,
         *,
         template: StartExecutionRequest | None = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["template", b"template"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["request_id", b"request_id", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,7 +49,7 @@ def list_agents(
     order: Annotated[
         Order, typer.Option(help="The order of the list.", case_sensitive=False)
     ] = Order.NAME,
-    reverse: Annotated[bool, typer.Option("--reverse", help="Turn the order around.")] = False,
+    reverse: listing.Reverse = False,
     deleted: Annotated[bool, typer.Option("--deleted", help="Only deleted agents.")] = False,
     limit: listing.Limit = 50,
     as_json: AsJson = False,

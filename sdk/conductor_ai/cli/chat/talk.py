@@ -32,8 +32,6 @@ _PATIENCE: Final = 5.0
 """Seconds in which a message is sent again to a mesh that was there a moment ago."""
 _PAUSE: Final = 0.2
 _SHORTEST_TITLE, _LONGEST_TITLE = 3, 60
-_UNTITLED: Final = dict.fromkeys((0x061C, 0x200E, 0x200F))
-"""What texts hold that are written from right to left, and titles may not."""
 _UNKNOWN: Final = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -61,6 +59,14 @@ class Wish:
     model: str
     provider: str
     busy_policy: BusyPolicy.ValueType
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """A conversation that was asked for: when nobody knows whether it was made, it is asked for again."""
+
+    wanted: Conversation
+    request_id: str
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ class Talk:
         self._lines = lines
         self._obey = obey
         self._address = address
+        self._opening: _Opening | None = None
         self._as_json = as_json
         self._unsent: _Unsent | None = None
         self._asked: _Asked | None = None
@@ -144,7 +151,7 @@ class Talk:
         """
         wish = self.wish
         if not wish.conversation_id:
-            title = one_line(first).translate(_UNTITLED)[:_LONGEST_TITLE].strip()
+            title = one_line(first)[:_LONGEST_TITLE].strip()
             wanted = Conversation(
                 title=title if len(title) >= _SHORTEST_TITLE else None,
                 screenplay_id=wish.screenplay_id,
@@ -153,7 +160,12 @@ class Talk:
                 wanted.active_agent.CopyFrom(
                     AgentReference(agent_id=wish.agent_id, instance_id=wish.instance_id)
                 )
-            wish.conversation_id = (await self.client.conversations.create(wanted)).id
+            if self._opening is None or self._opening.wanted != wanted:
+                self._opening = _Opening(wanted, _request_id())
+            made = await self.client.conversations.create(
+                wanted, request_id=self._opening.request_id
+            )
+            wish.conversation_id = made.id
         return wish.conversation_id
 
     async def say(self, text: str, reply_to: str = "") -> Exit:

@@ -46,8 +46,8 @@ def list_conversations(
     order: Annotated[
         Order, typer.Option(help="The order of the list.", case_sensitive=False)
     ] = Order.CHANGED,
-    reverse: Annotated[bool, typer.Option("--reverse", help="Turn the order around.")] = False,
-    deleted: Annotated[bool, typer.Option("--deleted", help="Only deleted ones.")] = False,
+    reverse: listing.Reverse = False,
+    deleted: listing.Deleted = False,
     limit: listing.Limit = 50,
     as_json: AsJson = False,
     address: Address = "",
@@ -129,10 +129,7 @@ def undelete(
 
 
 def _facts(conversation: Conversation) -> list[tuple[str, str]]:
-    depth = conversation.max_chain_depth
-    delegation = "off"
-    if conversation.auto_delegate:
-        delegation = f"up to {depth} agents" if depth else "on"
+    how_far = f"up to {conversation.max_chain_depth} agents"
     return [
         ("id", conversation.id),
         ("title", conversation.title),
@@ -140,7 +137,7 @@ def _facts(conversation: Conversation) -> list[tuple[str, str]]:
         ("answers", active_name(conversation)),
         ("took part", ", ".join(map(agent_name, conversation.participants))),
         ("may take part", ", ".join(conversation.allowed_agents)),
-        ("delegation", delegation),
+        ("delegation", how_far if conversation.auto_delegate else "off"),
         ("runs", ", ".join(conversation.pending_executions)),
         ("screenplay", conversation.screenplay_id),
         ("cloned from", conversation.cloned_from),

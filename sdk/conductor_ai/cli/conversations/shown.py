@@ -11,7 +11,7 @@ from conductor.conversations.v1.conversation_pb2 import AgentReference, Conversa
 from conductor.conversations.v1.instance_pb2 import Instance
 from conductor.conversations.v1.message_service_pb2 import ListMessagesRequest
 from conductor_ai.cli import times
-from conductor_ai.cli.output import harmless, one_line
+from conductor_ai.cli.output import enum_name, harmless, one_line
 from conductor_ai.client import Client
 from conductor_ai.errors import ConductorError
 
@@ -43,10 +43,7 @@ def speaker(message: Message) -> str:
 
 def state(message: Message) -> str:
     """Tell whether a message is complete, and what was done to it since."""
-    try:
-        name = Message.Status.Name(message.status).removeprefix("STATUS_").lower()
-    except ValueError:
-        name = str(message.status)
+    name = enum_name(Message.Status, message.status, "STATUS_")
     marks = [name, "hidden" * message.hidden, "deleted" * message.HasField("delete_time")]
     return " ".join(mark for mark in marks if mark)
 

@@ -18,7 +18,7 @@ from conductor_ai.cli.asking import confirm
 from conductor_ai.cli.connection import Address, ApiKey, call, call_each
 from conductor_ai.cli.exits import Exit
 from conductor_ai.cli.instances.options import Id, Ids, OfStatus, status_value
-from conductor_ai.cli.output import AsJson, harmless, json_line
+from conductor_ai.cli.output import AsJson, enum_name, harmless, json_line
 from conductor_ai.cli.tables import Column
 from conductor_ai.client import Client
 
@@ -44,8 +44,8 @@ def list_instances(
     order: Annotated[
         Order, typer.Option(help="The order of the list.", case_sensitive=False)
     ] = Order.CREATED,
-    reverse: Annotated[bool, typer.Option("--reverse", help="Turn the order around.")] = False,
-    deleted: Annotated[bool, typer.Option("--deleted", help="Only deleted ones.")] = False,
+    reverse: listing.Reverse = False,
+    deleted: listing.Deleted = False,
     limit: listing.Limit = 50,
     as_json: AsJson = False,
     address: Address = "",
@@ -207,10 +207,7 @@ def _ends(known: InstanceStatistics) -> str:
 
 
 def _status(instance: Instance) -> str:
-    try:
-        return Instance.Status.Name(instance.status).removeprefix("STATUS_").lower()
-    except ValueError:
-        return str(instance.status)
+    return enum_name(Instance.Status, instance.status, "STATUS_")
 
 
 def _columns(when: Column) -> tuple[Column, ...]:

@@ -47,8 +47,8 @@ def list_screenplays(
     order: Annotated[
         Order, typer.Option(help="The order of the list.", case_sensitive=False)
     ] = Order.USED,
-    reverse: Annotated[bool, typer.Option("--reverse", help="Turn the order around.")] = False,
-    deleted: Annotated[bool, typer.Option("--deleted", help="Only deleted ones.")] = False,
+    reverse: listing.Reverse = False,
+    deleted: listing.Deleted = False,
     limit: listing.Limit = 50,
     as_json: AsJson = False,
     address: Address = "",
