@@ -108,8 +108,39 @@ async def test_an_instance_answers_in_the_conversation_it_is_placed_in(
     outcome = await speaker.run("chat", "--instance", "desk", stdin=b"you?\n/agent\n")
 
     assert outcome.out == "yes\n"
-    assert "poet answers\n" in outcome.err
+    assert "poet as desk answers\n" in outcome.err
     assert (talking.starts[0].conversation_id, talking.starts[0].instance_id) == (id_, "desk")
+
+
+async def test_instances_of_one_agent_answer_in_turn_and_are_told_apart(
+    talking: Talking, speaker: Terminal
+) -> None:
+    id_ = await conversation(talking)
+    for name in ("desk", "loft"):
+        made = CreateInstanceRequest(instance=Instance(instance_id=name, agent_id="poet"))
+        await talking.talks.instances.CreateInstance(made)
+    talking.streams.extend([answer("at the desk"), answer("in the loft")])
+    lines = (
+        "/instance desk\none\n/instance loft\ntwo\n/instance none\n/instance\n/agent\n/history\n"
+    )
+
+    outcome = await speaker.run(
+        "chat", "--conversation", id_, "--agent", "default", stdin=lines.encode()
+    )
+
+    assert [(one.agent_id, one.instance_id) for one in talking.starts] == [
+        ("", "desk"),
+        ("", "loft"),
+    ]
+    assert (await talking.talks.get(id_)).active_agent.instance_id == "loft"
+    assert "#2 poet as desk, " in outcome.out
+    assert "#4 poet as loft, " in outcome.out
+    assert outcome.err.startswith(
+        "poet as desk answers\npoet as loft answers\nerror: No instance has the id none."
+    )
+    assert "/instance takes the id of an instance" in outcome.err
+    assert outcome.err.count("poet as loft answers\n") == 2
+    assert outcome.status == 2
 
 
 async def test_orders_change_title_agent_and_what_agents_are_told(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.execution.adapters.mock import MockProvider
 from services.execution.domain import (
     Choice,
     Context,
@@ -25,6 +26,7 @@ from services.execution.domain import (
     prompts,
 )
 from services.execution.domain.parts import Part
+from services.execution.ports import Prompt
 
 RUN = "exec_1"
 NONCE = parts.nonce(RUN)
@@ -393,6 +395,19 @@ def test_words_of_another_agent_are_told_by_its_name() -> None:
         Part.MESSAGE: ["It is wrong.", "It is right."],
     }
     assert answer == (Role.ASSISTANT, "I see.")
+
+
+async def test_the_mock_repeats_what_is_said_to_it_and_no_words_of_others() -> None:
+    history = [Remark(Voice.USER, "one"), Remark(Voice.AGENT, "Ahoy.\n\nTwice.", "Poet")]
+    text = assembled(history=history).text
+    spoken = [
+        piece
+        async for piece in MockProvider().stream("mock", Prompt(text, step=1, attempt=1))
+        if isinstance(piece, str)
+    ]
+
+    assert "Ahoy." in text
+    assert "".join(spoken).startswith(f"You said: {ORDER.input}\nThis is the mock model")
 
 
 def test_a_chat_that_the_agent_began_begins_with_a_note_of_the_user_s_side() -> None:

@@ -119,7 +119,7 @@ def _tokens(script: Script, prompt: Prompt) -> Iterator[str]:
     if script.tokens is not None:
         words = itertools.islice(itertools.cycle(_SENTENCE.split(" ")), script.tokens)
         return (f" {word}" if number else word for number, word in enumerate(words))
-    return _sentences(prompt.text)
+    return _sentences(prompts.newest(prompt.text))
 
 
 def _recalled(prompt: Prompt) -> str:

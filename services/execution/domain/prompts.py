@@ -152,6 +152,12 @@ def persona(system: str) -> str:
     return system if found is None else found[2]
 
 
+def newest(text: str) -> str:
+    """Read out of the message to answer what stands behind the words of other agents, and notes."""
+    quoted = rf"^</mesh-(?:{Part.MESSAGE}|{Part.NOTE})-[0-9a-f]+>\n\n"
+    return re.split(quoted, text, flags=re.MULTILINE)[-1]
+
+
 def plain(order: Order) -> Told:
     """Tell a run without a context."""
     return Told(order.system, order.input)

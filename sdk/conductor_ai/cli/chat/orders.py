@@ -53,10 +53,23 @@ async def _agent(talk: Talk, rest: str) -> Exit:
         wish.agent_id, wish.instance_id = rest, ""
     answers = wish.agent_id
     if not answers and wish.instance_id:
-        answers = (await talk.client.instances.get(wish.instance_id)).agent_id
+        answers = shown.instance_name(await talk.client.instances.get(wish.instance_id))
     elif not answers and wish.conversation_id:
         answers = shown.active_name(await conversations.get(wish.conversation_id))
     tell(f"{answers or 'default'} answers")
+    return Exit.SUCCEEDED
+
+
+async def _instance(talk: Talk, rest: str) -> Exit:
+    if not rest:
+        tell("/instance takes the id of an instance; `conductor instances list` shows them")
+        return Exit.REFUSED
+    wish = talk.wish
+    instance = await talk.client.instances.get(rest)
+    if wish.conversation_id:
+        await talk.client.conversations.set_active_agent(wish.conversation_id, instance_id=rest)
+    wish.agent_id, wish.instance_id = "", rest
+    tell(f"{shown.instance_name(instance)} answers")
     return Exit.SUCCEEDED
 
 
@@ -130,6 +143,7 @@ def _number(text: str, most: int) -> int | None:
 ORDERS: Final[dict[str, tuple[str, _Order, str]]] = {
     "help": ("", _help, "Say what can be done."),
     "agent": ("ID", _agent, "Let another agent answer from now on; without ID, say who does."),
+    "instance": ("ID", _instance, "Let an instance of an agent answer from now on."),
     "title": ("TEXT", _title, "Give the conversation a title; without TEXT, say it."),
     "context": ("", _context, "Edit what every run in it is told, in $EDITOR."),
     "history": ("N", _history, "Show the newest messages, 10 unless told otherwise."),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import grpc
 
 from conductor.conversations.v1.conversation_pb2 import AgentReference, Conversation, Message
+from conductor.conversations.v1.instance_pb2 import Instance
 from conductor.conversations.v1.message_service_pb2 import ListMessagesRequest
 from conductor_ai.cli import times
 from conductor_ai.cli.output import enum_name, harmless, one_line
@@ -19,6 +20,11 @@ def agent_name(agent: AgentReference) -> str:
     """Name an agent, and the instance it is; empty for none."""
     instance = f" as {agent.instance_id}" if agent.instance_id else ""
     return f"{agent.agent_id}{instance}" if agent.agent_id else ""
+
+
+def instance_name(instance: Instance) -> str:
+    """Name an instance, and the agent it is one of."""
+    return agent_name(AgentReference(agent_id=instance.agent_id, instance_id=instance.instance_id))
 
 
 def active_name(conversation: Conversation) -> str:
@@ -55,7 +61,9 @@ def transcript(message: Message) -> None:
     standing = state(message)
     # What is as usual needs no word.
     aside = "" if standing == "completed" else f" ({standing})"
-    print(f"#{message.position} {one_line(speaker(message))}, {age} ago{aside}")
+    # Several instances of one agent may speak in turn.
+    whose = agent_name(message.agent) if message.type == Message.TYPE_AGENT else speaker(message)
+    print(f"#{message.position} {one_line(whose)}, {age} ago{aside}")
     said = text(message)
     if said:
         print((harmless(said) if sys.stdout.isatty() else said).removesuffix("\n"))
