@@ -229,17 +229,6 @@ class ExecutionService:
             raise domain.not_found(execution_id)
         return execution
 
-    async def _accepted(self, org: str, execution_id: str) -> Execution:
-        """Read a run that is about to be cancelled, in its conversation: taken in first if it is held.
-
-        What it was to interrupt goes on, or is cancelled by whoever started it. Of many that interrupt
-        one another at once each would else do so in the name of all the others.
-        """
-        execution = await self._stored(org, execution_id)
-        if not execution.held:
-            return execution
-        return await self._talks.enter(execution, None, fresh=False)
-
     async def answer(self, org: str, execution_id: str, ended: Awaitable[None]) -> Execution:
         """Wait for the end of a run and read it.
 
@@ -298,7 +287,12 @@ class ExecutionService:
             DomainError: EXECUTION_NOT_FOUND, EXECUTION_FINISHED, CONFLICT.
         """
         for _ in range(_CANCEL_TRIES):
-            execution = await self._accepted(org, execution_id)
+            execution = await self._stored(org, execution_id)
+            if execution.held:
+                try:
+                    execution = await self._talks.joined(execution)
+                except FencedError:
+                    continue
             last = await self._executions.last_event(org, execution_id)
             if last is not None and domain.is_behind(execution, last):
                 await repair(self._executions, execution)

@@ -147,11 +147,11 @@ class Talks:
             placement.emoji,
         )
 
-    async def enter(self, execution: Execution, cancel: Cancel | None, *, fresh: bool) -> Execution:
+    async def enter(self, execution: Execution, cancel: Cancel, *, fresh: bool) -> Execution:
         """Take a held run into its conversation, and let it wait for its turn.
 
         Args:
-            cancel: for runs that it interrupts; None to let them be.
+            cancel: for runs that it interrupts.
             fresh: whether it was stored just now, so that nobody else can have tried.
 
         Raises:
@@ -176,6 +176,24 @@ class Talks:
                 return found
             execution = found
         raise domain.contended(execution.id)
+
+    async def joined(self, execution: Execution) -> Execution:
+        """Add the message of a held run that is about to be cancelled, and leave storing it to that.
+
+        What it was to interrupt goes on, or is cancelled by whoever started it: of many that interrupt
+        one another at once each would else do so in the name of all the others.
+
+        Raises:
+            DomainError: its conversation refuses it, or nobody can tell.
+            FencedError: somebody changed it meanwhile.
+        """
+        if execution.version == 1:
+            # Whoever stored it deletes it when it is refused, if nobody else can have tried.
+            execution = await self._executions.save(execution)
+        try:
+            return domain.admit(execution, await self._conversations.append(execution))
+        except AwayError as away:
+            raise away.error from away
 
     async def resume(self, left: Left, cancel: Cancel) -> None:
         """Go on with a run that somebody left held.
@@ -210,9 +228,7 @@ class Talks:
             await self._executions.delete(left)
         await self._told(left.org, left.conversation_id)
 
-    async def _take_in(
-        self, execution: Execution, cancel: Cancel | None, *, fresh: bool
-    ) -> Execution:
+    async def _take_in(self, execution: Execution, cancel: Cancel, *, fresh: bool) -> Execution:
         """Add the message of a run and let it go; else undo the run, unless it is in other hands.
 
         Raises:
@@ -238,14 +254,11 @@ class Talks:
                 await self._executions.delete(execution)
             raise
 
-    async def _admit(
-        self, execution: Execution, appended: Appended, cancel: Cancel | None
-    ) -> Execution:
-        if cancel is not None:
-            org, caller = execution.org, f"turn:{execution.id}"
-            await asyncio.gather(
-                *(_interrupt(cancel, org, id_, caller) for id_ in appended.interrupted)
-            )
+    async def _admit(self, execution: Execution, appended: Appended, cancel: Cancel) -> Execution:
+        caller = f"turn:{execution.id}"
+        await asyncio.gather(
+            *(_interrupt(cancel, execution.org, id_, caller) for id_ in appended.interrupted)
+        )
         admitted = await self._executions.save(domain.admit(execution, appended))
         order = admitted.order
         await self._queue.put(work_item(Waiting(admitted.org, order.priority, admitted.id)))
