@@ -27,6 +27,7 @@ from services.execution.domain import (
     Voice,
     Wish,
     parts,
+    prompts,
 )
 from services.execution.domain.parts import Part
 from services.execution.ports import Prompt, Report
@@ -369,7 +370,7 @@ async def test_each_model_is_told_as_much_as_it_takes_and_only_what_is_new_is_an
     assert all(prompt.text.startswith("0 ") for prompt in large.told)
     assert "4 older ones do not fit" in read[1]["message"]
     # As much is read as the model takes that takes the most.
-    assert house.library.asked_for == [4 * (9000 - 100)]
+    assert house.library.asked_for == [prompts.room_for_history(run.order, 4 * (9000 - 100))]
 
 
 @in_virtual_time
