@@ -71,6 +71,7 @@ from services.execution.domain.orders import (
     Order,
     context_mode,
     digest,
+    earlier_runs,
 )
 from services.execution.domain.prompts import (
     ChatMessage,
@@ -218,6 +219,7 @@ __all__ = (
     "claim",
     "conclude",
     "context_mode",
+    "earlier_runs",
     "digest",
     "fail",
     "filled",
