@@ -166,7 +166,7 @@ async def test_orders_change_title_agent_and_what_agents_are_told(
     assert (await talking.texts(id_, visible=True))[0] == "one!"
     assert (await talking.texts(id_))[4:] == ["three", "three!"]
     assert "#3 user, " in outcome.out
-    assert "\ntwo!\n" in outcome.out
+    assert "\n  two!\n" in outcome.out
     assert "#2" not in outcome.out
     assert "\n/retry " in outcome.out
     for told in (
@@ -352,7 +352,7 @@ async def test_a_terminal_has_a_prompt_earlier_lines_and_the_name_of_who_answers
     async with Dialogue(speaker, "chat", "--conversation", id_) as dialogue:
         before = await dialogue.expect("you> ")
         assert "Harbour: 2 messages\n#1 user, " in before
-        assert "\nfirst\n\n#2 default, " in before
+        assert "\n  first\n\n#2 default, " in before
         dialogue.type("\x1b[A")  # the key for what was typed before
         await dialogue.expect("first")
         dialogue.type(" again\n")
