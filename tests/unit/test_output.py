@@ -13,7 +13,7 @@ def test_a_diff_shows_what_would_turn_the_direction_of_its_line() -> None:
 
 def test_a_text_turns_the_direction_of_nothing_and_may_still_say_its_own() -> None:
     assert harmless("a\u202eb\u2066c\u2069\n") == "abc\n"
-    assert harmless("\u200fאב\u200e می\u200cخواهم") == "\u200fאב\u200e می\u200cخواهم"
+    assert harmless("\u200fאב\u200e می\u200cشد") == "\u200fאב\u200e می\u200cشد"
 
 
 def test_no_line_of_a_text_can_be_taken_for_the_line_above_it(
