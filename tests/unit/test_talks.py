@@ -412,6 +412,7 @@ async def test_what_a_run_is_told_of_its_instance_is_decided_when_it_is_accepted
     turns.instances["i"] = replace(placed, task_count=4)
     kept = [await house.service.get(ORG, run.id) for run in runs]
     assert [run.order.earlier_runs for run in kept] == [count for count, _ in asked]
+    assert [run.order for run in kept] == [run.order for run in runs]
 
 
 # One after the other
