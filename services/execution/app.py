@@ -32,7 +32,9 @@ from services.execution.adapters.providers import Server, connect
 from services.execution.adapters.screenplays import ContentScreenplays
 from services.execution.adapters.traces import TracedWork, Untraced
 from services.execution.domain import NANO, Agent, Model, Persistence, Tolerance, Turns, Wish
-from services.execution.handlers import ExecutionHandlers, GatewayHandlers, KeyHandlers
+from services.execution.handlers.executions import ExecutionHandlers
+from services.execution.handlers.gateway import GatewayHandlers
+from services.execution.handlers.keys import KeyHandlers
 from services.execution.ports import (
     Agents,
     Contexts,

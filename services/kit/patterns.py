@@ -5,6 +5,7 @@ from __future__ import annotations
 IN_WORDS = {
     r"^(#[0-9A-Fa-f]{6})?$": "must be a colour such as #1f6feb, or empty",
     r"^(/.*)?$": "must be an absolute path, or empty",
+    r"^(/[^\x00-\x1f\x7f]*)?$": "must be an absolute path without control characters, or empty",
     r"^[A-Za-z0-9_-]{0,64}$": "must be at most 64 letters, digits, `_` and `-`",
     r"^[A-Za-z0-9_-]{1,64}$": "must be 1 to 64 letters, digits, `_` and `-`",
     r"^[A-Za-z0-9_.:-]{1,64}$": "must be 1 to 64 letters, digits, `_`, `.`, `:` and `-`",

@@ -51,6 +51,7 @@ _CONNECTIONS = 50_000
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _LOCAL_ORIGINS = ("regex:http://(localhost|127[.]0[.]0[.]1)(:[0-9]{1,5})?",)
 _CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_UNSAFE = "POST|PUT|PATCH|DELETE"
 _CORS_REQUEST_HEADERS = (
     "Content-Type",
     "X-API-Key",
@@ -196,6 +197,7 @@ def render(
     descriptors = descriptor_pb2.FileDescriptorSet.FromString(api)
     plain = {f"http:{prefix}": address for prefix, address in (extra_http or {}).items()}
     routes = [
+        _foreign_page_route(edge.cors_origins, services[0].name),
         *_rpc_routes(descriptors, services),
         *(_plain_http_route(name.removeprefix("http:"), name) for name in plain),
         _options_route(),
@@ -325,6 +327,40 @@ def _refused_preflight_route(cluster: str) -> Config:
             {
                 "prefix": "/",
                 "headers": [{"name": ":method", "string_match": {"exact": "OPTIONS"}}],
+            },
+            cluster,
+            UNARY_TIMEOUT,
+            UNARY_TIMEOUT,
+        ),
+        "typed_per_filter_config": {_REFUSAL: _refusal(HTTPStatus.FORBIDDEN, _FOREIGN_ORIGIN)},
+    }
+
+
+def _foreign_page_route(origins: Sequence[str], cluster: str) -> Config:
+    """Refuses what pages of other origins send that may not read the answer either.
+
+    They ask first whether they may, but not for a body of a kind that forms have, or for none.
+    """
+    return {
+        **_rpc_route(
+            {
+                "prefix": "/",
+                "headers": [
+                    {"name": ":method", "string_match": {"safe_regex": {"regex": _UNSAFE}}},
+                    {
+                        "name": "sec-fetch-site",
+                        "string_match": {"safe_regex": {"regex": "cross-site|same-site"}},
+                    },
+                    *(
+                        {
+                            "name": "origin",
+                            "string_match": granted,
+                            "treat_missing_header_as_empty": True,
+                            "invert_match": True,
+                        }
+                        for granted in _granted(origins)
+                    ),
+                ],
             },
             cluster,
             UNARY_TIMEOUT,
@@ -596,17 +632,22 @@ def _stripped_headers() -> Config:
 def _cors_policy(origins: Sequence[str]) -> Config:
     return {
         "@type": f"{_HTTP_FILTERS}.cors.v3.CorsPolicy",
-        "allow_origin_string_match": [
-            {"safe_regex": {"regex": origin.removeprefix("regex:")}}
-            if origin.startswith("regex:")
-            else {"exact": origin}
-            for origin in origins or _LOCAL_ORIGINS
-        ],
+        "allow_origin_string_match": _granted(origins),
         "allow_methods": ", ".join(_CORS_METHODS),
         "allow_headers": ", ".join(_CORS_REQUEST_HEADERS),
         "expose_headers": ", ".join(_CORS_RESPONSE_HEADERS),
         "max_age": "600",
     }
+
+
+def _granted(origins: Sequence[str]) -> list[Config]:
+    """Match the origins whose pages may call."""
+    return [
+        {"safe_regex": {"regex": origin.removeprefix("regex:")}}
+        if origin.startswith("regex:")
+        else {"exact": origin}
+        for origin in origins or _LOCAL_ORIGINS
+    ]
 
 
 _RETRY_ANY: Final = "connect-failure,refused-stream"
@@ -667,6 +708,10 @@ def _local_replies() -> Config:
     return {
         "mappers": [
             {"filter": _status_filter(HTTPStatus.OK), "body_format_override": as_it_is},
+            {
+                "filter": _refused_page(),
+                "body_format_override": _envelope(*_OWN_ERRORS[HTTPStatus.FORBIDDEN]),
+            },
             {
                 "filter": {"and_filter": {"filters": [native, bad_token]}},
                 "status_code": HTTPStatus.UNAUTHORIZED,
@@ -751,13 +796,16 @@ def _header_filter(matcher: Config) -> Config:
     return {"header_filter": {"header": matcher}}
 
 
+def _refused_page() -> Config:
+    """What a page of another origin sent, and we refused: a fault, to Envoy."""
+    ours = {"response_flag_filter": {"flags": ["FI"]}}
+    return {"and_filter": {"filters": [_status_filter(HTTPStatus.FORBIDDEN), ours]}}
+
+
 def _bad_token() -> Config:
-    """A token for somebody else is 403 to Envoy, which is ours for preflights and known callers."""
-    no_preflight = _header_filter(
-        {"name": ":method", "string_match": {"exact": "OPTIONS"}, "invert_match": True}
-    )
-    elsewhere = {"and_filter": {"filters": [_status_filter(HTTPStatus.FORBIDDEN), no_preflight]}}
-    return {"or_filter": {"filters": [_status_filter(HTTPStatus.UNAUTHORIZED), elsewhere]}}
+    """A token for somebody else is 403 to Envoy."""
+    codes = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+    return {"or_filter": {"filters": [_status_filter(code) for code in codes]}}
 
 
 def _status_filter(status: int) -> Config:

@@ -64,6 +64,30 @@ async def test_another_origin_is_granted_nothing(client: httpx.AsyncClient, orig
 
 
 @pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://example.org", "sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "null", "sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "http://app.localhost", "sec-fetch-site": "same-site"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "http://localhost:4321", "sec-fetch-site": "cross-site"}, 200),
+        ({"origin": "http://mesh.example.org", "sec-fetch-site": "same-origin"}, 200),
+        ({"origin": "http://example.org"}, 200),
+        ({}, 200),
+    ],
+)
+async def test_a_page_of_another_origin_changes_nothing_though_it_need_not_ask_first(
+    client: httpx.AsyncClient, headers: dict[str, str], status: int
+) -> None:
+    changed = await client.post("/api/executions/one:cancel", headers=headers)
+    read = await client.get("/api/executions/one", headers=headers)
+
+    assert (changed.status_code, read.status_code) == (status, 200), changed.text
+    if status == 403:
+        assert "CONDUCTOR_CORS_ORIGINS" in changed.text
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status"),
     [
         ("GET", "/api/executions/one", 200),

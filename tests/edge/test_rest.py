@@ -30,11 +30,15 @@ async def test_every_verb_of_the_protos_arrives(client: httpx.AsyncClient, stub:
         ("GET", "/api/executions/one?", None),
         ("POST", "/api/executions/one:cancel", b"{}"),
         ("DELETE", "/api/executions/one", None),
+        ("POST", "/api/conversations/c/executions", BODY),
     ):
         response = await client.request(method, path, content=body, headers=JSON)
         assert response.status_code == httpx.codes.OK, (method, path, response.text)
 
-    assert stub.calls == ["StartExecution", "GetExecution", "CancelExecution", "DeleteExecution"]
+    assert stub.calls == [
+        *("StartExecution", "GetExecution", "CancelExecution", "DeleteExecution"),
+        "StartExecution",
+    ]
 
 
 async def test_both_cases_of_a_field_are_understood(client: httpx.AsyncClient) -> None:

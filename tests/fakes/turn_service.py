@@ -101,17 +101,16 @@ class TurnRpcs:
         place = await self._turns._ask("place", lambda: self._turns.place_of(where, id_))
         kept = self._turns.conversation(where)
         history: list[conversations.Message] = []
-        for number, one in enumerate(kept.messages, 1):
+        for one in kept.messages:
             if one.execution_id == id_:
                 break
             if one.status == "completed":
-                is_answer = bool(number % 2 == 0)
-                kind = "TYPE_AGENT" if is_answer else "TYPE_USER"
+                kind = "TYPE_AGENT" if one.agent else "TYPE_USER"
                 history.append(
                     conversations.Message(
                         type=conversations.Message.Type.Value(kind),
                         content=one.content,
-                        agent=_agent(Placement("default")) if is_answer else None,
+                        agent=_agent(Placement(one.agent)) if one.agent else None,
                     )
                 )
         return pb.ReadTurnResponse(

@@ -36,6 +36,8 @@ class Message:
     content: str
     status: str = "completed"
     reply_to: str = ""
+    agent: str = ""
+    """The agent that says it; empty for a person."""
 
 
 @dataclass
@@ -132,7 +134,7 @@ class FakeTurns:
                     metadata={"execution_id": kept.turns[0]},
                 )
             kept.turns.append(id_)
-            kept.messages += [said, Message(id_, "", "pending")]
+            kept.messages += [said, Message(id_, "", "pending", agent="default")]
         place = kept.turns.index(id_) if id_ in kept.turns else 0
         cut = policy is BusyPolicy.INTERRUPT
         return Appended(

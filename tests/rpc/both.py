@@ -31,6 +31,8 @@ COMPOSED: dict[str, tuple[type[Any], Compose]] = {
     EXECUTION: (ExecutionSettings, compose_execution),
     CONVERSATIONS: (ConversationsSettings, compose_conversations),
 }
+NOBODY = {EXECUTION: "ipv4:127.0.0.1:1"}
+"""Where execution is when it is not served."""
 
 
 @dataclass
@@ -94,7 +96,7 @@ async def both_served(
 ) -> AsyncIterator[Both]:
     """Serve content and execution, or those that are named, until the block ends."""
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    peers = {name: f"ipv4:127.0.0.1:{port}" for name, port in ports.items()}
+    peers = NOBODY | {name: f"ipv4:127.0.0.1:{port}" for name, port in ports.items()}
     both = Both(folder, telemetry, {"peers": peers} | settings, ports)
     try:
         for name in names:

@@ -25,12 +25,12 @@ from conductor.execution.v1.execution_pb2 import (
     Execution,
 )
 from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
-from services.execution.adapters import contexts
-from services.execution.domain import Context, Remark, Voice, parts
+from services.execution.domain import parts
 from services.execution.domain.parts import Part
 from services.kit.errors import DomainError, Reason
 from tests.fakes.content import Catalogue, Persona
 from tests.fakes.models import Answer
+from tests.fakes.turns import FakeTurns, Message
 from tests.rpc.content import served_content
 from tests.rpc.modelled import BOTH, modelled
 from tests.rpc.serving import PATIENCE, Mesh, body_of, frames, refusal, served
@@ -199,24 +199,21 @@ async def test_the_persona_is_known_in_a_context_too(mesh: Mesh) -> None:
 
 @BOTH
 async def test_models_are_sent_what_was_said_as_a_chat(
-    tmp_path: Path, catalogue: Catalogue, protocol: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, catalogue: Catalogue, protocol: str
 ) -> None:
-    async def read(self: object, execution: object, max_bytes: int) -> Context:
-        said = [
-            Remark(Voice.USER, "Who?"),
-            Remark(Voice.SELF, "I."),
-            Remark(Voice.AGENT, "Not it.", "Reviewer"),
-        ]
-        return Context(title="Boats", history=said)
-
-    monkeypatch.setattr(contexts.MeshContexts, "read", read)
-    async with modelled(tmp_path, catalogue=catalogue) as (mesh, server):
+    turns = FakeTurns()
+    turns.conversation("c").messages += [
+        Message("", "Who?"),
+        Message("", "I.", agent="writer"),
+        Message("", "Not it.", agent="Reviewer"),
+    ]
+    async with modelled(tmp_path, catalogue=catalogue, turns=turns) as (mesh, server):
         server.says("m", Answer())
-        asked = {"context_mode": CONTEXT_MODE_CONTEXTUAL, "ai_provider": protocol, "model": "m"}
+        asked = {"conversation_id": "c", "ai_provider": protocol, "model": "m"}
         ended = await mesh.finished("Hi.", agent_id="writer", **asked)
     assert ended.state == Execution.STATE_SUCCEEDED
     (body,) = (request.body for request in server.requests)
-    nonce = parts.nonce(ended.id)
+    nonce = parts.nonce("c")
     messages = [
         {"role": "user", "content": "Who?"},
         {"role": "assistant", "content": "I."},
@@ -238,17 +235,16 @@ async def test_models_are_sent_what_was_said_as_a_chat(
     else:
         others, system = body["messages"], body["system"]
     assert others == messages
-    assert parts.enclosed(Part.TITLE, "Boats", nonce) in system
+    assert parts.enclosed(Part.TITLE, "A title", nonce) in system
 
 
-async def test_all_that_a_model_is_told_counts_as_input(
-    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def read(self: object, execution: object, max_bytes: int) -> Context:
-        return Context(history=[Remark(Voice.USER, "one two"), Remark(Voice.SELF, "three")])
-
-    monkeypatch.setattr(contexts.MeshContexts, "read", read)
-    ended = await mesh.finished("Hi.", model="mock-recall", context_mode=CONTEXT_MODE_CONTEXTUAL)
+async def test_all_that_a_model_is_told_counts_as_input(tmp_path: Path) -> None:
+    turns = FakeTurns()
+    said = [Message("", "one two"), Message("", "three", agent="default")]
+    turns.conversation("c").messages += said
+    async with served(tmp_path, turns=turns) as mesh:
+        asked = {"conversation_id": "c", "agent_id": "default", "model": "mock-recall"}
+        ended = await mesh.finished("Hi.", **asked)
     told = json.loads(ended.result)
     words = [told["system"], *(one["content"] for one in told["messages"])]
     assert ended.usage.input_tokens == sum(len(text.split()) for text in words)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,53 +25,24 @@ from conductor.conversations.v1.kin_service_pb2_grpc import KinServiceStub
 from services.kit import ids
 from services.kit.peers import Peers
 from services.kit.signing import Signer
-from services.mesh.addresses import free_ports
 from tests.rpc.archiving import export, take_in
-from tests.rpc.content import Content, served_content
-from tests.rpc.conversations import Conversations, served_conversations
+from tests.rpc.both import CONTENT, CONVERSATIONS, Both, both_served
+from tests.rpc.content import Content
+from tests.rpc.conversations import Conversations
 from tests.rpc.serving import PATIENCE
 
 SECRET = "s" * 40
 BOOTSTRAP = "cmk_bootstrap_" + "0" * 64
+NAMES = (CONVERSATIONS, CONTENT)
 
 
 class Pair:
     """Both services, each told where the other is; each can be stopped and started again."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self._folder = folder
-        self._settings = settings
-        content, conversations = free_ports(2)
-        self._peers = {
-            "execution": "ipv4:127.0.0.1:1",
-            "content": f"ipv4:127.0.0.1:{content}",
-            "conversations": f"ipv4:127.0.0.1:{conversations}",
-        }
-        self._addresses = {
-            "content_address": f"127.0.0.1:{content}",
-            "conversations_address": f"127.0.0.1:{conversations}",
-        }
-        self._running: dict[str, AsyncExitStack] = {}
-        self.content: Content
-        self.talks: Conversations
-
-    async def start(self, name: str) -> None:
-        async with AsyncExitStack() as stack:
-            settings = {"peers": self._peers, **self._addresses, **self._settings}
-            if name == "content":
-                service = served_content(self._folder, **settings)
-                self.content = await stack.enter_async_context(service)
-            else:
-                other = served_conversations(self._folder, **settings)
-                self.talks = await stack.enter_async_context(other)
-            self._running[name] = stack.pop_all()
-
-    async def stop(self, name: str) -> None:
-        await self._running.pop(name).aclose()
-
-    async def close(self) -> None:
-        for name in list(self._running):
-            await self.stop(name)
+    def __init__(self, both: Both) -> None:
+        self.both = both
+        self.content = Content(both.channel(CONTENT), both.ports[CONTENT])
+        self.talks = Conversations(both.channel(CONVERSATIONS), both.ports[CONVERSATIONS])
 
     async def place(self, **fields: Any) -> str:
         made = await self.talks.instances.CreateInstance(
@@ -107,13 +77,8 @@ class Pair:
 
 @pytest.fixture
 async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
-    pair = Pair(tmp_path)
-    try:
-        for name in ("conversations", "content"):
-            await pair.start(name)
-        yield pair
-    finally:
-        await pair.close()
+    async with both_served(tmp_path, names=NAMES) as both:
+        yield Pair(both)
 
 
 async def _house(pair: Pair) -> tuple[str, str, set[str], set[str]]:
@@ -174,7 +139,7 @@ async def test_content_serves_on_while_conversations_is_away_which_follows_later
     pair: Pair,
 ) -> None:
     play, agent, of_play, of_agent = await _house(pair)
-    await pair.stop("conversations")
+    await pair.both.stop("conversations")
 
     await pair.delete_play(play)
     await pair.delete_agent(agent)
@@ -184,10 +149,10 @@ async def test_content_serves_on_while_conversations_is_away_which_follows_later
         agents.UndeleteAgentRequest(agent_id=agent), timeout=PATIENCE
     )
     # Content dies, too: the note is in the screenplay.
-    await pair.stop("content")
-    await pair.start("conversations")
+    await pair.both.stop("content")
+    await pair.both.start("conversations")
     assert await pair.shown() == of_play | of_agent
-    await pair.start("content")
+    await pair.both.start("content")
 
     await _until(of_agent - of_play, pair.shown)
     await pair.undelete_play(play)
@@ -211,11 +176,9 @@ async def test_services_tell_one_another_of_the_organisation_whose_thing_it_is(
 ) -> None:
     signer = Signer(SECRET, ids.now)
     ours, theirs = (Peers("execution", {}, signer).itself(org) for org in ("acme", "other"))
-    auth = {"auth": "on", "mesh_secret": SECRET, "bootstrap_key": BOOTSTRAP}
-    pair = Pair(tmp_path, **auth)
-    try:
-        for name in ("conversations", "content"):
-            await pair.start(name)
+    auth: dict[str, Any] = {"auth": "on", "mesh_secret": SECRET, "bootstrap_key": BOOTSTRAP}
+    async with both_served(tmp_path, names=NAMES, **auth) as both:
+        pair = Pair(both)
         config = Struct()
         config.update({"secret": "s3"})
         made = []
@@ -244,8 +207,6 @@ async def test_services_tell_one_another_of_the_organisation_whose_thing_it_is(
         )
         assert "MarkKin" in str(records)
         assert "s3" not in str(records)
-    finally:
-        await pair.close()
 
 
 async def test_what_is_no_message_of_a_deletion_is_refused(pair: Pair) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from services.execution import domain
 from services.execution.domain import (
     Agent,
     Context,
@@ -26,15 +27,17 @@ from services.execution.domain import (
     Voice,
     Wish,
     parts,
+    prompts,
 )
 from services.execution.domain.parts import Part
 from services.execution.ports import Prompt, Report
 from services.execution.stores import COLLECTIONS
 from services.execution.usecases import briefings
+from services.execution.usecases.worker import Pace
 from services.kit.errors import DomainError, Reason, reason_name
 from tests.fakes.house import ORG, House, Library, Talker, house_at_work, is_sound, silence, words
 from tests.fakes.memory import Memory, MemoryStore
-from tests.fakes.virtual import in_virtual_time, monotonic
+from tests.fakes.virtual import clock, in_virtual_time, monotonic
 
 PLAY = Screenplay("play_1", "Harbour", "# Act one", "/srv/harbour")
 AWAY = DomainError(Reason.REASON_SERVICE_UNAVAILABLE, "Nobody answers.", retry_after=1.0)
@@ -185,10 +188,61 @@ async def test_the_same_request_id_with_another_context_is_refused() -> None:
 
 
 @in_virtual_time
-async def test_a_context_is_waited_for_and_the_run_says_so_once() -> None:
+async def test_runs_wait_for_their_contexts_and_keep_no_other_from_its_turn() -> None:
+    away = library(trouble=AWAY)
+    async with house_at_work(
+        {"m": words("a")}, library=away, org_concurrency=2, pace=Pace(concurrency=2)
+    ) as house:
+        waiting = [await house.start(screenplay_id=PLAY.id, timeout_ms=3000) for _ in range(20)]
+        for _ in range(10):
+            other = await house.end_of(await house.start(), within=2)
+            assert other.state is State.SUCCEEDED
+        await asyncio.sleep(20)
+        # One asks for all, and none has begun.
+        assert len(away.asked_for) < 30
+        assert {(await house.service.get(ORG, run.id)).state for run in waiting} == {State.QUEUED}
+        away.trouble = None
+        async with asyncio.timeout(3):
+            await asyncio.gather(*(house.end_of(run) for run in waiting))
+        for run in waiting:
+            ended = await house.service.get(ORG, run.id)
+            assert ended.state is State.SUCCEEDED
+            is_sound(ended, await house.log(ended))
+
+
+@in_virtual_time
+async def test_one_whose_context_nobody_knows_keeps_no_other_waiting() -> None:
+    class Partly(Library):
+        async def read(self, execution: Execution, max_bytes: int) -> Context:
+            if execution.id == first.id:
+                raise AWAY
+            return await super().read(execution, max_bytes)
+
+    partly = Partly({PLAY.id: PLAY}, trouble=AWAY)
+    house = House({"m": words("a")}, library=partly)
+    first = await house.start(screenplay_id=PLAY.id)
+    others = [await house.start(screenplay_id=PLAY.id) for _ in range(5)]
+    async with house.working():
+        await asyncio.sleep(5)
+        partly.trouble = None
+        for run in others:
+            assert (await house.end_of(run, within=5)).state is State.SUCCEEDED
+        assert (await house.service.get(ORG, first.id)).waiting
+
+
+async def begun(house: House, **asked: Any) -> Execution:
+    """A run whose worker died before it read what the run is told."""
+    run = await house.start(**asked)
+    claimed, events = domain.claim(run, 1, "worker_9_1", 0, clock())
+    return await house.executions.claim(claimed, 1, events)
+
+
+@in_virtual_time
+async def test_a_context_is_waited_for_and_a_run_that_began_says_so_once() -> None:
     model = Listener()
-    async with house_at_work({"m": model}, library=library(trouble=AWAY)) as house:
-        execution = await house.start(screenplay_id=PLAY.id)
+    house = House({"m": model}, library=library(trouble=AWAY))
+    execution = await begun(house, screenplay_id=PLAY.id)
+    async with house.working():
         await asyncio.sleep(5)
         house.library.trouble = None
         run = await house.end_of(execution)
@@ -202,8 +256,10 @@ async def test_a_context_is_waited_for_and_the_run_says_so_once() -> None:
 
 @in_virtual_time
 async def test_a_context_is_waited_for_no_longer_than_the_run_may_take() -> None:
-    async with house_at_work({"m": words("a")}, library=library(trouble=AWAY)) as house:
-        run = await house.end_of(await house.start(screenplay_id=PLAY.id, timeout_ms=3000))
+    house = House({"m": words("a")}, library=library(trouble=AWAY))
+    execution = await begun(house, screenplay_id=PLAY.id, timeout_ms=3000)
+    async with house.working():
+        run = await house.end_of(execution)
         assert run.failure is not None
         assert run.failure.reason == "EXECUTION_TIMEOUT"
         assert round(monotonic()) == 3
@@ -217,9 +273,10 @@ async def test_a_context_that_is_never_told_does_not_keep_a_run_from_its_timeout
             await asyncio.Event().wait()
             raise AssertionError
 
-    silent = Silent({PLAY.id: PLAY})
-    async with house_at_work({"m": words("a")}, library=silent) as house:
-        run = await house.end_of(await house.start(screenplay_id=PLAY.id, timeout_ms=3000))
+    house = House({"m": words("a")}, library=Silent({PLAY.id: PLAY}))
+    execution = await begun(house, screenplay_id=PLAY.id, timeout_ms=3000)
+    async with house.working():
+        run = await house.end_of(execution)
         assert run.failure is not None
         assert run.failure.reason == "EXECUTION_TIMEOUT"
 
@@ -275,17 +332,13 @@ async def test_what_is_told_is_put_together_anew_when_a_run_is_taken_over() -> N
 
 @in_virtual_time
 async def test_a_run_that_died_before_its_context_was_read_begins_its_first_call() -> None:
-    first = House({"m": words("a")}, library=library(trouble=AWAY))
-    execution = await first.start(screenplay_id=PLAY.id)
-    async with first.working():
-        await first.until(execution, Kind.STATUS_UPDATE)
-        await asyncio.sleep(0.5)
-    second = first.beside(library=library())
-    async with second.working():
-        run = await second.end_of(execution)
-    (call,) = await payloads(second, run, Kind.LLM_START)
+    house = House({"m": words("a")}, library=library())
+    execution = await begun(house, screenplay_id=PLAY.id)
+    async with house.working():
+        run = await house.end_of(execution)
+    (call,) = await payloads(house, run, Kind.LLM_START)
     assert (call["step"], call["attempt"], run.state) == (1, 1, State.SUCCEEDED)
-    is_sound(run, await second.log(run))
+    is_sound(run, await house.log(run))
 
 
 class Small(Talker):
@@ -317,7 +370,7 @@ async def test_each_model_is_told_as_much_as_it_takes_and_only_what_is_new_is_an
     assert all(prompt.text.startswith("0 ") for prompt in large.told)
     assert "4 older ones do not fit" in read[1]["message"]
     # As much is read as the model takes that takes the most.
-    assert house.library.asked_for == [4 * (9000 - 100)]
+    assert house.library.asked_for == [prompts.room_for_history(run.order, 4 * (9000 - 100))]
 
 
 @in_virtual_time

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.execution.convert import execution_to_proto
+from services.execution.convert.executions import execution_to_proto
 from services.execution.domain import Agent, AgentSnapshot, Asked, Filter, State, Wish
 from services.execution.stores import COLLECTIONS, EXECUTIONS
 from services.execution.usecases.catalogue import Catalogue

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from conductor.errors.v1.reason_pb2 import Reason
-from services.execution import convert
+from services.execution.convert import streams as convert
 from services.execution.settings import ExecutionSettings
 from services.kit import call, ids, paging
 from services.kit.cache import VersionedBytes

@@ -500,6 +500,24 @@ def test_whatever_is_said_a_chat_is_well_formed_and_fits(
     assert all(one.text in whole for one in kept)
 
 
+@given(st.lists(REMARKS, max_size=8), st.integers(0, 4000), TEXTS, TEXTS)
+def test_no_more_of_a_history_is_told_than_is_read_for_it(
+    history: list[Remark], budget: int, persona: str, title: str
+) -> None:
+    order = replace(ORDER, persona=persona)
+    told = assembled(order, budget=budget, history=history, title=title)
+    said = [one for one in history if one.text.strip()]
+    kept = said[len(said) - told.history_count :]
+    assert sum(len(one.text.encode()) for one in kept) <= prompts.room_for_history(order, budget)
+
+
+def test_less_of_a_history_is_read_where_there_is_more_besides() -> None:
+    longer = replace(ORDER, persona=ORDER.persona + "x" * 1000, input=ORDER.input + "é" * 100)
+    left = prompts.room_for_history(ORDER, 8000)
+    assert prompts.room_for_history(longer, 8000) == left - 1200
+    assert prompts.room_for_history(longer, 100) == 0
+
+
 @pytest.mark.parametrize(
     ("choice", "asked", "tokens"),
     [

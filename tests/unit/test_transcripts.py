@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from services.conversations.domain import conversations, messages
+from services.conversations.domain import conversations, copies, messages
 from services.conversations.domain.conversations import Wanted
 from services.conversations.domain.histories import Whose
 from services.conversations.domain.messages import Showing
@@ -77,8 +77,8 @@ async def test_what_is_made_while_its_request_is_being_purged_is_told_to_try_aga
 
 
 def test_titles_of_copies_fit() -> None:
-    assert conversations.copied_title("Harbour") == "Harbour (copy)"
-    assert len(conversations.copied_title("x" * 100)) == 100
+    assert copies.copied_title("Harbour") == "Harbour (copy)"
+    assert len(copies.copied_title("x" * 100)) == 100
 
 
 async def test_an_answer_counts_once_its_run_has_left_the_turns() -> None:

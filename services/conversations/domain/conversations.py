@@ -9,10 +9,10 @@ from enum import StrEnum
 from typing import Any
 
 from services.conversations.domain import messages, turns
-from services.conversations.domain.messages import Change, Message, Part, Reference, Status, Type
+from services.conversations.domain.messages import Change, Message, Part, Reference, Type
 from services.conversations.domain.turns import Turns
 from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
-from services.kit.resources import conflicts, deletions, labels, request_ids
+from services.kit.resources import conflicts, labels, request_ids
 from services.kit.resources.controls import has_controls, has_controls_in_prose
 from services.kit.resources.deletions import Life
 from services.kit.resources.words import folded
@@ -20,7 +20,7 @@ from services.kit.resources.words import folded
 LONGEST_CONTEXT = 50_000
 DEFAULT_CHAIN_DEPTH = 10
 MOST_PARTICIPANTS = 100
-_SHORTEST_TITLE, _LONGEST_TITLE = 3, 100
+_SHORTEST_TITLE, LONGEST_TITLE = 3, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +189,10 @@ def normal_title(title: str, at: str) -> str:
         DomainError: INVALID_REQUEST.
     """
     title = title.strip()
-    if not _SHORTEST_TITLE <= len(title) <= _LONGEST_TITLE:
+    if not _SHORTEST_TITLE <= len(title) <= LONGEST_TITLE:
         raise invalid(
             at,
-            f"must have {_SHORTEST_TITLE} to {_LONGEST_TITLE} characters besides blanks around them",
+            f"must have {_SHORTEST_TITLE} to {LONGEST_TITLE} characters besides blanks around them",
         )
     if has_controls(title):
         raise invalid(at, "must not hold control characters, such as line breaks")
@@ -221,12 +221,6 @@ def default_title(now: int) -> str:
     """
     time = datetime.fromtimestamp(now // 1_000_000, UTC)
     return f"Conversation {time:%Y-%m-%d %H:%M}"
-
-
-def copied_title(title: str) -> str:
-    """Make the title of a copy."""
-    ending = " (copy)"
-    return f"{title[: _LONGEST_TITLE - len(ending)].rstrip()}{ending}"
 
 
 def check_allowed(conversation: Conversation) -> None:
@@ -337,15 +331,16 @@ def joined(conversation: Conversation, agent: Reference | None) -> Conversation:
 
 def is_told(conversation: Conversation, message: Message) -> bool:
     """Whether later runs are told a message: an answer is not before its run left the turns."""
-    return message.is_told and not _is_awaited(conversation, message)
+    return message.is_told and not is_awaited(conversation, message)
 
 
 def is_shown(conversation: Conversation, message: Message) -> bool:
     """Whether a message may be the one that is previewed."""
-    return message.is_seen and bool(message.preview) and not _is_awaited(conversation, message)
+    return message.is_seen and bool(message.preview) and not is_awaited(conversation, message)
 
 
-def _is_awaited(conversation: Conversation, message: Message) -> bool:
+def is_awaited(conversation: Conversation, message: Message) -> bool:
+    """Whether a message is the answer of a run that has not left the turns."""
     return message.part is Part.ANSWER and conversation.answers(message.execution_id)
 
 
@@ -431,93 +426,6 @@ def settled(conversation: Conversation, change: Change) -> Conversation:
     """Note that a change of a message is done."""
     rest = tuple(one for one in conversation.changes if one.id != change.id)
     return replace(conversation, changes=rest)
-
-
-# Copies
-
-
-def copied(conversation: Conversation, id_: str, title: str, now: int, life: Life) -> Conversation:
-    """Begin a copy without messages.
-
-    Args:
-        title: empty for that of the conversation, marked as a copy.
-        now: microseconds since the epoch.
-        life: of what nobody sees yet.
-    """
-    return Conversation(
-        org=conversation.org,
-        id=id_,
-        title=title or copied_title(conversation.title),
-        create_time=now,
-        update_time=now,
-        context=conversation.context,
-        screenplay_id=conversation.screenplay_id,
-        auto_delegate=conversation.auto_delegate,
-        max_chain_depth=conversation.max_chain_depth,
-        allowed_agents=conversation.allowed_agents,
-        active_agent=conversation.active_agent,
-        participants=conversation.participants,
-        display_order=now / 1_000_000,
-        cloned_from=conversation.id,
-        life=life,
-    )
-
-
-def recast(copy: Conversation, instance_ids: Mapping[str, str]) -> Conversation:
-    """Let the copies of instances take part in a copy in place of the instances."""
-    return replace(
-        copy,
-        active_agent=recast_agent(copy.active_agent, instance_ids),
-        participants=tuple(
-            agent
-            for one in copy.participants
-            if (agent := recast_agent(one, instance_ids)) is not None
-        ),
-        instance_ids=instance_ids,
-    )
-
-
-def recast_agent(agent: Reference | None, instance_ids: Mapping[str, str]) -> Reference | None:
-    """Name the copy of an instance; one that was not copied is left to its agent."""
-    if agent is None or not agent.instance_id:
-        return agent
-    return replace(agent, instance_id=instance_ids.get(agent.instance_id, ""))
-
-
-def is_copied(conversation: Conversation, message: Message) -> bool:
-    """Whether a copy has a message: not what is deleted, and no answer that is awaited."""
-    is_awaited = message.status is Status.PENDING or _is_awaited(conversation, message)
-    return message.is_kept and not is_awaited
-
-
-def copied_message(
-    message: Message, copy: Conversation, position: int, ids: Mapping[str, str]
-) -> Message:
-    """Make the copy of a message; no run starts or answers it.
-
-    Args:
-        ids: of the copies, by those of the messages: of this one and of all before it.
-    """
-    return replace(
-        message,
-        id=ids[message.id],
-        conversation_id=copy.id,
-        position=position,
-        agent=recast_agent(message.agent, copy.instance_ids),
-        target=recast_agent(message.target, copy.instance_ids),
-        reply_to=ids.get(message.reply_to, ""),
-        execution_id="",
-        part=Part.NONE,
-        change="",
-        request_id="",
-        digest="",
-        version=1,
-    )
-
-
-def begun(copy: Conversation, now: int) -> Conversation:
-    """Let a copy be seen."""
-    return touched(replace(copy, life=deletions.begun(copy.life)), now)
 
 
 # Errors

@@ -28,10 +28,10 @@ from services.kit.storage.resources import (
     LIFE_FIELDS,
     LIFE_SWEPT,
     LIVE,
-    PURGING,
     deleted,
     life_body,
     life_fields,
+    life_state,
     number_order,
     pending,
     read_life,
@@ -182,8 +182,7 @@ def to_document(instance: Instance) -> Document:
     body["position"] = None if instance.position is None else asdict(instance.position)
     body["life"] = life_body(instance.life)
     body["ties"] = {to: life_body(life) for to, life in instance.ties.items()}
-    org, fate = instance.org, instance.fate
-    shown = LIVE if fate.live else PURGING if fate.purging else DELETED
+    org, shown = instance.org, life_state(instance.fate)
     return Document(
         org=org,
         id=instance.id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from services.conversations.domain import conversations
+from services.conversations.domain import conversations, copies
 from services.conversations.domain.conversations import Conversation
 from services.conversations.domain.messages import Message, Showing, Span
 from services.conversations.ports.conversations import Cast, Conversations
@@ -80,9 +80,7 @@ class Cloner:
         source = await self._transcript.get(org, conversation_id)
         deletion, now = self._new_deletion_id(), self._clock()
         staged = await self._conversations.add(
-            conversations.copied(
-                source, self._new_id(), title, now, deletions.staged(deletion, now)
-            )
+            copies.copied(source, self._new_id(), title, now, deletions.staged(deletion, now))
         )
         try:
             return await self._filled(source, staged, request_id, digest)
@@ -111,16 +109,16 @@ class Cloner:
             TakenError: the request has made another one.
         """
         instance_ids = await self._cast.copy(source.org, source.id, staged)
-        copy = conversations.recast(staged, instance_ids)
+        copy = copies.recast(staged, instance_ids)
         span = Span(source.id, before=source.head + 1, showing=Showing.KEPT)
         # The ids of the copies, by those of the messages, for replies.
         ids: dict[str, str] = {}
         while page := await self._messages.list(source.org, span, _PAGE):
             for some in _batches(page):
                 whole = await self._messages.whole(some)
-                copies = self._copies(source, copy, whole, ids)
-                await self._messages.add(copies)
-                for message in copies:
+                twins = self._twins(source, copy, whole, ids)
+                await self._messages.add(twins)
+                for message in twins:
                     copy = conversations.followed(copy, message)
                 # Whoever sees that it goes on leaves it alone.
                 copy = await self._conversations.save(copy)
@@ -129,7 +127,7 @@ class Cloner:
         if now is None or now.life.purging:
             # Some of it may have gone before it was copied.
             raise conversations.not_found(source.id)
-        begun = conversations.begun(copy, self._clock())
+        begun = copies.begun(copy, self._clock())
         if request_id:
             begun = replace(begun, request_id=request_id, request_rpc=RPC, digest=digest)
         await self._cascades.mark(copy, copy.id)
@@ -138,21 +136,21 @@ class Cloner:
         await self._kept(made)
         return await self._transcript.get(made.org, made.id)
 
-    def _copies(
+    def _twins(
         self,
         source: Conversation,
         copy: Conversation,
         originals: Sequence[Message],
         ids: dict[str, str],
     ) -> Sequence[Message]:
-        copies: list[Message] = []
+        twins: list[Message] = []
         for message in originals:
-            if not conversations.is_copied(source, message):
+            if not copies.is_copied(source, message):
                 continue
             ids[message.id] = self._new_message_id()
-            position = copy.head + len(copies) + 1
-            copies.append(conversations.copied_message(message, copy, position, ids))
-        return copies
+            position = copy.head + len(twins) + 1
+            twins.append(copies.copied_message(message, copy, position, ids))
+        return twins
 
     async def _earlier(self, org: str, request_id: str, digest: str) -> Conversation | None:
         """Read the copy that a request_id has made."""

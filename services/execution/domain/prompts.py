@@ -173,6 +173,16 @@ def room(order: Order, choice: Choice) -> int:
     return (window - output) * BYTES_PER_TOKEN
 
 
+def room_for_history(order: Order, budget: int) -> int:
+    """Estimate how many bytes of what was said a model can be told at most.
+
+    Args:
+        budget: how many bytes it can be told in all; see `room`.
+    """
+    fixed = _size(_system(order, Context(), parts.nonce("")))
+    return max(budget - fixed - _size(order.input) - _NOTE_BYTES, 0)
+
+
 def assemble(execution_id: str, order: Order, context: Context, budget: int) -> Told:
     """Tell a run with a context.
 

@@ -68,6 +68,12 @@ class Tools:
     """Whether this worker's own lease is fresh."""
     leave: Callable[[asyncio.Task[None]], None]
     """Takes the task of a provider that does not let go of its connection."""
+    is_away: Callable[[str], bool]
+    """Whether nobody answered just now who knows what the runs of a channel are told."""
+    missed: Callable[[str], None]
+    """Takes the channel of a run for which nobody answered."""
+    reached: Callable[[str], None]
+    """Takes the channel of a run for which somebody did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class Briefing:
 
 
 def most_room(execution: Execution) -> int:
-    """Estimate how many bytes that model of a run can be told that takes the most."""
+    """Estimate how many bytes of history that model of a run can be told that takes the most."""
     order = execution.order
-    return max(prompts.room(order, choice) for choice in order.choices)
+    budget = max(prompts.room(order, choice) for choice in order.choices)
+    return prompts.room_for_history(order, budget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from services.execution.domain import Turn, Waiting
+from services.execution.domain import Execution, Turn, Waiting
 
 _NEW = "new"
 _RESUMED = "resumed"
@@ -24,6 +24,12 @@ def stop_channel(org: str, execution_id: str) -> str:
 def turn_channel(org: str, conversation_id: str) -> str:
     """Name the channel woken when another run may be next to answer in a conversation."""
     return f"turn/{org}/{conversation_id}"
+
+
+def context_channel(execution: Execution) -> str:
+    """Name the channel of runs that wait until the same services answer, which know what they are told."""
+    order = execution.order
+    return "context/screenplay" if order.has_context and order.screenplay_id else "context"
 
 
 def work_item(waiting: Waiting) -> str:

@@ -249,17 +249,6 @@ class ExecutionService:
             raise domain.not_found(execution_id)
         return execution
 
-    async def _accepted(self, org: str, execution_id: str) -> Execution:
-        """Read a run that is about to be cancelled, in its conversation: taken in first if it is held.
-
-        What it was to interrupt goes on, or is cancelled by whoever started it. Of many that interrupt
-        one another at once each would else do so in the name of all the others.
-        """
-        execution = await self._stored(org, execution_id)
-        if not execution.held:
-            return execution
-        return await self._talks.enter(execution, None, fresh=False)
-
     async def answer(self, org: str, execution_id: str, ended: Awaitable[None]) -> Execution:
         """Wait for the end of a run and read it.
 
@@ -318,43 +307,52 @@ class ExecutionService:
             DomainError: EXECUTION_NOT_FOUND, EXECUTION_FINISHED, CONFLICT.
         """
         for _ in range(_CANCEL_TRIES):
-            execution = await self._accepted(org, execution_id)
-            last = await self._executions.last_event(org, execution_id)
-            if last is not None and domain.is_behind(execution, last):
-                await repair(self._executions, execution)
-                continue
-            if execution.finished:
-                if execution.state is domain.State.CANCELLED:
-                    return execution
-                raise DomainError(
-                    Reason.REASON_EXECUTION_FINISHED,
-                    f"Execution {execution_id} has ended as {execution.state}; "
-                    "only one that has not ended can be cancelled.",
-                    resources=[Resource("execution", execution_id)],
-                )
-            if last is None:
-                # The run was stored, and then something kept its first event from following.
-                with suppress(FencedError):
-                    opening = domain.opening(execution)
-                    await self._executions.append(org, execution_id, 0, [opening])
-                continue
-            if domain.is_apart(execution, last):
-                log = await whole_log(self._executions, org, execution_id)
-                execution, _ = domain.repair(execution, log)
-            if execution.ending is not None:
-                raise domain.is_ending(execution_id)
-            cancelled, events = domain.cancel(execution, last, caller, self._clock())
-            try:
-                stored = await self._executions.commit(cancelled, last.sequence, events)
-            except FencedError:
-                continue
-            self._metrics.ended(stored)
-            await self._wakeups.publish(stop_channel(org, execution_id))
-            if stored.errand is Errand.FILL:
-                stored = await self._talks.settle(stored) or stored
-            await self._wakeups.publish(events_channel(org, execution_id))
-            return stored
+            with suppress(FencedError):
+                cancelled = await self._cancelled(org, execution_id, caller)
+                if cancelled is not None:
+                    return cancelled
         raise contended(Resource("execution", execution_id))
+
+    async def _cancelled(self, org: str, execution_id: str, caller: str) -> Execution | None:
+        """End a run as cancelled; None when something of it had to be repaired first.
+
+        Raises:
+            DomainError: as `cancel`, but for CONFLICT.
+            FencedError: others changed it meanwhile.
+        """
+        execution = await self._stored(org, execution_id)
+        if execution.held:
+            execution = await self._talks.joined(execution)
+        last = await self._executions.last_event(org, execution_id)
+        if last is not None and domain.is_behind(execution, last):
+            await repair(self._executions, execution)
+            return None
+        if execution.finished:
+            if execution.state is domain.State.CANCELLED:
+                return execution
+            raise DomainError(
+                Reason.REASON_EXECUTION_FINISHED,
+                f"Execution {execution_id} has ended as {execution.state}; "
+                "only one that has not ended can be cancelled.",
+                resources=[Resource("execution", execution_id)],
+            )
+        if last is None:
+            # The run was stored, and then something kept its first event from following.
+            await self._executions.append(org, execution_id, 0, [domain.opening(execution)])
+            return None
+        if domain.is_apart(execution, last):
+            log = await whole_log(self._executions, org, execution_id)
+            execution, _ = domain.repair(execution, log)
+        if execution.ending is not None:
+            raise domain.is_ending(execution_id)
+        cancelled, events = domain.cancel(execution, last, caller, self._clock())
+        stored = await self._executions.commit(cancelled, last.sequence, events)
+        self._metrics.ended(stored)
+        await self._wakeups.publish(stop_channel(org, execution_id))
+        if stored.errand is Errand.FILL:
+            stored = await self._talks.settle(stored) or stored
+        await self._wakeups.publish(events_channel(org, execution_id))
+        return stored
 
     async def conclude(self, execution: Execution) -> None:
         """Tell the end of a run that was set aside, once its conversation has the answer.

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from services.execution import domain
 from services.execution.domain import (
+    Context,
     Errand,
     Event,
     Execution,
@@ -26,6 +27,7 @@ from services.execution.ports import AwayError, FencedError, SlotTakenError
 from services.execution.usecases.attempts import Attempt, Spoken, Tools
 from services.execution.usecases.briefings import Briefing, most_room
 from services.execution.usecases.channels import (
+    context_channel,
     events_channel,
     resumed_item,
     stop_channel,
@@ -42,6 +44,8 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 _PLACE_SECONDS = 2.0
 """How long a run that is about to begin waits to hear whether it is its turn."""
+_CONTEXT_SECONDS = 10.0
+"""How long it waits to hear what it is told."""
 
 T = TypeVar("T")
 
@@ -98,7 +102,10 @@ class Run:
         self._stop_listening: Callable[[], None] | None = None
         self._end: End | None = None
         self._claimed: Execution | None = None
-        self._briefing: Briefing | None = None
+        self._context: Context | None = None
+        """What it is to be told, once that was read."""
+        self._fault: DomainError | None = None
+        """Why that can never be read."""
         self._head = 0
         self.slot_was_taken = False
         """Whether it could not begin because another run holds the slot."""
@@ -210,7 +217,7 @@ class Run:
             execution = await self._executions.get(self._org, self._id)
             if execution is None or execution.finished or execution.held:
                 return None
-            if execution.waiting and not await self._has_its_turn(execution):
+            if execution.waiting and not await self._may_begin(execution):
                 return None
             if execution.waiting:
                 # Most runs begin before anything else was said to them.
@@ -246,21 +253,58 @@ class Run:
             with suppress(FencedError):
                 await self._executions.save(projected)
 
+    async def _may_begin(self, execution: Execution) -> bool:
+        """Find out whether it is its turn in its conversation, and what it is to be told.
+
+        While those who know do not answer it waits without a slot, and one asks for all.
+        """
+        talk, order = execution.talk, execution.order
+        if not (order.has_context or (talk is not None and talk.place)):
+            return True
+        channel = context_channel(execution)
+        if not self._tools.is_away(channel):
+            try:
+                may = await self._has_its_turn(execution) and await self._is_briefed(execution)
+            except (AwayError, TimeoutError) as error:
+                _LOG.info("run %s waits for what it is told: %r", self._id, error)
+                self._tools.missed(channel)
+            else:
+                self._tools.reached(channel)
+                return may
+        # Those that were asked for longest ago come first.
+        self.waits_for, self.place = channel, round(1000 * asyncio.get_running_loop().time())
+        return False
+
+    async def _is_briefed(self, execution: Execution) -> bool:
+        """Read what it is to be told; True when that is known, or can never be.
+
+        Raises:
+            TimeoutError: nobody answers now.
+        """
+        if execution.order.has_context and self._context is None:
+            try:
+                async with asyncio.timeout(_CONTEXT_SECONDS):
+                    self._context = await self._tools.contexts.read(execution, most_room(execution))
+            except DomainError as error:
+                if error.retry_after is not None:
+                    raise TimeoutError(error.message) from error
+                self._fault = error
+        return True
+
     async def _has_its_turn(self, execution: Execution) -> bool:
-        """Find out whether nobody answers before it; tell its place when somebody does."""
+        """Find out whether nobody answers before it; tell its place when somebody does.
+
+        Raises:
+            AwayError, TimeoutError: nobody can tell now.
+        """
         talk, conversation_id = execution.talk, execution.order.conversation_id
         if talk is None or not conversation_id or not talk.place:
             return True
         if self._stop_listening is None:
             channel = turn_channel(self._org, conversation_id)
             self._stop_listening = self._tools.wakeups.subscribe(channel, self._go_on)
-        try:
-            async with asyncio.timeout(_PLACE_SECONDS):
-                self.place = await self._tools.talks.place(execution)
-        except (AwayError, TimeoutError) as error:
-            _LOG.info("run %s waits for conversations: %r", self._id, error)
-            self.met_trouble = True
-            return False
+        async with asyncio.timeout(_PLACE_SECONDS):
+            self.place = await self._tools.talks.place(execution)
         if self.place:
             self.waits_for = turn_channel(self._org, conversation_id)
             await self._tell_turn()
@@ -363,13 +407,15 @@ class Run:
             pause = following.pause
 
     async def _brief(self, deadline: float) -> Briefing:
-        """Find out what the run is to be told, however often whoever knows it is away.
+        """Find out what the run is to be told; of one that was taken over however often that takes.
 
         Raises:
             DomainError: what the run has to end with.
         """
-        if not self._execution.order.has_context:
-            return Briefing(self._execution, None)
+        if self._fault is not None:
+            raise self._fault
+        if self._context is not None or not self._execution.order.has_context:
+            return Briefing(self._execution, self._context)
         loop = asyncio.get_running_loop()
         most, pause = most_room(self._execution), 0.0
         while loop.time() < deadline:

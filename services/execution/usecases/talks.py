@@ -144,11 +144,11 @@ class Talks:
             placement.emoji,
         )
 
-    async def enter(self, execution: Execution, stop: Stop | None, *, fresh: bool) -> Execution:
+    async def enter(self, execution: Execution, stop: Stop, *, fresh: bool) -> Execution:
         """Take a held run into its conversation, and let it wait for its turn.
 
         Args:
-            stop: for runs that it interrupts; None to let them be.
+            stop: for runs that it interrupts.
             fresh: whether it was stored just now, so that nobody else can have tried.
 
         Raises:
@@ -157,15 +157,12 @@ class Talks:
         """
         async with self._locks.of((execution.org, execution.id)):
             if not fresh:
-                found = await self._executions.get(execution.org, execution.id)
-                if found is None:
-                    raise domain.withdrawn(execution.id)
-                if not found.held:
-                    return found
-                execution = found
+                execution = await self._still(execution)
+                if not execution.held:
+                    return execution
             return await self._entered(execution, stop, fresh=fresh)
 
-    async def _entered(self, execution: Execution, stop: Stop | None, *, fresh: bool) -> Execution:
+    async def _entered(self, execution: Execution, stop: Stop, *, fresh: bool) -> Execution:
         """Take a held run in that others may take in at the same time, in other processes."""
         pause = _FIRST_PAUSE
         for _ in range(_TRIES):
@@ -178,13 +175,43 @@ class Talks:
             # Whoever was faster is about to be done, unless all who want the same are as fast again.
             await asyncio.sleep(pause)
             pause *= 2
-            found = await self._executions.get(execution.org, execution.id)
-            if found is None:
-                raise domain.withdrawn(execution.id)
-            if not found.held:
-                return found
-            execution = found
+            execution = await self._still(execution)
+            if not execution.held:
+                return execution
         raise contended(Resource("execution", execution.id))
+
+    async def joined(self, execution: Execution) -> Execution:
+        """Add the message of a held run that is about to be cancelled, and leave storing it to that.
+
+        What it was to interrupt goes on, or is cancelled by whoever started it: of many that interrupt
+        one another at once each would else do so in the name of all the others.
+
+        Raises:
+            DomainError: its conversation refuses it, or nobody can tell.
+            FencedError: somebody changed it meanwhile.
+        """
+        async with self._locks.of((execution.org, execution.id)):
+            execution = await self._still(execution)
+            if not execution.held:
+                return execution
+            if execution.version == 1:
+                # Whoever stored it deletes it when it is refused, if nobody else can have tried.
+                execution = await self._executions.save(execution)
+            try:
+                return domain.admit(execution, await self._conversations.append(execution))
+            except AwayError as away:
+                raise away.error from away
+
+    async def _still(self, execution: Execution) -> Execution:
+        """Read a run again that was held.
+
+        Raises:
+            DomainError: TURN_WITHDRAWN.
+        """
+        found = await self._executions.get(execution.org, execution.id)
+        if found is None:
+            raise domain.withdrawn(execution.id)
+        return found
 
     async def resume(self, left: Left, stop: Stop) -> None:
         """Go on with a run that somebody left held.
@@ -219,7 +246,7 @@ class Talks:
             await self._executions.delete(left)
         await self._told(left.org, left.conversation_id)
 
-    async def _take_in(self, execution: Execution, stop: Stop | None, *, fresh: bool) -> Execution:
+    async def _take_in(self, execution: Execution, stop: Stop, *, fresh: bool) -> Execution:
         """Add the message of a run and let it go; else undo the run, unless it is in other hands.
 
         Raises:
@@ -245,12 +272,9 @@ class Talks:
                 await self._executions.delete(execution)
             raise
 
-    async def _admit(
-        self, execution: Execution, appended: Appended, stop: Stop | None
-    ) -> Execution:
-        if stop is not None:
-            org, caller = execution.org, f"turn:{execution.id}"
-            await asyncio.gather(*(stop(org, id_, caller) for id_ in appended.interrupted))
+    async def _admit(self, execution: Execution, appended: Appended, stop: Stop) -> Execution:
+        caller = f"turn:{execution.id}"
+        await asyncio.gather(*(stop(execution.org, id_, caller) for id_ in appended.interrupted))
         admitted = await self._executions.save(domain.admit(execution, appended))
         order = admitted.order
         await self._queue.put(work_item(Waiting(admitted.org, order.priority, admitted.id)))

@@ -130,7 +130,12 @@ class Worker:
             self._is_gone,
             self._lease_is_fresh,
             self._leave,
+            self._is_away,
+            self._missed,
+            self._reached,
         )
+        self._away_until: dict[str, float] = {}
+        """Until when nobody is asked, by the channel of those that wait for the answer."""
         self._active: dict[Waiting, Run] = {}
         self._left: set[asyncio.Task[None]] = set()
         self._told: dict[Waiting, int] = {}
@@ -387,6 +392,18 @@ class Worker:
                 self._turns.add(waiting)
         self._begin_due()
 
+    def _is_away(self, channel: str) -> bool:
+        return self._monotonic() < self._away_until.get(channel, 0.0)
+
+    def _missed(self, channel: str) -> None:
+        """Let those of a channel wait until one of them has asked again, with the next sweep."""
+        self._away_until[channel] = self._monotonic() + self._pace.sweep_every / 2
+
+    def _reached(self, channel: str) -> None:
+        """Let those of a channel go on."""
+        self._away_until.pop(channel, None)
+        self._behind.wake(channel)
+
     def _begin_due(self) -> None:
         """Begin the runs whose turn it is, as many as this worker takes."""
         while (
@@ -437,7 +454,7 @@ class Worker:
 
 
 class Behind:
-    """The runs that wait until others have answered in their conversation.
+    """The runs that wait until others have answered in their conversation, or until anybody answers.
 
     Args:
         go_on: called with those of a conversation when one before them has ended.
@@ -456,7 +473,7 @@ class Behind:
         self.drop(waiting)
         if channel not in self._runs:
             self._runs[channel] = {}
-            wake = partial(self._wake, channel)
+            wake = partial(self.wake, channel)
             self._unsubscribe[channel] = self._wakeups.subscribe(channel, wake)
         self._runs[channel][waiting] = place
         self._channels[waiting] = channel
@@ -486,11 +503,13 @@ class Behind:
         for waiting in list(self._channels):
             self.drop(waiting)
 
-    def _wake(self, channel: str) -> None:
+    def wake(self, channel: str) -> None:
+        """Let those of a channel go on."""
         runs = list(self._runs.get(channel, ()))
         for waiting in runs:
             self.drop(waiting)
-        self._go_on(runs)
+        if runs:
+            self._go_on(runs)
 
 
 def _waiting(due: Due) -> Waiting:

@@ -27,15 +27,19 @@ LIVE, DELETED, PURGING = "live", "deleted", "purging"
 """The values of the field `life`."""
 
 
+def life_state(life: Life) -> str:
+    """Print whether a thing is deleted: one of the values of the field `life`."""
+    return LIVE if life.live else PURGING if life.purging else DELETED
+
+
 def life_fields(life: Life) -> dict[str, str]:
     """Print what queries find a thing by: the values of LIFE_FIELDS.
 
     `delete_key` is when it was deleted; empty for what went with another, which is purged with that.
     """
-    state = LIVE if life.live else PURGING if life.purging else DELETED
     is_own = life.delete_time is not None and not life.inherited
     return {
-        "life": state,
+        "life": life_state(life),
         "cascade": life.cascade.value,
         "delete_key": time_key(life.delete_time or 0) if is_own else "",
     }

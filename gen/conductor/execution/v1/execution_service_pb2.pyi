@@ -80,7 +80,9 @@ class StartExecutionRequest(message.Message):
     model: builtins.str
     """The model. Default: the agent's, else that of the settings, else the first of the provider."""
     cwd: builtins.str
-    """The working directory handed to tools. Default: that of the instance, else of the screenplay."""
+    """The working directory handed to tools: an absolute path. Default: that of the instance, else of the
+    screenplay.
+    """
     request_id: builtins.str
     """The idempotency key: any text of up to 128 characters.
 

@@ -1,0 +1,1 @@
+"""Messages and domain objects, both directions side by side; nothing here waits or stores."""
