@@ -160,7 +160,7 @@ async def compose(
             add_MessageServiceServicer_to_server,
             MessageHandlers(MessageService(stored, said, transcript, references)),
         ),
-        hosted(add_TurnServiceServicer_to_server, TurnHandlers(turns)),
+        hosted(add_TurnServiceServicer_to_server, TurnHandlers(turns, histories)),
         hosted(add_PortfolioServiceServicer_to_server, PortfolioHandlers(portfolio)),
         hosted(
             add_InstanceServiceServicer_to_server,

@@ -455,7 +455,11 @@ def _beside(order: Order) -> dict[str, Any]:
     if order.agent is not None:
         body["agent"] = {name: value for name, value in _fields(order.agent).items() if value}
     if order.has_context or order.screenplay_id:
-        body["context"] = {"mode": order.context_mode.value, "screenplay_id": order.screenplay_id}
+        body["context"] = {
+            "mode": order.context_mode.value,
+            "screenplay_id": order.screenplay_id,
+            "earlier_runs": order.earlier_runs,
+        }
     if order.instructions:
         body["persona_characters"] = len(order.persona)
     return body
@@ -510,7 +514,11 @@ def _context(document: Document) -> dict[str, Any]:
     row = document.body.get("context")
     if row is None:
         return {}
-    return {"context_mode": ContextMode(row["mode"]), "screenplay_id": row["screenplay_id"]}
+    return {
+        "context_mode": ContextMode(row["mode"]),
+        "screenplay_id": row["screenplay_id"],
+        "earlier_runs": row.get("earlier_runs", 0),
+    }
 
 
 def _agent(row: Mapping[str, Any]) -> AgentSnapshot:

@@ -87,6 +87,34 @@ async def test_a_link_that_changed_is_in_other_lists_and_is_not_changed_by_who_r
     assert await links.find(ORG, "exec_1") == cleared
 
 
+async def test_a_run_is_told_those_of_its_instance_that_succeeded_outside_of_conversations(
+    store: Store,
+) -> None:
+    links = StoredLinks(store)
+    told = replace(RUN, outcome=Outcome.SUCCEEDED, conversation_id="")
+    runs = [told, RUN, replace(told, outcome=Outcome.FAILED), told]
+    runs += [replace(told, conversation_id="conv_1"), told, told]
+    newest = None
+    for number, run in enumerate(runs, 1):
+        newest = histories.linked(newest, replace(run, execution_id=f"exec_{number}"), 7)
+        await links.add(newest)
+    for other in ("", "inst_2"):
+        run = replace(told, instance_id=other, execution_id=f"exec_of_{other}")
+        await links.add(histories.linked(None, run, 7))
+
+    async def numbers(upto: int, limit: int = 9) -> list[int]:
+        return [link.number for link in await links.told(ORG, "inst_1", upto, limit)]
+
+    assert await numbers(7) == [7, 6, 4, 1]
+    assert await numbers(6) == [6, 4, 1]
+    assert await numbers(7, 2) == [7, 6]
+    assert await links.told("other", "inst_1", 7, 9) == []
+    found = await links.find(ORG, "exec_6")
+    assert found is not None
+    await links.save(histories.cleared(found))
+    assert await numbers(7) == [7, 4, 1]
+
+
 async def test_runs_that_end_at_once_in_several_processes_count_once_each(store: Store) -> None:
     services = [HistoryService(StoredLinks(store), Undeleted(), clock=lambda: 7) for _ in range(3)]
     runs = [replace(RUN, execution_id=f"exec_{number}", duration=number) for number in range(20)]

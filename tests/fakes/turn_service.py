@@ -14,7 +14,7 @@ from conductor.conversations.v1 import conversation_pb2 as conversations
 from conductor.conversations.v1 import conversation_service_pb2 as conversation_service
 from conductor.conversations.v1 import instance_service_pb2 as instance_service
 from conductor.conversations.v1 import turn_service_pb2 as pb
-from conductor.conversations.v1.instance_pb2 import Instance
+from conductor.conversations.v1.instance_pb2 import HistoryEntry, Instance, InstanceStatistics
 from services.execution.domain import BusyPolicy, Filling, Placement
 from services.execution.ports import AwayError
 from services.kit.errors import DomainError, to_status
@@ -40,6 +40,7 @@ class TurnRpcs:
                 {
                     "AppendTurn": (self._append, pb.AppendTurnRequest),
                     "ReadTurn": (self._read, pb.ReadTurnRequest),
+                    "ReadHistory": (self._recall, pb.ReadHistoryRequest),
                     "FillAnswer": (self._fill, pb.FillAnswerRequest),
                     "WithdrawTurn": (self._withdraw, pb.WithdrawTurnRequest),
                 },
@@ -119,6 +120,15 @@ class TurnRpcs:
             place=place,
         )
 
+    async def _recall(self, request: pb.ReadHistoryRequest) -> Proto:
+        runs = await self._turns._ask("recall", lambda: list(self._turns.runs.values()))
+        own = [one for one in runs if one.instance_id == request.instance_id]
+        history = [
+            HistoryEntry(user_input=one.input[:2000], ai_response=one.content[:2000])
+            for one in own[: request.task_count]
+        ]
+        return pb.ReadHistoryResponse(history=history, omitted_count=1)
+
     async def _fill(self, request: pb.FillAnswerRequest) -> Proto:
         status = conversations.Message.Status.Name(request.status).removeprefix("STATUS_")
         filling = Filling(
@@ -165,6 +175,7 @@ class TurnRpcs:
             cwd=found.cwd,
             emoji=found.emoji,
             mcp_configs=found.mcp_servers,
+            statistics=InstanceStatistics(task_count=found.task_count),
         )
 
 

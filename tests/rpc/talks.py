@@ -44,7 +44,7 @@ class Talks(Conversations):
 @asynccontextmanager
 async def served_talks(data_dir: Path) -> AsyncIterator[Talks]:
     """Serve conversations until the block ends; there are some agents and the screenplay PLAY."""
-    catalogue = Catalogue(Agent(id=id_, name=id_.title()) for id_ in _AGENTS)
+    catalogue = Catalogue(Agent(id=id_, name=id_.title(), instructions="Work.") for id_ in _AGENTS)
     catalogue.screenplays[PLAY] = Screenplay(id=PLAY)
     async with (
         FakeContent(catalogue) as content,

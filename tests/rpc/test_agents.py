@@ -148,6 +148,7 @@ async def test_of_many_who_make_one_id_one_wins(content: Content) -> None:
         ({"name": "  "}, "agent.name"),
         ({"name": "a\tb"}, "agent.name"),
         ({"description": "a\x00b"}, "agent.description"),
+        ({"name": "\u200b\u200b"}, "agent.name"),
         ({"tags": ["a\nb"]}, "agent.tags[0]"),
         ({"fallbacks": [AgentModel()]}, "agent.fallbacks[0]"),
         ({"model": "a\nb"}, "agent.model"),

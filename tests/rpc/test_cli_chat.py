@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
+import pytest
 import pytest_asyncio
 from google.protobuf.json_format import Parse
 
 from conductor.conversations.v1.busy_policy_pb2 import BusyPolicy
 from conductor.conversations.v1.conversation_pb2 import Message
+from conductor.conversations.v1.conversation_service_pb2 import ListConversationsRequest
 from conductor.conversations.v1.instance_pb2 import Instance
 from conductor.conversations.v1.instance_service_pb2 import CreateInstanceRequest
 from conductor.execution.v1.event_pb2 import (
@@ -24,8 +26,11 @@ from conductor.execution.v1.event_pb2 import (
     TurnQueued,
 )
 from conductor.execution.v1.execution_pb2 import Execution
+from conductor.execution.v1.execution_service_pb2 import StartExecutionRequest
 from services.kit.errors import DomainError, Reason
+from services.kit.validation import Validation
 from tests.rpc.scripted import Failure, Step, events, tokens
+from tests.rpc.serving import PATIENCE
 from tests.rpc.talking import Dialogue, Talking, answer, cancelled, serving_talks
 from tests.rpc.talks import served_talks
 from tests.rpc.terminal import Terminal
@@ -166,7 +171,7 @@ async def test_orders_change_title_agent_and_what_agents_are_told(
     assert (await talking.texts(id_, visible=True))[0] == "one!"
     assert (await talking.texts(id_))[4:] == ["three", "three!"]
     assert "#3 user, " in outcome.out
-    assert "\ntwo!\n" in outcome.out
+    assert "\n  two!\n" in outcome.out
     assert "#2" not in outcome.out
     assert "\n/retry " in outcome.out
     for told in (
@@ -209,6 +214,27 @@ async def test_an_agent_that_is_not_there_answers_no_new_conversation(
         "error: No agent has the id nobody. (AGENT_NOT_FOUND)\npoet answers\n"
     )
     assert talking.starts[0].agent_id == "poet"
+
+
+async def test_a_first_message_that_no_run_takes_leaves_no_conversation(
+    talking: Talking, speaker: Terminal
+) -> None:
+    talking.streams.append(answer("short"))
+    large = "x" * (1024 * 1024 + 1)
+    with pytest.raises(DomainError) as refused:
+        Validation().check(StartExecutionRequest(input=large), len(large))
+
+    alone = await speaker.run("chat", stdin=f"{large}\n".encode())
+    found = await talking.talks.conversations.ListConversations(
+        ListConversationsRequest(), timeout=PATIENCE
+    )
+    both = await speaker.run("chat", stdin=f"{large}\n\u200b\u200b\u200b\n".encode())
+
+    sentence = f"error: {refused.value.message} (INVALID_REQUEST)\n"
+    assert (alone.status, alone.out, alone.err) == (2, "", sentence)
+    assert not found.conversations
+    assert (both.out, both.err.startswith(sentence)) == ("short\n", True)
+    assert (await talking.conversation()).title.startswith("Conversation ")
 
 
 async def test_programs_get_each_answer_as_a_message_on_a_line(
@@ -352,7 +378,7 @@ async def test_a_terminal_has_a_prompt_earlier_lines_and_the_name_of_who_answers
     async with Dialogue(speaker, "chat", "--conversation", id_) as dialogue:
         before = await dialogue.expect("you> ")
         assert "Harbour: 2 messages\n#1 user, " in before
-        assert "\nfirst\n\n#2 default, " in before
+        assert "\n  first\n\n#2 default, " in before
         dialogue.type("\x1b[A")  # the key for what was typed before
         await dialogue.expect("first")
         dialogue.type(" again\n")

@@ -37,7 +37,10 @@ async def complete(terminal: Terminal, line: str) -> list[str]:
         ("conductor conversations list --order c", ["changed", "created"]),
         (
             "conductor instances ",
-            [*(["list", "show", "create", "update", "cwd", "history", "delete", "undelete"])],
+            [
+                *("list", "show", "create", "update", "cwd", "context", "history"),
+                *("delete", "undelete"),
+            ],
         ),
         ("conductor instances list --status c", ["completed"]),
         ("conductor run --max-", ["--max-output-tokens", "--max-cost"]),

@@ -95,6 +95,20 @@ def test_lists_are_filtered_and_ordered(talker: Commands) -> None:
     assert nothing.err == "no instances are like that\n"
 
 
+def test_what_runs_start_from_is_told(talker: Commands) -> None:
+    told = talker.done("instances", "context", "worked").splitlines()
+    assert told[:5] == ["persona         none", "history         3 runs", "", "procedure:", "Work."]
+    assert told[6] == "history:"
+    assert [line for line in told[7:] if line and "ago" not in line] == [
+        *("  ask 0", "writer", "  ask 0!"),
+        *("  ask 1", "writer (failed)", "  MODEL_FAILED"),
+        *("  ask 2", "writer", "  ask 2!"),
+    ]
+    assert told[7].startswith("user, ")
+    context = talker.told("instances", "context", "worked")
+    assert (context["operating_procedure"], len(context["history"])) == ("Work.", 3)
+
+
 def test_what_runs_came_to_is_told_and_cleared(talker: Commands) -> None:
     facts = talker.done("instances", "show", "worked")
     assert "runs            3\n" in facts
@@ -125,6 +139,7 @@ def test_what_runs_came_to_is_told_and_cleared(talker: Commands) -> None:
         (("update", "worked", "--config", "-"), "no object of JSON"),
         (("show", "nowhere"), "INSTANCE_NOT_FOUND"),
         (("history", "nowhere"), "INSTANCE_NOT_FOUND"),
+        (("context", "nowhere"), "INSTANCE_NOT_FOUND"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

@@ -181,7 +181,7 @@ async def test_chat_clients_are_shown_the_context_as_a_status(mesh: Mesh) -> Non
         one.data["data"] for one in shown if one.data and one.data["event"] == "status_update"
     ]
     assert statuses[1] == {
-        "message": "The run is told its context, with 0 messages of the conversation.",
+        "message": "The run is told its context, with 0 earlier messages.",
         "history_count": 0,
         "omitted_count": 0,
         "bytes": statuses[1]["bytes"],

@@ -170,6 +170,7 @@ async def test_each_part_can_be_set_whatever_the_etag_is(alone: Conversations) -
         ({"title": "x" * 101}, "conversation.title"),
         ({"title": "one\ntwo"}, "conversation.title"),
         ({"title": "gnp.\u202eexe"}, "conversation.title"),
+        ({"title": "\u200b\u200b\u200b"}, "conversation.title"),
         ({"context": "\x00"}, "conversation.context"),
         ({"context": "x" * 50_001}, "conversation.context"),
         ({"max_chain_depth": 101}, "conversation.max_chain_depth"),

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
 from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
-from conductor.content.v1.agent_service_pb2 import GetAgentRequest
+from conductor.content.v1.agent_service_pb2 import DeleteAgentRequest, GetAgentRequest
 from conductor.conversations.v1 import portfolio_service_pb2 as pb
 from conductor.conversations.v1.portfolio_service_pb2_grpc import PortfolioServiceStub
 from conductor.gateway.v1.gateway_service_pb2 import ExecuteRequest, ExecuteResponse
@@ -57,7 +57,8 @@ class Answering:
 class House:
     """Two processes and what they talk to."""
 
-    def __init__(self, gateway: Answering, *processes: Conversations) -> None:
+    def __init__(self, content: Content, gateway: Answering, *processes: Conversations) -> None:
+        self.content = content
         self.gateway = gateway
         self.processes = processes
 
@@ -89,7 +90,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
             )
             for _ in range(2)
         ]
-        yield House(gateway, *processes)
+        yield House(content, gateway, *processes)
 
 
 async def test_a_session_is_a_conversation_that_goes_on(house: House) -> None:
@@ -98,10 +99,28 @@ async def test_a_session_is_a_conversation_that_goes_on(house: House) -> None:
 
     assert (first.response, again.response) == ("You said hello.", "You said and again.")
     assert again.session_id == first.session_id
-    # The agent was not there at first, and came from a template.
-    assert [one.input for one in house.gateway.given] == ["hello", "hello", "and again"]
+    assert [one.input for one in house.gateway.given] == ["hello", "and again"]
     assert len({one.conversation_id for one in house.gateway.given}) == 1
     assert house.gateway.given[0].timeout.seconds == 60
+
+
+async def test_whoever_answers_visitors_is_the_active_agent_and_comes_from_a_template(
+    house: House,
+) -> None:
+    agent = GetAgentRequest(agent_id="technical-writer")
+    assert (await refusal(house.content.agents.GetAgent(agent, timeout=PATIENCE))).reason == (
+        "AGENT_NOT_FOUND"
+    )
+    first = await house.chat("hello")
+    (given,) = house.gateway.given
+    made = await house.processes[0].get(given.conversation_id)
+    assert made.active_agent.agent_id == given.agent_id == agent.agent_id
+    assert made.active_agent.name
+    # Somebody deletes it amid a session.
+    delete = DeleteAgentRequest(agent_id=agent.agent_id, purge=True)
+    await house.content.agents.DeleteAgent(delete, timeout=PATIENCE)
+    again = await house.chat("and again", first.session_id)
+    assert (again.response, again.session_id) == ("You said and again.", first.session_id)
 
 
 async def test_a_session_nobody_knows_begins_anew_under_an_id_of_ours(house: House) -> None:

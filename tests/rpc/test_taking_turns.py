@@ -30,6 +30,7 @@ OK, NOT_FOUND = grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 DONE = Message.STATUS_COMPLETED
 WRITER = AgentReference(agent_id="writer", name="Writer", emoji="✍")
+INSTANCE = AgentReference(agent_id="writer", instance_id="inst_1", name="Writer")
 
 
 @pytest_asyncio.fixture
@@ -37,6 +38,21 @@ async def talks(tmp_path: Path) -> AsyncIterator[Conversations]:
     """Content is away: turns ask nothing of it."""
     async with served_conversations(tmp_path, peers=AWAY) as talks:
         yield talks
+
+
+@pytest_asyncio.fixture
+async def placed(tmp_path: Path) -> AsyncIterator[Conversations]:
+    """With an instance of the writer, `inst_1`."""
+    async with served_content(tmp_path) as content:
+        agent = Agent(id="writer", name="Writer", description="What it does, in some words")
+        await content.agents.CreateAgent(CreateAgentRequest(agent=agent), timeout=PATIENCE)
+        peers = {"content": f"ipv4:127.0.0.1:{content.port}"}
+        async with served_conversations(tmp_path, peers=peers) as talks:
+            instance = Instance(instance_id="inst_1", agent_id="writer")
+            await talks.instances.CreateInstance(
+                instance_service_pb2.CreateInstanceRequest(instance=instance), timeout=PATIENCE
+            )
+            yield talks
 
 
 def as_(principal: str) -> dict[str, Any]:
@@ -187,29 +203,15 @@ async def test_a_run_is_told_three_megabytes_and_how_much_there_is_besides(
     )
 
 
-async def test_runs_of_an_instance_are_counted_listed_and_cleared(tmp_path: Path) -> None:
-    async with served_content(tmp_path) as content:
-        agent = Agent(id="writer", name="Writer", description="What it does, in some words")
-        await content.agents.CreateAgent(CreateAgentRequest(agent=agent), timeout=PATIENCE)
-        peers = {"content": f"ipv4:127.0.0.1:{content.port}"}
-        async with served_conversations(tmp_path, peers=peers) as talks:
-            await _tell_history(talks)
-
-
-async def _tell_history(talks: Conversations) -> None:
-    id_ = (await talks.create()).id
-    instance = Instance(instance_id="inst_1", agent_id="writer", conversation_id=id_)
-    await talks.instances.CreateInstance(
-        instance_service_pb2.CreateInstanceRequest(instance=instance), timeout=PATIENCE
-    )
-    placed = AgentReference(agent_id="writer", instance_id="inst_1", name="Writer")
+async def test_runs_of_an_instance_are_counted_listed_and_cleared(placed: Conversations) -> None:
+    talks, id_ = placed, (await placed.create()).id
     get = instance_service_pb2.GetInstanceRequest(instance_id="inst_1")
 
-    added = await append(talks, id_, "run_1", agent=placed)
+    added = await append(talks, id_, "run_1", agent=INSTANCE)
     running = await talks.instances.GetInstance(get, timeout=PATIENCE)
-    await fill(talks, id_, "run_1", agent=placed)
+    await fill(talks, id_, "run_1", agent=INSTANCE)
     failed = {"status": Message.STATUS_FAILED, "content": "", "error_reason": "MODEL_TIMEOUT"}
-    await fill(talks, "", "run_2", agent=placed, duration=Duration(nanos=500_000_000), **failed)
+    await fill(talks, "", "run_2", agent=INSTANCE, duration=Duration(nanos=500_000_000), **failed)
     done = await talks.instances.GetInstance(get, timeout=PATIENCE)
 
     assert (running.status, done.status) == (Instance.STATUS_RUNNING, Instance.STATUS_ERROR)
@@ -241,6 +243,25 @@ async def _tell_history(talks: Conversations) -> None:
     assert kept.statistics == counted
 
 
+async def test_what_an_instance_did_outside_of_conversations_is_told_in_order(
+    placed: Conversations,
+) -> None:
+    for run in ("run_1", "run_2", "run_3"):
+        await fill(placed, "", run, agent=INSTANCE)
+
+    async def told(task_count: int, max_bytes: int) -> tuple[list[tuple[str, str]], int]:
+        request = pb.ReadHistoryRequest(
+            instance_id="inst_1", task_count=task_count, max_bytes=max_bytes
+        )
+        read = await placed.turns.ReadHistory(request, timeout=PATIENCE)
+        return [(one.user_input, one.ai_response) for one in read.history], read.omitted_count
+
+    said = [(f"Q run_{number}", f"A run_{number}") for number in (1, 2, 3)]
+    assert await told(3, 3_000) == (said, 0)
+    assert await told(2, 3_000) == (said[:2], 0)
+    assert await told(3, 30) == (said[1:], 1)
+
+
 async def test_only_services_of_the_mesh_speak_for_runs(tmp_path: Path) -> None:
     signer = Signer(SECRET, ids.now)
     auth: dict[str, Any] = {"auth": "on", "mesh_secret": SECRET, "bootstrap_key": "b" * 40}
@@ -252,6 +273,7 @@ async def test_only_services_of_the_mesh_speak_for_runs(tmp_path: Path) -> None:
             for call in (
                 talks.turns.AppendTurn(pb.AppendTurnRequest(agent=WRITER, **run), **as_(who)),
                 talks.turns.ReadTurn(pb.ReadTurnRequest(**run), **as_(who)),
+                talks.turns.ReadHistory(pb.ReadHistoryRequest(instance_id="i"), **as_(who)),
                 talks.turns.FillAnswer(pb.FillAnswerRequest(status=DONE, **run), **as_(who)),
                 talks.turns.WithdrawTurn(pb.WithdrawTurnRequest(**run), **as_(who)),
             ):

@@ -21,7 +21,7 @@ from conductor.conversations.v1.instance_pb2 import Instance
 from conductor.conversations.v1.instance_service_pb2_grpc import InstanceServiceStub
 from conductor.conversations.v1.message_service_pb2_grpc import MessageServiceStub
 from conductor.execution.v1 import execution_service_pb2 as pb
-from conductor.execution.v1.execution_pb2 import Execution
+from conductor.execution.v1.execution_pb2 import CONTEXT_MODE_STATELESS, Execution
 from tests.rpc.both import CONTENT, CONVERSATIONS, EXECUTION, Both, both_served
 from tests.rpc.serving import PATIENCE, refusal, stream_refusal
 
@@ -94,6 +94,34 @@ async def test_an_instance_counts_its_runs_in_and_out_of_conversations(three: Bo
     request = instance_pb.GetInstanceRequest(instance_id=made.instance_id)
     counted = (await stub.GetInstance(request, timeout=PATIENCE)).statistics
     assert (counted.task_count, counted.success_count, counted.error_count) == (3, 2, 1)
+
+
+async def test_a_run_of_an_instance_is_told_what_it_did_before(three: Both) -> None:
+    stub = InstanceServiceStub(three.channel(CONVERSATIONS))
+    placed = instance_pb.CreateInstanceRequest(instance=Instance(agent_id="default"))
+    id_ = (await stub.CreateInstance(placed, timeout=PATIENCE)).instance_id
+    where = await conversation(three)
+
+    async def told(text: str, **asked: Any) -> list[str]:
+        run = await three.mesh.finished(text, instance_id=id_, model="mock-recall", **asked)
+        return [one["content"] for one in json.loads(run.result)["messages"]]
+
+    first = await three.mesh.finished("I am Ada.", instance_id=id_, model="mock")
+    await three.mesh.finished("Fail.", instance_id=id_, model="mock-fail")
+    assert await told("In here?", conversation_id=where.id) == ["In here?"]
+    assert await told("Who?", context_mode=CONTEXT_MODE_STATELESS) == ["Who?"]
+    messages = await told("And now?")
+    assert messages[:2] == ["I am Ada.", first.result]
+    assert (messages[2], messages[-1], len(messages)) == ("Who?", "And now?", 5)
+    read = [
+        one.context_read
+        for one in await three.mesh.watch((await three.mesh.finished(instance_id=id_)).id)
+        if one.HasField("context_read")
+    ]
+    assert [(one.history_count, one.omitted_count) for one in read] == [(6, 0)]
+    clear = instance_pb.ClearHistoryRequest(instance_id=id_)
+    await stub.ClearHistory(clear, timeout=PATIENCE)
+    assert await told("Still?") == ["Still?"]
 
 
 async def test_turns_wait_for_one_another_and_may_be_interrupted(three: Both) -> None:

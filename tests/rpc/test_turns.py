@@ -21,7 +21,7 @@ from conductor.execution.v1 import execution_pb2
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
-from services.execution.domain import Placement
+from services.execution.domain import Filling, Placement
 from services.kit.errors import DomainError, Reason
 from tests.fakes.content import Catalogue
 from tests.fakes.turn_service import TurnRpcs
@@ -284,6 +284,28 @@ async def test_a_run_is_told_what_was_said_before_it(mesh: Mesh, turns: FakeTurn
     )
     assert len(json.loads(third.result)["messages"]) == 1
     assert turns.asked["place"] == before
+
+
+async def test_a_run_of_an_instance_is_told_what_that_did_before_it_was_accepted(
+    mesh: Mesh, turns: FakeTurns
+) -> None:
+    for number, answer in enumerate(("short", "long" * 900, "later")):
+        run = Filling("default", f"r{number}", "", "default", "i", "", "", "Q", "completed", answer)
+        turns.runs[run.execution_id] = run
+    turns.instances["i"] = Placement("default", "i", task_count=2)
+    turns.trouble = Outage(frozenset({"recall"}), times=1)
+    ended = await mesh.finished("And?", instance_id="i", model="mock-recall")
+    note, *said = [one["content"] for one in json.loads(ended.result)["messages"]]
+    assert "2 earlier messages are left out here." in note
+    assert note.endswith("\n\nQ")
+    assert said == ["short", "Q", "long" * 500 + " […]", "And?"]
+    assert turns.asked["recall"] == 2
+    # Neither one that is told nothing of it nor the first one asks.
+    stateless = execution_pb2.CONTEXT_MODE_STATELESS
+    await mesh.finished(instance_id="i", context_mode=stateless)
+    turns.instances["j"] = Placement("default", "j")
+    await mesh.finished(instance_id="j")
+    assert turns.asked["recall"] == 2
 
 
 # The gateway

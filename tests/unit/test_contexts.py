@@ -104,7 +104,7 @@ async def test_a_run_with_a_context_is_told_it_before_its_first_call() -> None:
     said = sum(len(one.text) for one in prompt.history)
     assert (read["history_count"], read["omitted_count"]) == (2, 0)
     assert read["bytes"] == len(prompt.system) + said
-    assert "2 messages" in read["message"]
+    assert "2 earlier messages" in read["message"]
 
 
 @in_virtual_time

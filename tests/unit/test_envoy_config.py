@@ -23,7 +23,7 @@ ENDPOINTS = {
     "content": [("127.0.0.1", 9003)],
     "conversations": [("127.0.0.1", 9004)],
 }
-_TURN_RPCS = ("AppendTurn", "ReadTurn", "FillAnswer", "WithdrawTurn")
+_TURN_RPCS = ("AppendTurn", "ReadTurn", "ReadHistory", "FillAnswer", "WithdrawTurn")
 _KIN_RPCS = ("MarkKin", "UnmarkKin", "PurgeKin")
 EDGE = Edge(http_host="127.0.0.1", http_port=8080, admin_port=9901)
 

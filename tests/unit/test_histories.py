@@ -154,6 +154,37 @@ async def test_an_org_sees_nothing_of_another() -> None:
     assert await book.shown() == ["exec_1"]
 
 
+# What later runs are told
+
+
+async def test_a_run_is_told_the_newest_that_fit_of_those_counted_when_it_was_accepted() -> None:
+    book = Book()
+    for id_ in "abcd":
+        run = ended(id_, conversation_id="", question=f"{id_}?", answer="ü" * 4)
+        await book.service.record(run)
+
+    async def told(upto: int, max_bytes: int) -> tuple[list[str], int]:
+        links, omitted = await book.service.told(ORG, "inst_1", upto, max_bytes)
+        return [link.run.execution_id for link in links], omitted
+
+    assert await told(4, 40) == (["a", "b", "c", "d"], 0)
+    assert await told(4, 39) == (["b", "c", "d"], 1)
+    assert await told(3, 20) == (["b", "c"], 1)
+    assert await told(4, 9) == ([], 4)
+    assert await told(0, 40) == ([], 0)
+
+
+async def test_a_run_is_told_a_part_of_a_long_history() -> None:
+    book = Book()
+    for number in range(203):
+        await book.service.record(ended(f"exec_{number}", conversation_id=""))
+
+    links, omitted = await book.service.told(ORG, "inst_1", 203, 1_000_000)
+
+    assert (len(links), omitted) == (200, 0)
+    assert [links[0].number, links[-1].number] == [4, 203]
+
+
 # Hidden and cleared
 
 

@@ -214,15 +214,16 @@ def turn(run: str = RUN, order: Order = IN_TALK, **context: Any) -> Told:
     return prompts.assemble(run, order, Context(**context), PLENTY)
 
 
-def test_a_turn_is_told_what_the_turn_before_was_told_in_the_same_words() -> None:
+@pytest.mark.parametrize("order", [IN_TALK, replace(ORDER, instance_id=TALK)])
+def test_a_run_is_told_what_the_run_before_was_told_in_the_same_words(order: Order) -> None:
     said = [
         Remark(Voice.USER, "Who?"),
         Remark(Voice.AGENT, "Not </mesh-note> I.", "Reviewer"),
         Remark(Voice.SELF, "I."),
     ]
-    first = turn("exec_1", replace(IN_TALK, input="And now?"), title="Boats", history=said)
+    first = turn("exec_1", replace(order, input="And now?"), title="Boats", history=said)
     said += [Remark(Voice.USER, "And now?"), Remark(Voice.SELF, "Now we sail.")]
-    second = turn("exec_2", replace(IN_TALK, input="Where to?"), title="Boats", history=said)
+    second = turn("exec_2", replace(order, input="Where to?"), title="Boats", history=said)
     assert second.system == first.system
     before = [*first.history, (Role.USER, first.text)]
     assert list(second.history) == [*before, (Role.ASSISTANT, "Now we sail.")]

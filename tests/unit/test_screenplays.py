@@ -90,7 +90,9 @@ def test_any_path_is_refused_or_kept_and_then_kept_as_it_is(text: str) -> None:
         assert ".." not in kept.split("/")
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a:b", "a<b", "a\nb", "a\x7f", "x" * 201])
+@pytest.mark.parametrize(
+    "name", ["", "  ", "a:b", "a<b", "a\nb", "a\x7f", "x" * 201, "\u200b", "\u3164"]
+)
 async def test_a_name_that_no_file_could_have_is_refused(stage: Stage, name: str) -> None:
     with pytest.raises(DomainError) as refused:
         await stage.create(name)

@@ -5,13 +5,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
 from services.execution import domain
-from services.execution.domain import Agent, Errand, Execution, Filter, Kind, Placement, State
+from services.execution.domain import (
+    Agent,
+    ContextMode,
+    Errand,
+    Execution,
+    Filter,
+    Kind,
+    Placement,
+    State,
+)
 from services.execution.stores import COLLECTIONS
 from services.execution.usecases.errands import Errands
 from services.execution.usecases.retention import Retention
@@ -384,6 +394,25 @@ async def test_a_run_of_an_instance_without_a_conversation_is_counted_once() -> 
         cancelled = await house.start(instance_id="i")
         await house.service.cancel(ORG, cancelled.id, "caller")
         assert turns.runs[cancelled.id].status == "cancelled"
+
+
+@in_virtual_time
+async def test_what_a_run_is_told_of_its_instance_is_decided_when_it_is_accepted() -> None:
+    placed = Placement("default", "i", task_count=3)
+    turns = FakeTurns(instances={"i": placed, "c": replace(placed, conversation_id="c")})
+    house = House(SAYS, conversations=turns)
+    asked: tuple[tuple[int, dict[str, Any]], ...] = (
+        (3, {"instance_id": "i"}),
+        (3, {"instance_id": "c", "apart": True}),
+        (0, {"instance_id": "c"}),
+        (0, {"instance_id": "i", "conversation_id": "d"}),
+        (0, {"instance_id": "i", "context_mode": ContextMode.STATELESS}),
+    )
+    runs = [await house.start(**one) for _, one in asked]
+    turns.instances["i"] = replace(placed, task_count=4)
+    kept = [await house.service.get(ORG, run.id) for run in runs]
+    assert [run.order.earlier_runs for run in kept] == [count for count, _ in asked]
+    assert [run.order for run in kept] == [run.order for run in runs]
 
 
 # One after the other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -13,11 +14,11 @@ from google.protobuf.message import Message
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs, an object a line.")]
 """Whether a command writes for programs; the fields are named as in the protos."""
 
-# What a terminal obeys instead of showing: a model's answer must not move the cursor or worse.
-_CONTROL = dict.fromkeys([*range(9), 11, 12, *range(13, 32), *range(127, 160)])
-# What turns the direction of writing, beyond the cell of a table it stands in.
-_DIRECTION = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+# What turns the direction of writing, beyond the text it stands in. Marks of the direction may stay.
+_DIRECTION = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _SHOWN_DIRECTION = {code: f"\\u{code:04x}" for code in _DIRECTION}
+# What a terminal obeys instead of showing: a model's answer must not move the cursor or worse.
+_OBEYED = dict.fromkeys([*range(9), 11, 12, *range(13, 32), *range(127, 160), *_DIRECTION])
 # What JSON may hold as it is, and terminals obey or other readers take for the end of a line.
 _ESCAPED = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
 
@@ -37,17 +38,37 @@ def enum_name(kind: Any, number: int, prefix: str) -> str:
 
 def harmless(text: str) -> str:
     """Take out what a terminal would obey; line breaks and tabs stay."""
-    return text.translate(_CONTROL)
+    return text.translate(_OBEYED)
 
 
 def one_line(text: str) -> str:
     """Make a text fit for a cell: harmless, and on one line."""
-    return harmless(" ".join(text.split())).translate(_DIRECTION)
+    return harmless(" ".join(text.split()))
 
 
 def plain_order(text: str) -> str:
     """Make a text harmless, and show what turns the direction of writing instead of obeying it."""
-    return harmless(text).translate(_SHOWN_DIRECTION)
+    return harmless(text.translate(_SHOWN_DIRECTION))
+
+
+def write_said(header: str, text: str) -> None:
+    """Write on stdout what somebody says, below a line that says who it is.
+
+    Each of its lines is indented, so that none of them can be taken for such a line. At a terminal, where
+    lines that are too long begin anew at its edge, that line is bold, too.
+    """
+    if sys.stdout.isatty():
+        # Not at the top: see `whisper`.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        Console(file=sys.stdout).print(Text(one_line(header), style="bold"), soft_wrap=True)
+        text = harmless(text)
+    else:
+        print(one_line(header))
+    if text:
+        print(textwrap.indent(text.removesuffix("\n"), "  "))
+    print()
 
 
 def write_text(text: str) -> None:

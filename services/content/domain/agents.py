@@ -239,6 +239,8 @@ def _broken(definition: Definition) -> Iterator[tuple[str, str]]:
         yield "name", f"must have 1 to {_NAME} characters besides blanks around them"
     elif controls.has_controls(definition.name):
         yield "name", "must not hold control characters, such as line breaks"
+    elif not labels.is_seen(definition.name):
+        yield "name", labels.UNSEEN
     for name, most in _LINES.items():
         yield from _broken_text(name, getattr(definition, name), most)
     for name, most in _TEXTS.items():

@@ -198,6 +198,8 @@ def normal_name(name: str, at: str) -> str:
         problem = f"must hold none of {' '.join(sorted(paths.NOT_IN_NAMES))}"
     elif controls.has_controls(name):
         problem = "must not hold control characters, such as line breaks"
+    elif not labels.is_seen(name):
+        problem = labels.UNSEEN
     if problem:
         raise invalid(at, problem)
     return name

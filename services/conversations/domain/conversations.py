@@ -12,7 +12,7 @@ from services.conversations.domain import messages, turns
 from services.conversations.domain.messages import Change, Message, Part, Reference, Type
 from services.conversations.domain.turns import Turns
 from services.kit.errors import DomainError, Reason, Resource, Violation, invalid
-from services.kit.resources import conflicts, request_ids
+from services.kit.resources import conflicts, labels, request_ids
 from services.kit.resources.controls import has_controls, has_controls_in_prose
 from services.kit.resources.deletions import Life
 from services.kit.resources.words import folded
@@ -196,6 +196,8 @@ def normal_title(title: str, at: str) -> str:
         )
     if has_controls(title):
         raise invalid(at, "must not hold control characters, such as line breaks")
+    if not labels.is_seen(title):
+        raise invalid(at, labels.UNSEEN)
     return title
 
 

@@ -7,6 +7,7 @@ totals of all up to it. So each run counts once, together with its link or not a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -92,7 +93,7 @@ class Link:
 
     run: Ended
     number: int
-    """1, 2, 3, … without gaps within its chain."""
+    """1, 2, 3, … without gaps within its chain: how many runs of it were counted with this one."""
     create_time: int
     """When it was counted, in microseconds since the epoch; greater than that of the link before."""
     totals: Totals
@@ -109,6 +110,13 @@ class Link:
     def id(self) -> str:
         """What no other link of the organisation has; text has the order of numbers."""
         return f"{self.run.chain}.{self.number:010d}"
+
+    @property
+    def is_told(self) -> bool:
+        """Whether later runs of its instance are told it, those outside of conversations."""
+        run = self.run
+        is_apart = bool(run.instance_id) and not run.conversation_id
+        return is_apart and self.shown is Shown.SHOWN and run.outcome is Outcome.SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +158,15 @@ def counted(totals: Totals, run: Ended, now: int) -> Totals:
         run.duration,
         now,
     )
+
+
+def fitting(told: Sequence[Link], max_bytes: int) -> Sequence[Link]:
+    """Take of links, newest first, the newest whose texts fit into so many bytes of UTF-8."""
+    for count, link in enumerate(told):
+        max_bytes -= len(link.run.question.encode()) + len(link.run.answer.encode())
+        if max_bytes < 0:
+            return told[:count]
+    return told
 
 
 def followed(link: Link, *, deleted: bool) -> Link:

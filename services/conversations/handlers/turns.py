@@ -5,6 +5,8 @@ from __future__ import annotations
 from conductor.conversations.v1 import turn_service_pb2 as pb
 from conductor.conversations.v1.turn_service_pb2_grpc import TurnServiceServicer
 from services.conversations.convert import turns as convert
+from services.conversations.convert.histories import entry_to_proto
+from services.conversations.usecases.histories import HistoryService
 from services.conversations.usecases.turns import TurnService
 from services.kit import call
 from services.kit.interceptor import Context
@@ -13,8 +15,9 @@ from services.kit.interceptor import Context
 class TurnHandlers(TurnServiceServicer):
     """The rpcs of TurnService."""
 
-    def __init__(self, service: TurnService) -> None:
+    def __init__(self, service: TurnService, histories: HistoryService) -> None:
         self._turns = service
+        self._histories = histories
 
     async def AppendTurn(
         self, request: pb.AppendTurnRequest, context: Context
@@ -27,6 +30,14 @@ class TurnHandlers(TurnServiceServicer):
             call.org(), request.execution_id, request.conversation_id, request.max_bytes
         )
         return convert.told_to_proto(told)
+
+    async def ReadHistory(
+        self, request: pb.ReadHistoryRequest, context: Context
+    ) -> pb.ReadHistoryResponse:
+        told, omitted = await self._histories.told(
+            call.org(), request.instance_id, request.task_count, request.max_bytes
+        )
+        return pb.ReadHistoryResponse(history=map(entry_to_proto, told), omitted_count=omitted)
 
     async def FillAnswer(
         self, request: pb.FillAnswerRequest, context: Context

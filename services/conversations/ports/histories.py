@@ -45,6 +45,14 @@ class Links(Protocol):
         """
         ...
 
+    async def told(self, org: str, instance_id: str, upto: int, limit: int) -> Sequence[Link]:
+        """Read the newest links that later runs of an instance are told, newest first.
+
+        Args:
+            upto: the highest number that is read.
+        """
+        ...
+
     async def remove(self, org: str, chain: str) -> None:
         """Remove a whole chain for good, the newest links first."""
         ...

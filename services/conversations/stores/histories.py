@@ -11,10 +11,11 @@ from services.kit.storage.resources import number_key, write
 
 RUNS = Collection(
     "runs",
-    # `agent` and `instance` begin with whether the run is shown: a list reads nothing else.
-    fields=("chain", "number", "agent", "instance"),
+    # `agent` and `instance` begin with whether the run is shown: a list reads nothing else. `told` is the
+    # instance whose later runs are told it, if any.
+    fields=("chain", "number", "agent", "instance", "told"),
     unique=("run_key",),
-    orders=(("chain", "number"),),
+    orders=(("chain", "number"), ("told", "number")),
 )
 _REMOVED_AT_ONCE = 100
 
@@ -60,6 +61,19 @@ class StoredLinks:
         query = Query(RUNS, org, equal, after=after, limit=limit, newest_first=True)
         return [from_document(document) for document in await self._store.query(query)]
 
+    async def told(self, org: str, instance_id: str, upto: int, limit: int) -> Sequence[Link]:
+        """Read the newest links that later runs of an instance are told, newest first."""
+        query = Query(
+            RUNS,
+            org,
+            {"told": instance_id},
+            after=(number_key(upto + 1), ""),
+            limit=limit,
+            newest_first=True,
+            order="number",
+        )
+        return [from_document(document) for document in await self._store.query(query)]
+
     async def remove(self, org: str, chain: str) -> None:
         """Remove a whole chain for good."""
         # The newest first: whoever adds one meanwhile adds it to what is left, and it goes, too.
@@ -93,6 +107,7 @@ def to_document(link: Link) -> Document:
             "number": number_key(link.number),
             "agent": _listed(link.shown, run.agent_id),
             "instance": _listed(link.shown, run.instance_id),
+            "told": run.instance_id if link.is_told else "",
             "run_key": _run_key(run.org, run.execution_id),
         },
         body={name: value for name, value in body.items() if value},

@@ -14,6 +14,8 @@ from services.kit.resources.ports import FencedError, TakenError
 
 _TRIES = 100
 _PAGE = 200
+_TOLD = 200
+"""How many earlier runs of its instance a run is told at most."""
 
 
 class HistoryService:
@@ -61,6 +63,22 @@ class HistoryService:
             after: the create time and the id of the last one of the page before.
         """
         return await self._links.list(org, whose, Shown.SHOWN, after, limit)
+
+    async def told(
+        self, org: str, instance_id: str, upto: int, max_bytes: int
+    ) -> tuple[Sequence[Link], int]:
+        """Read what a run of an instance outside of conversations is told of those before it.
+
+        Args:
+            upto: how many runs of the instance had been counted when it was accepted.
+            max_bytes: how many bytes of UTF-8 the texts may have together.
+
+        Returns:
+            The newest that fit, the oldest first, and how many of the newest ones did not.
+        """
+        newest = await self._links.told(org, instance_id, upto, _TOLD)
+        told = histories.fitting(newest, max_bytes)
+        return told[::-1], len(newest) - len(told)
 
     async def clear(self, org: str, whose: Whose) -> int:
         """Leave nothing of a history but what it counts; returns how many runs were listed."""

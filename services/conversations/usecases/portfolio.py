@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from services.conversations.domain import visits
 from services.conversations.domain.conversations import Asked, Conversation
+from services.conversations.domain.messages import Reference
 from services.conversations.domain.visits import Visitor
 from services.conversations.ports.portfolio import Runs, Visitors
 from services.conversations.usecases.conversations import ConversationService
@@ -20,6 +22,8 @@ _LOG = logging.getLogger(__name__)
 _TRIES = 50
 _PAGE = 200
 _SWEEP_SECONDS = 600.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +77,9 @@ class Portfolio:
             raise invalid("message", "must not be blank")
         await self._admit(org, address)
         conversation, session_id = await self._session(org, session_id)
-        try:
-            said = await self._runs.answer(self._agent_id, conversation.id, text)
-        except DomainError as error:
-            if error.reason != Reason.REASON_AGENT_NOT_FOUND:
-                raise
-            await self._runs.install(self._agent_id)
-            said = await self._runs.answer(self._agent_id, conversation.id, text)
+        said = await self._with_agent(
+            lambda: self._runs.answer(self._agent_id, conversation.id, text)
+        )
         return Reply(said, session_id, conversation.id)
 
     async def sweep(self) -> None:
@@ -131,8 +131,22 @@ class Portfolio:
         if found is not None and found.life.live:
             return found, session_id
         session_id = self._new_session_id()
-        asked = Asked({"title": "Portfolio chat"}, _request_id(session_id))
-        return await self._conversations.create(org, asked), session_id
+        asked = Asked(
+            {"title": "Portfolio chat", "active_agent": Reference(self._agent_id)},
+            _request_id(session_id),
+        )
+        made = await self._with_agent(lambda: self._conversations.create(org, asked))
+        return made, session_id
+
+    async def _with_agent(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask something of the agent; when there is none, again once its template is installed."""
+        try:
+            return await ask()
+        except DomainError as error:
+            if error.reason != Reason.REASON_AGENT_NOT_FOUND:
+                raise
+        await self._runs.install(self._agent_id)
+        return await ask()
 
 
 def _request_id(session_id: str) -> str:

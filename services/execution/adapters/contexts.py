@@ -14,10 +14,14 @@ _RETRY_SECONDS = 1.0
 
 
 class Said(Protocol):
-    """What is kept of conversations."""
+    """What is kept of conversations and histories."""
 
     async def read(self, execution: Execution, max_bytes: int) -> Context:
         """Read what was said before a run. Raises AwayError, and DomainError TURN_NOT_FOUND."""
+        ...
+
+    async def recall(self, execution: Execution, max_bytes: int) -> Context:
+        """Read what the earlier runs of its instance were asked and answered. Raises AwayError."""
         ...
 
 
@@ -32,11 +36,13 @@ class MeshContexts:
         """Read it as it is now."""
         order = execution.order
         context = Context()
-        if order.conversation_id:
-            try:
+        try:
+            if order.conversation_id:
                 context = await self._said.read(execution, max_bytes)
-            except AwayError as away:
-                raise _passing(away.error) from away
+            elif order.earlier_runs:
+                context = await self._said.recall(execution, max_bytes)
+        except AwayError as away:
+            raise _passing(away.error) from away
         if order.screenplay_id:
             kept = await self._screenplays.kept(execution.org, order.screenplay_id)
             return replace(context, screenplay=kept)

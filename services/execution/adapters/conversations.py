@@ -21,6 +21,8 @@ from conductor.conversations.v1.turn_service_pb2 import (
     AppendTurnResponse,
     FillAnswerRequest,
     FillAnswerResponse,
+    ReadHistoryRequest,
+    ReadHistoryResponse,
     ReadTurnRequest,
     ReadTurnResponse,
     WithdrawTurnRequest,
@@ -99,6 +101,12 @@ class TurnStub(Protocol):
         """Read a turn."""
         ...
 
+    def ReadHistory(  # noqa: N802 generated
+        self, request: ReadHistoryRequest, *, timeout: float, metadata: Metadata
+    ) -> Awaitable[ReadHistoryResponse]:
+        """Read what earlier runs came to."""
+        ...
+
     def FillAnswer(  # noqa: N802 generated
         self, request: FillAnswerRequest, *, timeout: float, metadata: Metadata
     ) -> Awaitable[FillAnswerResponse]:
@@ -171,6 +179,7 @@ class KeptConversations:
             cwd=found.cwd,
             emoji=found.emoji,
             mcp_servers=tuple(found.mcp_configs),
+            task_count=found.statistics.task_count,
         )
 
     async def active(self, org: str, conversation_id: str) -> Placement:
@@ -256,6 +265,25 @@ class KeptConversations:
             omitted=read.omitted_count,
         )
 
+    async def recall(self, execution: Execution, max_bytes: int) -> Context:
+        """Read what the earlier runs of an instance outside of conversations were asked and answered."""
+        order = execution.order
+        request = ReadHistoryRequest(
+            instance_id=order.instance_id,
+            task_count=order.earlier_runs,
+            max_bytes=min(max_bytes, _HISTORY_BYTES),
+        )
+        read = await self._ask(
+            execution.org,
+            lambda own: self._turns.ReadHistory(request, **own),
+            seconds=_READ_SECONDS,
+        )
+        history = []
+        for run in read.history:
+            history.append(Remark(Voice.USER, _marked(run.user_input)))
+            history.append(Remark(Voice.SELF, _marked(run.ai_response)))
+        return Context(history=history, omitted=2 * read.omitted_count)
+
     async def fill(self, filling: Filling) -> None:
         """Complete an answer."""
         seconds, rest = divmod(filling.duration, 1_000_000)
@@ -333,6 +361,10 @@ class NoConversations:
         """Wait for settings that say it."""
         self._wait()
 
+    async def recall(self, execution: Execution, max_bytes: int) -> Context:  # noqa: ARG002 the port's
+        """Wait for settings that say it."""
+        self._wait()
+
     async def fill(self, filling: Filling) -> None:  # noqa: ARG002 the port's
         """Wait for settings that say it."""
         self._wait()
@@ -374,6 +406,11 @@ def _remark(message: conversation_pb2.Message, itself: tuple[str, str]) -> Remar
             voice = Voice.USER
     name = (agent.name or agent.agent_id) if voice is Voice.AGENT else ""
     return Remark(voice, message.content, name)
+
+
+def _marked(text: str) -> str:
+    """Say of a text of which histories keep the beginning alone that it goes on."""
+    return text if len(text) < _PREVIEW_CHARACTERS else f"{text} […]"
 
 
 def _of_the_session(error: DomainError) -> DomainError:

@@ -71,6 +71,7 @@ from services.execution.domain.orders import (
     Order,
     context_mode,
     digest,
+    earlier_runs,
 )
 from services.execution.domain.prompts import (
     ChatMessage,
@@ -219,6 +220,7 @@ __all__ = (
     "conclude",
     "context_mode",
     "digest",
+    "earlier_runs",
     "fail",
     "filled",
     "filling",

@@ -87,6 +87,8 @@ class Order:
     """What they are told of how they work; not known there either."""
     context_mode: ContextMode = ContextMode.STATELESS
     screenplay_id: str = ""
+    earlier_runs: int = 0
+    """How many runs of its instance had been counted when it was accepted, where it is told of these."""
 
     @property
     def system(self) -> str:
@@ -121,6 +123,13 @@ def context_mode(asked: Asked, placement: Placement) -> ContextMode:
     if placement.conversation_id or placement.instance_id or asked.screenplay_id:
         return ContextMode.CONTEXTUAL
     return ContextMode.STATELESS
+
+
+def earlier_runs(mode: ContextMode, placement: Placement) -> int:
+    """Count the runs whose history a run is told: in a conversation it is told of that instead."""
+    if mode is ContextMode.STATELESS or placement.conversation_id:
+        return 0
+    return placement.task_count
 
 
 def digest(asked: Asked) -> str:

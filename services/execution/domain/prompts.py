@@ -215,14 +215,16 @@ def _nonce(execution_id: str, order: Order, context: Context) -> str:
     """Choose the nonce: one of the conversation, so that its runs are told the same in the same words.
 
     What models are told of a conversation grows at its end then, which is what providers keep in their
-    caches. A nonce that is in a text, as in the answer of a model that repeated it, is not used any more.
-    Of whoever writes all of them into a text the run's own is not known.
+    caches; so does what they are told of an instance. A nonce that is in a text, as in the answer of a
+    model that repeated it, is not used any more. Of whoever writes all of them into a text the run's own is
+    not known.
     """
-    if order.conversation_id:
+    whose = order.conversation_id or order.instance_id
+    if whose:
         texts = [*_texts(order, context).values(), order.input]
         texts += (text for one in context.history for text in (one.text, one.name))
         for number in range(_NONCES):
-            nonce = parts.nonce(order.conversation_id, number)
+            nonce = parts.nonce(whose, number)
             if not any(nonce in text for text in texts):
                 return nonce
     return parts.nonce(execution_id)

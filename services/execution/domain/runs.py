@@ -740,8 +740,8 @@ def _llm_start(step: int, attempt: int, choice: Choice) -> tuple[Kind, dict[str,
 
 def _context_read(told: Told) -> tuple[Kind, dict[str, Any]]:
     count, omitted = told.history_count, told.omitted_count
-    what = "1 message" if count == 1 else f"{count} messages"
-    message = f"The run is told its context, with {what} of the conversation."
+    what = "1 earlier message" if count == 1 else f"{count} earlier messages"
+    message = f"The run is told its context, with {what}."
     if omitted:
         older = "1 older one does" if omitted == 1 else f"{omitted} older ones do"
         message += f" {older} not fit what the model takes."

@@ -55,6 +55,8 @@ class Placement:
     emoji: str = ""
     mcp_servers: tuple[str, ...] = ()
     """Beside those of the agent."""
+    task_count: int = 0
+    """How many runs of the instance have been counted."""
 
 
 @dataclass(frozen=True, slots=True)

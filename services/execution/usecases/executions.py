@@ -232,6 +232,7 @@ class ExecutionService:
             instructions=agent.instructions,
             context_mode=mode,
             screenplay_id=screenplay_id,
+            earlier_runs=domain.earlier_runs(mode, placement),
         )
 
     async def get(self, org: str, execution_id: str) -> Execution:

@@ -55,7 +55,7 @@ class Agent(message.Message):
     taken by routes.
     """
     name: builtins.str
-    """The name for people: 1 to 100 characters. Needed when an agent is made."""
+    """The name for people: 1 to 100 characters, something to see among them. Needed when an agent is made."""
     description: builtins.str
     """What it is for, in a sentence or a few: up to 500 characters."""
     instructions: builtins.str

@@ -50,7 +50,8 @@ class Screenplay(message.Message):
     """The id: `play_` and a UUIDv7, so ids sort by creation."""
     name: builtins.str
     """The name: 1 to 200 characters without blanks around them, none of `< > : " | ? *` and no control
-    characters, which those that turn the direction of writing count among. Several screenplays may have the same. Needed when one is made.
+    characters, which those that turn the direction of writing count among, and something to see. Several
+    screenplays may have the same. Needed when one is made.
     """
     description: builtins.str
     """What it is for: up to 500 characters, none of them controls but tab and line breaks."""

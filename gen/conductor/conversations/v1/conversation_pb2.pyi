@@ -51,7 +51,9 @@ class Conversation(message.Message):
     id: builtins.str
     """The id: `conv_` and a UUIDv7, so ids sort by creation."""
     title: builtins.str
-    """The title: 3 to 100 characters without blanks around them. Default: `Conversation` with the time."""
+    """The title: 3 to 100 characters without blanks around them, something to see among them. Default:
+    `Conversation` with the time.
+    """
     context: builtins.str
     """What every run in it is told besides the messages: Markdown of up to 50,000 characters. Empty in
     lists.

@@ -58,7 +58,13 @@ class InstanceServiceStub:
     Fails with CONVERSATION_NOT_FOUND or SCREENPLAY_NOT_FOUND while what it is placed in is deleted.
     """
     GetInstanceContext: aio.UnaryUnaryMultiCallable[instance_service_pb2.GetInstanceContextRequest, instance_service_pb2.InstanceContext]
-    """Gets what the runs of an instance start from: persona, procedure, newest history, directory."""
+    """Gets what the runs of an instance start from: persona, procedure, newest history, directory.
+
+    A run in a conversation is told what was said there instead of the history. One outside of conversations
+    is told, unless it is stateless, what its instance's earlier runs outside of conversations were asked and
+    answered: those that succeeded and had ended when it was accepted, the newest 200 at most, and of these
+    what fits its model. Of each text it is told what the history keeps, the first 2,000 characters.
+    """
     ListHistory: aio.UnaryUnaryMultiCallable[instance_service_pb2.ListHistoryRequest, instance_service_pb2.ListHistoryResponse]
     """Lists the runs of an agent or of an instance that ended, newest first.
 
@@ -175,7 +181,13 @@ class InstanceServiceServicer(metaclass=abc_1.ABCMeta):
         request: instance_service_pb2.GetInstanceContextRequest,
         context: aio.ServicerContext[instance_service_pb2.GetInstanceContextRequest, abc.Awaitable[instance_service_pb2.InstanceContext]],
     ) -> abc.Awaitable[instance_service_pb2.InstanceContext]:
-        """Gets what the runs of an instance start from: persona, procedure, newest history, directory."""
+        """Gets what the runs of an instance start from: persona, procedure, newest history, directory.
+
+        A run in a conversation is told what was said there instead of the history. One outside of conversations
+        is told, unless it is stateless, what its instance's earlier runs outside of conversations were asked and
+        answered: those that succeeded and had ended when it was accepted, the newest 200 at most, and of these
+        what fits its model. Of each text it is told what the history keeps, the first 2,000 characters.
+        """
 
     @abc_1.abstractmethod
     def ListHistory(

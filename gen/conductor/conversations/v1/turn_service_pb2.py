@@ -26,11 +26,12 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from conductor.auth.v1 import access_pb2 as conductor_dot_auth_dot_v1_dot_access__pb2
 from conductor.conversations.v1 import busy_policy_pb2 as conductor_dot_conversations_dot_v1_dot_busy__policy__pb2
 from conductor.conversations.v1 import conversation_pb2 as conductor_dot_conversations_dot_v1_dot_conversation__pb2
+from conductor.conversations.v1 import instance_pb2 as conductor_dot_conversations_dot_v1_dot_instance__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-conductor/conversations/v1/turn_service.proto\x12\x1a\x63onductor.conversations.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63onductor/auth/v1/access.proto\x1a,conductor/conversations/v1/busy_policy.proto\x1a-conductor/conversations/v1/conversation.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb4\x02\n\x11\x41ppendTurnRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12&\n\x0f\x63onversation_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1b\n\x05input\x18\x03 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04(\x80\x80@\x12\x39\n\x05\x61gent\x18\x04 \x01(\x0b\x32*.conductor.conversations.v1.AgentReference\x12\x19\n\x08reply_to\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x45\n\x0b\x62usy_policy\x18\x06 \x01(\x0e\x32&.conductor.conversations.v1.BusyPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x18\n\x06\x61uthor\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"j\n\x12\x41ppendTurnResponse\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x11\n\tanswer_id\x18\x02 \x01(\t\x12\r\n\x05place\x18\x03 \x01(\r\x12\x1e\n\x16interrupted_executions\x18\x04 \x03(\t\"}\n\x0fReadTurnRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12&\n\x0f\x63onversation_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1d\n\tmax_bytes\x18\x03 \x01(\rB\n\xbaH\x07*\x05\x18\x80\x80\xc0\x01\"\x8e\x01\n\x10ReadTurnResponse\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x02 \x01(\t\x12\x34\n\x07history\x18\x03 \x03(\x0b\x32#.conductor.conversations.v1.Message\x12\x15\n\romitted_count\x18\x04 \x01(\r\x12\r\n\x05place\x18\x05 \x01(\r\"\x8f\x03\n\x11\x46illAnswerRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12 \n\x0f\x63onversation_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x39\n\x05\x61gent\x18\x03 \x01(\x0b\x32*.conductor.conversations.v1.AgentReference\x12\"\n\rinput_preview\x18\x04 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12H\n\x06status\x18\x05 \x01(\x0e\x32*.conductor.conversations.v1.Message.StatusB\x0c\xbaH\t\x82\x01\x06\x18\x02\x18\x03\x18\x04\x12\x1d\n\x07\x63ontent\x18\x06 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04(\x80\x80@\x12\x1d\n\x0c\x65rror_reason\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\rerror_message\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12+\n\x08\x64uration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\'\n\x12\x46illAnswerResponse\x12\x11\n\tanswer_id\x18\x01 \x01(\t\"b\n\x13WithdrawTurnRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12&\n\x0f\x63onversation_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"\x16\n\x14WithdrawTurnResponse2\xec\x03\n\x0bTurnService\x12u\n\nAppendTurn\x12-.conductor.conversations.v1.AppendTurnRequest\x1a..conductor.conversations.v1.AppendTurnResponse\"\x08\xb2\xbb\x18\x04\x08\x04 \x01\x12r\n\x08ReadTurn\x12+.conductor.conversations.v1.ReadTurnRequest\x1a,.conductor.conversations.v1.ReadTurnResponse\"\x0b\x90\x02\x01\xb2\xbb\x18\x04\x08\x04 \x01\x12u\n\nFillAnswer\x12-.conductor.conversations.v1.FillAnswerRequest\x1a..conductor.conversations.v1.FillAnswerResponse\"\x08\xb2\xbb\x18\x04\x08\x04 \x01\x12{\n\x0cWithdrawTurn\x12/.conductor.conversations.v1.WithdrawTurnRequest\x1a\x30.conductor.conversations.v1.WithdrawTurnResponse\"\x08\xb2\xbb\x18\x04\x08\x04 \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-conductor/conversations/v1/turn_service.proto\x12\x1a\x63onductor.conversations.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x63onductor/auth/v1/access.proto\x1a,conductor/conversations/v1/busy_policy.proto\x1a-conductor/conversations/v1/conversation.proto\x1a)conductor/conversations/v1/instance.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb4\x02\n\x11\x41ppendTurnRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12&\n\x0f\x63onversation_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1b\n\x05input\x18\x03 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04(\x80\x80@\x12\x39\n\x05\x61gent\x18\x04 \x01(\x0b\x32*.conductor.conversations.v1.AgentReference\x12\x19\n\x08reply_to\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x45\n\x0b\x62usy_policy\x18\x06 \x01(\x0e\x32&.conductor.conversations.v1.BusyPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x18\n\x06\x61uthor\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"j\n\x12\x41ppendTurnResponse\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x11\n\tanswer_id\x18\x02 \x01(\t\x12\r\n\x05place\x18\x03 \x01(\r\x12\x1e\n\x16interrupted_executions\x18\x04 \x03(\t\"}\n\x0fReadTurnRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12&\n\x0f\x63onversation_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1d\n\tmax_bytes\x18\x03 \x01(\rB\n\xbaH\x07*\x05\x18\x80\x80\xc0\x01\"\x8e\x01\n\x10ReadTurnResponse\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x02 \x01(\t\x12\x34\n\x07history\x18\x03 \x03(\x0b\x32#.conductor.conversations.v1.Message\x12\x15\n\romitted_count\x18\x04 \x01(\r\x12\r\n\x05place\x18\x05 \x01(\r\"k\n\x12ReadHistoryRequest\x12\"\n\x0binstance_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x12\n\ntask_count\x18\x02 \x01(\r\x12\x1d\n\tmax_bytes\x18\x03 \x01(\rB\n\xbaH\x07*\x05\x18\x80\x80\xc0\x01\"g\n\x13ReadHistoryResponse\x12\x39\n\x07history\x18\x01 \x03(\x0b\x32(.conductor.conversations.v1.HistoryEntry\x12\x15\n\romitted_count\x18\x02 \x01(\r\"\x8f\x03\n\x11\x46illAnswerRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12 \n\x0f\x63onversation_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x39\n\x05\x61gent\x18\x03 \x01(\x0b\x32*.conductor.conversations.v1.AgentReference\x12\"\n\rinput_preview\x18\x04 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12H\n\x06status\x18\x05 \x01(\x0e\x32*.conductor.conversations.v1.Message.StatusB\x0c\xbaH\t\x82\x01\x06\x18\x02\x18\x03\x18\x04\x12\x1d\n\x07\x63ontent\x18\x06 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04(\x80\x80@\x12\x1d\n\x0c\x65rror_reason\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\rerror_message\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12+\n\x08\x64uration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\'\n\x12\x46illAnswerResponse\x12\x11\n\tanswer_id\x18\x01 \x01(\t\"b\n\x13WithdrawTurnRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12&\n\x0f\x63onversation_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"\x16\n\x14WithdrawTurnResponse2\xe9\x04\n\x0bTurnService\x12u\n\nAppendTurn\x12-.conductor.conversations.v1.AppendTurnRequest\x1a..conductor.conversations.v1.AppendTurnResponse\"\x08\xb2\xbb\x18\x04\x08\x04 \x01\x12r\n\x08ReadTurn\x12+.conductor.conversations.v1.ReadTurnRequest\x1a,.conductor.conversations.v1.ReadTurnResponse\"\x0b\x90\x02\x01\xb2\xbb\x18\x04\x08\x04 \x01\x12{\n\x0bReadHistory\x12..conductor.conversations.v1.ReadHistoryRequest\x1a/.conductor.conversations.v1.ReadHistoryResponse\"\x0b\x90\x02\x01\xb2\xbb\x18\x04\x08\x04 \x01\x12u\n\nFillAnswer\x12-.conductor.conversations.v1.FillAnswerRequest\x1a..conductor.conversations.v1.FillAnswerResponse\"\x08\xb2\xbb\x18\x04\x08\x04 \x01\x12{\n\x0cWithdrawTurn\x12/.conductor.conversations.v1.WithdrawTurnRequest\x1a\x30.conductor.conversations.v1.WithdrawTurnResponse\"\x08\xb2\xbb\x18\x04\x08\x04 \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,6 +56,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READTURNREQUEST'].fields_by_name['conversation_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_READTURNREQUEST'].fields_by_name['max_bytes']._loaded_options = None
   _globals['_READTURNREQUEST'].fields_by_name['max_bytes']._serialized_options = b'\272H\007*\005\030\200\200\300\001'
+  _globals['_READHISTORYREQUEST'].fields_by_name['instance_id']._loaded_options = None
+  _globals['_READHISTORYREQUEST'].fields_by_name['instance_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_READHISTORYREQUEST'].fields_by_name['max_bytes']._loaded_options = None
+  _globals['_READHISTORYREQUEST'].fields_by_name['max_bytes']._serialized_options = b'\272H\007*\005\030\200\200\300\001'
   _globals['_FILLANSWERREQUEST'].fields_by_name['execution_id']._loaded_options = None
   _globals['_FILLANSWERREQUEST'].fields_by_name['execution_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_FILLANSWERREQUEST'].fields_by_name['conversation_id']._loaded_options = None
@@ -77,26 +82,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TURNSERVICE'].methods_by_name['AppendTurn']._serialized_options = b'\262\273\030\004\010\004 \001'
   _globals['_TURNSERVICE'].methods_by_name['ReadTurn']._loaded_options = None
   _globals['_TURNSERVICE'].methods_by_name['ReadTurn']._serialized_options = b'\220\002\001\262\273\030\004\010\004 \001'
+  _globals['_TURNSERVICE'].methods_by_name['ReadHistory']._loaded_options = None
+  _globals['_TURNSERVICE'].methods_by_name['ReadHistory']._serialized_options = b'\220\002\001\262\273\030\004\010\004 \001'
   _globals['_TURNSERVICE'].methods_by_name['FillAnswer']._loaded_options = None
   _globals['_TURNSERVICE'].methods_by_name['FillAnswer']._serialized_options = b'\262\273\030\004\010\004 \001'
   _globals['_TURNSERVICE'].methods_by_name['WithdrawTurn']._loaded_options = None
   _globals['_TURNSERVICE'].methods_by_name['WithdrawTurn']._serialized_options = b'\262\273\030\004\010\004 \001'
-  _globals['_APPENDTURNREQUEST']._serialized_start=297
-  _globals['_APPENDTURNREQUEST']._serialized_end=605
-  _globals['_APPENDTURNRESPONSE']._serialized_start=607
-  _globals['_APPENDTURNRESPONSE']._serialized_end=713
-  _globals['_READTURNREQUEST']._serialized_start=715
-  _globals['_READTURNREQUEST']._serialized_end=840
-  _globals['_READTURNRESPONSE']._serialized_start=843
-  _globals['_READTURNRESPONSE']._serialized_end=985
-  _globals['_FILLANSWERREQUEST']._serialized_start=988
-  _globals['_FILLANSWERREQUEST']._serialized_end=1387
-  _globals['_FILLANSWERRESPONSE']._serialized_start=1389
-  _globals['_FILLANSWERRESPONSE']._serialized_end=1428
-  _globals['_WITHDRAWTURNREQUEST']._serialized_start=1430
-  _globals['_WITHDRAWTURNREQUEST']._serialized_end=1528
-  _globals['_WITHDRAWTURNRESPONSE']._serialized_start=1530
-  _globals['_WITHDRAWTURNRESPONSE']._serialized_end=1552
-  _globals['_TURNSERVICE']._serialized_start=1555
-  _globals['_TURNSERVICE']._serialized_end=2047
+  _globals['_APPENDTURNREQUEST']._serialized_start=340
+  _globals['_APPENDTURNREQUEST']._serialized_end=648
+  _globals['_APPENDTURNRESPONSE']._serialized_start=650
+  _globals['_APPENDTURNRESPONSE']._serialized_end=756
+  _globals['_READTURNREQUEST']._serialized_start=758
+  _globals['_READTURNREQUEST']._serialized_end=883
+  _globals['_READTURNRESPONSE']._serialized_start=886
+  _globals['_READTURNRESPONSE']._serialized_end=1028
+  _globals['_READHISTORYREQUEST']._serialized_start=1030
+  _globals['_READHISTORYREQUEST']._serialized_end=1137
+  _globals['_READHISTORYRESPONSE']._serialized_start=1139
+  _globals['_READHISTORYRESPONSE']._serialized_end=1242
+  _globals['_FILLANSWERREQUEST']._serialized_start=1245
+  _globals['_FILLANSWERREQUEST']._serialized_end=1644
+  _globals['_FILLANSWERRESPONSE']._serialized_start=1646
+  _globals['_FILLANSWERRESPONSE']._serialized_end=1685
+  _globals['_WITHDRAWTURNREQUEST']._serialized_start=1687
+  _globals['_WITHDRAWTURNREQUEST']._serialized_end=1785
+  _globals['_WITHDRAWTURNRESPONSE']._serialized_start=1787
+  _globals['_WITHDRAWTURNRESPONSE']._serialized_end=1809
+  _globals['_TURNSERVICE']._serialized_start=1812
+  _globals['_TURNSERVICE']._serialized_end=2429
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ Turns: a message and the run that answers it."""
 from collections import abc as abc
 from conductor.conversations.v1 import busy_policy_pb2 as busy_policy_pb2
 from conductor.conversations.v1 import conversation_pb2 as conversation_pb2
+from conductor.conversations.v1 import instance_pb2 as instance_pb2
 from google.protobuf import descriptor as descriptor
 from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
@@ -166,6 +167,62 @@ class ReadTurnResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["context", b"context", "history", b"history", "omitted_count", b"omitted_count", "place", b"place", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadHistoryRequest(message.Message):
+    """Whose history to read."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: builtins.int
+    TASK_COUNT_FIELD_NUMBER: builtins.int
+    MAX_BYTES_FIELD_NUMBER: builtins.int
+    instance_id: builtins.str
+    """The instance."""
+    task_count: builtins.int
+    """How many runs of the instance had been counted when the run was accepted, as its statistics say. What
+    was counted later is not told, so that a run is told the same however often it asks.
+    """
+    max_bytes: builtins.int
+    """How many bytes of UTF-8 the texts may have together."""
+    def __init__(
+        self,
+        *,
+        instance_id: builtins.str = ...,
+        task_count: builtins.int = ...,
+        max_bytes: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["instance_id", b"instance_id", "max_bytes", b"max_bytes", "task_count", b"task_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadHistoryResponse(message.Message):
+    """What a run is told of its instance."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HISTORY_FIELD_NUMBER: builtins.int
+    OMITTED_COUNT_FIELD_NUMBER: builtins.int
+    omitted_count: builtins.int
+    """How many of the newest 200 did not fit, the oldest."""
+    @builtins.property
+    def history(self) -> containers.RepeatedCompositeFieldContainer[instance_pb2.HistoryEntry]:
+        """The earlier runs, the oldest first: of the newest 200 those that fit."""
+
+    def __init__(
+        self,
+        *,
+        history: abc.Iterable[instance_pb2.HistoryEntry] | None = ...,
+        omitted_count: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["history", b"history", "omitted_count", b"omitted_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -47,6 +47,11 @@ class TurnServiceStub:
                 request_serializer=conductor_dot_conversations_dot_v1_dot_turn__service__pb2.ReadTurnRequest.SerializeToString,
                 response_deserializer=conductor_dot_conversations_dot_v1_dot_turn__service__pb2.ReadTurnResponse.FromString,
                 _registered_method=True)
+        self.ReadHistory = channel.unary_unary(
+                '/conductor.conversations.v1.TurnService/ReadHistory',
+                request_serializer=conductor_dot_conversations_dot_v1_dot_turn__service__pb2.ReadHistoryRequest.SerializeToString,
+                response_deserializer=conductor_dot_conversations_dot_v1_dot_turn__service__pb2.ReadHistoryResponse.FromString,
+                _registered_method=True)
         self.FillAnswer = channel.unary_unary(
                 '/conductor.conversations.v1.TurnService/FillAnswer',
                 request_serializer=conductor_dot_conversations_dot_v1_dot_turn__service__pb2.FillAnswerRequest.SerializeToString,
@@ -84,6 +89,17 @@ class TurnServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadHistory(self, request, context):
+        """Answers what a run of an instance outside of conversations is told: what the instance's earlier runs
+        outside of conversations were asked and answered, the newest that fits.
+
+        It is what ListHistory shows of them, of those that succeeded: so neither what was cleared, nor more of
+        a text than its first 2,000 characters. Nothing when there is no such instance.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FillAnswer(self, request, context):
         """Completes the answer that is awaited, ends the turn, and counts the run, once.
 
@@ -113,6 +129,11 @@ def add_TurnServiceServicer_to_server(servicer, server):
                     servicer.ReadTurn,
                     request_deserializer=conductor_dot_conversations_dot_v1_dot_turn__service__pb2.ReadTurnRequest.FromString,
                     response_serializer=conductor_dot_conversations_dot_v1_dot_turn__service__pb2.ReadTurnResponse.SerializeToString,
+            ),
+            'ReadHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadHistory,
+                    request_deserializer=conductor_dot_conversations_dot_v1_dot_turn__service__pb2.ReadHistoryRequest.FromString,
+                    response_serializer=conductor_dot_conversations_dot_v1_dot_turn__service__pb2.ReadHistoryResponse.SerializeToString,
             ),
             'FillAnswer': grpc.unary_unary_rpc_method_handler(
                     servicer.FillAnswer,
@@ -182,6 +203,33 @@ class TurnService:
             '/conductor.conversations.v1.TurnService/ReadTurn',
             conductor_dot_conversations_dot_v1_dot_turn__service__pb2.ReadTurnRequest.SerializeToString,
             conductor_dot_conversations_dot_v1_dot_turn__service__pb2.ReadTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/conductor.conversations.v1.TurnService/ReadHistory',
+            conductor_dot_conversations_dot_v1_dot_turn__service__pb2.ReadHistoryRequest.SerializeToString,
+            conductor_dot_conversations_dot_v1_dot_turn__service__pb2.ReadHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

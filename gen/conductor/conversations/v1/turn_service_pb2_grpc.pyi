@@ -30,6 +30,13 @@ class TurnServiceStub:
 
     Fails with TURN_NOT_FOUND, and with TURN_WITHDRAWN once it was withdrawn.
     """
+    ReadHistory: aio.UnaryUnaryMultiCallable[turn_service_pb2.ReadHistoryRequest, turn_service_pb2.ReadHistoryResponse]
+    """Answers what a run of an instance outside of conversations is told: what the instance's earlier runs
+    outside of conversations were asked and answered, the newest that fits.
+
+    It is what ListHistory shows of them, of those that succeeded: so neither what was cleared, nor more of
+    a text than its first 2,000 characters. Nothing when there is no such instance.
+    """
     FillAnswer: aio.UnaryUnaryMultiCallable[turn_service_pb2.FillAnswerRequest, turn_service_pb2.FillAnswerResponse]
     """Completes the answer that is awaited, ends the turn, and counts the run, once.
 
@@ -66,6 +73,19 @@ class TurnServiceServicer(metaclass=abc_1.ABCMeta):
         """Answers what a run is told of the conversation: what came before its answer, the newest that fits.
 
         Fails with TURN_NOT_FOUND, and with TURN_WITHDRAWN once it was withdrawn.
+        """
+
+    @abc_1.abstractmethod
+    def ReadHistory(
+        self,
+        request: turn_service_pb2.ReadHistoryRequest,
+        context: aio.ServicerContext[turn_service_pb2.ReadHistoryRequest, abc.Awaitable[turn_service_pb2.ReadHistoryResponse]],
+    ) -> abc.Awaitable[turn_service_pb2.ReadHistoryResponse]:
+        """Answers what a run of an instance outside of conversations is told: what the instance's earlier runs
+        outside of conversations were asked and answered, the newest that fits.
+
+        It is what ListHistory shows of them, of those that succeeded: so neither what was cleared, nor more of
+        a text than its first 2,000 characters. Nothing when there is no such instance.
         """
 
     @abc_1.abstractmethod

@@ -490,7 +490,7 @@ class ContextRead(message.Message):
     message: builtins.str
     """One sentence for people."""
     history_count: builtins.int
-    """How many messages of the conversation it is told."""
+    """How many messages it is told: of its conversation, else of the history of its instance."""
     omitted_count: builtins.int
     """How many more there were that do not fit what the model takes, the oldest."""
     bytes: builtins.int

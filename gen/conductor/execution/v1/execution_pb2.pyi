@@ -35,7 +35,8 @@ class _ContextModeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ContextMod
     """The persona and instructions of the agent alone; of a screenplay it has the working directory."""
     CONTEXT_MODE_CONTEXTUAL: _ContextMode.ValueType  # 2
     """Besides these: the screenplay, the context of the conversation, and what was said before, the newest
-    that fits what the model takes.
+    that fits what the model takes. Outside of conversations that is what earlier runs of its instance there
+    were asked and answered; see GetInstanceContext.
     """
     CONTEXT_MODE_INTERACTIVE: _ContextMode.ValueType  # 3
     """As contextual, in a conversation that is talked to as long as a session goes on. Needs one."""
@@ -49,7 +50,8 @@ CONTEXT_MODE_STATELESS: ContextMode.ValueType  # 1
 """The persona and instructions of the agent alone; of a screenplay it has the working directory."""
 CONTEXT_MODE_CONTEXTUAL: ContextMode.ValueType  # 2
 """Besides these: the screenplay, the context of the conversation, and what was said before, the newest
-that fits what the model takes.
+that fits what the model takes. Outside of conversations that is what earlier runs of its instance there
+were asked and answered; see GetInstanceContext.
 """
 CONTEXT_MODE_INTERACTIVE: ContextMode.ValueType  # 3
 """As contextual, in a conversation that is talked to as long as a session goes on. Needs one."""

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 import grpc
+from buf.validate import validate_pb2
 
 from conductor.conversations.v1.busy_policy_pb2 import BusyPolicy
 from conductor.conversations.v1.conversation_pb2 import AgentReference, Conversation, Message
 from conductor.conversations.v1.message_service_pb2 import ListMessagesRequest
 from conductor.execution.v1.execution_pb2 import Execution
+from conductor.execution.v1.execution_service_pb2 import StartExecutionRequest
 from conductor_ai.cli import facts, following
 from conductor_ai.cli.asking import noticing
 from conductor_ai.cli.chat.lines import Lines
@@ -148,14 +150,14 @@ class Talk:
 
         Args:
             first: what is going to be said first, for the title.
+
+        Raises:
+            ConductorError: what the mesh says; of a first message that no run takes, what it would say.
         """
         wish = self.wish
         if not wish.conversation_id:
-            title = one_line(first)[:_LONGEST_TITLE].strip()
-            wanted = Conversation(
-                title=title if len(title) >= _SHORTEST_TITLE else None,
-                screenplay_id=wish.screenplay_id,
-            )
+            _check_size(first)
+            wanted = Conversation(title=_title(first), screenplay_id=wish.screenplay_id)
             if wish.agent_id or wish.instance_id:
                 wanted.active_agent.CopyFrom(
                     AgentReference(agent_id=wish.agent_id, instance_id=wish.instance_id)
@@ -356,6 +358,22 @@ def _asked(said: Message, newer: list[Message]) -> _Asked | None:
     if any(answer.status == Message.STATUS_PENDING for answer in answers):
         return None
     return _Asked(said.content, said.reply_to, (said.id, *(answer.id for answer in answers)))
+
+
+def _title(first: str) -> str | None:
+    """Make a title of what is said first; None for a text that is too short, or not seen."""
+    title = one_line(first)[:_LONGEST_TITLE].strip()
+    is_seen = any(one.isprintable() and one != " " for one in title)
+    return title if is_seen and len(title) >= _SHORTEST_TITLE else None
+
+
+def _check_size(text: str) -> None:
+    """Refuse what no run takes, before there is a conversation for it."""
+    rules = StartExecutionRequest.DESCRIPTOR.fields_by_name["input"].GetOptions()
+    most = rules.Extensions[validate_pb2.field].string.max_bytes
+    if len(text.encode()) > most:
+        sentence = f"input: must be at most {most} bytes"
+        raise ConductorError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", sentence)
 
 
 def _request_id() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 
 import grpc
@@ -11,7 +10,7 @@ from conductor.conversations.v1.conversation_pb2 import AgentReference, Conversa
 from conductor.conversations.v1.instance_pb2 import Instance
 from conductor.conversations.v1.message_service_pb2 import ListMessagesRequest
 from conductor_ai.cli import times
-from conductor_ai.cli.output import enum_name, harmless, one_line
+from conductor_ai.cli.output import enum_name, write_said
 from conductor_ai.client import Client
 from conductor_ai.errors import ConductorError
 
@@ -63,11 +62,7 @@ def transcript(message: Message) -> None:
     aside = "" if standing == "completed" else f" ({standing})"
     # Several instances of one agent may speak in turn.
     whose = agent_name(message.agent) if message.type == Message.TYPE_AGENT else speaker(message)
-    print(f"#{message.position} {one_line(whose)}, {age} ago{aside}")
-    said = text(message)
-    if said:
-        print((harmless(said) if sys.stdout.isatty() else said).removesuffix("\n"))
-    print()
+    write_said(f"#{message.position} {whose}, {age} ago{aside}", text(message))
 
 
 async def message_id(client: Client, conversation_id: str, reference: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from conductor.conversations.v1.instance_pb2 import HistoryEntry, Instance, InstanceStatistics
 from conductor.conversations.v1.instance_service_pb2 import (
     ClearHistoryResponse,
+    InstanceContext,
     ListInstancesRequest,
 )
 from conductor_ai.cli import deleting, facts, listing, rows, times
@@ -18,7 +20,7 @@ from conductor_ai.cli.asking import confirm
 from conductor_ai.cli.connection import Address, ApiKey, call, call_each
 from conductor_ai.cli.exits import Exit
 from conductor_ai.cli.instances.options import Id, Ids, OfStatus, status_value
-from conductor_ai.cli.output import AsJson, enum_name, harmless, json_line
+from conductor_ai.cli.output import AsJson, enum_name, harmless, json_line, write_said
 from conductor_ai.cli.tables import Column
 from conductor_ai.client import Client
 
@@ -92,6 +94,22 @@ def show(
     call(address, api_key, show_one)
 
 
+def context(
+    instance_id: Id, as_json: AsJson = False, address: Address = "", api_key: ApiKey = ""
+) -> None:
+    """Show what the runs of an instance start from; its newest runs last."""
+
+    async def show_one(client: Client) -> Exit:
+        found = await client.instances.context(instance_id)
+        if as_json:
+            print(json_line(found))
+        else:
+            _show_context(found)
+        return Exit.SUCCEEDED
+
+    call(address, api_key, show_one)
+
+
 def history(
     instance_id: Id,
     of_agent: Annotated[
@@ -159,6 +177,27 @@ def undelete(
         print(json_line(back) if as_json else f"{instance_id} is back")
 
     call_each(ids, one, address, api_key)
+
+
+def _show_context(context: InstanceContext) -> None:
+    version = f"version {context.persona_version}" if context.persona_version else "none"
+    known = [
+        ("works in", context.cwd),
+        ("persona", version),
+        ("history", facts.count(len(context.history), "run")),
+    ]
+    facts.show(known)
+    facts.text("persona", context.persona)
+    facts.text("procedure", context.operating_procedure)
+    if context.history:
+        print("\nhistory:")
+    for entry in context.history:
+        aside = f", in {entry.conversation_id}" if entry.conversation_id else ""
+        age = times.age(entry.end_time, datetime.now(UTC))
+        write_said(f"user, {age} ago{aside}", entry.user_input)
+        answered = entry.ai_response or entry.error_reason
+        standing = "" if entry.succeeded else f" ({_end(entry)})"
+        write_said(f"{entry.agent_id}{standing}", answered)
 
 
 def _facts(instance: Instance) -> Iterator[tuple[str, str]]:
