@@ -31,10 +31,12 @@ from services.kit.storage.sqlite_terms import (
 _FEW = 500
 """Fewer documents than these are read and sorted rather than sought in a list that is in order.
 
-It is also as far as anything is counted for that, and as far as a list is tried.
+It is also as far as anything is counted for that, and as far as what FTS5 finds is passed over.
 """
 _SOME = 2000
-"""The same for what FTS5 finds: fewer are sorted, and a value that fewer have is sought from the start."""
+"""A value that fewer documents have than these is sought by FTS5 from the start."""
+_TRIED = 100
+"""How far an order is walked along to see how many of its documents have what is sought."""
 _LAST_PLACE = (1 << 63) - 1
 _ID, _CREATE_TIME = 1, 3
 """Columns of a document as it is read."""
@@ -282,7 +284,7 @@ class DocumentsSql:
         """Read a page of what has terms, in another order than that of time."""
         terms = self._searched()
         tokens = [*terms.sought(query), *terms.narrowing(query)]
-        is_common = terms.count(db, tokens, _SOME) == _SOME
+        is_common = terms.count(db, tokens, _FEW) == _FEW
         places = self._met_soon(db, query, tokens) if is_common else []
         if len(places) < query.limit:
             conditions, values = self._conditions(query)
@@ -309,7 +311,7 @@ class DocumentsSql:
         index = self._by(query.leader() or "", query.order)
         along = f"{self.collection.name} AS d INDEXED BY {index} WHERE {' AND '.join(conditions)}"
         met: list[int] = []
-        end = _FEW
+        end = _TRIED
         with closing(
             db.execute(f"SELECT d.place FROM {along} {_ordered(query)}", values)
         ) as places:
@@ -320,7 +322,7 @@ class DocumentsSql:
                     break
                 if passed == end:
                     far = end * query.limit // max(len(met), 1)
-                    if end > _FEW or terms.count(db, tokens, far) < far:
+                    if end > _TRIED or terms.count(db, tokens, far) < far:
                         break
                     end = 2 * far
         return met
