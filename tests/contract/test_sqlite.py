@@ -118,6 +118,7 @@ def count_as_many(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Let so many documents be as many as there may be at most."""
     monkeypatch.setattr(sqlite_documents, "_FEW", count)
     monkeypatch.setattr(sqlite_documents, "_SOME", count)
+    monkeypatch.setattr(sqlite_documents, "_TRIED", count)
 
 
 @pytest.mark.parametrize("few", [1, 4, 8])
