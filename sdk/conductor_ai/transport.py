@@ -62,7 +62,15 @@ class Transport:
         filters: L,
         rows: Callable[[P], Iterable[T]],
     ) -> AsyncGenerator[T, None]:
-        """Yield the rows of one page after another."""
+        """Yield the rows of one page after another.
+
+        Raises:
+            ConductorError: the mesh refuses, or does not answer.
+            TypeError: `filters` is no request, such as an id alone.
+        """
+        if not hasattr(filters, "page_token"):
+            # gRPC would send an empty request in its place, which all there is answers.
+            raise TypeError(f"the filters of a list are the fields of its request, not {filters!r}")
         request = deepcopy(filters)
         while True:
             page = await self.answer(rpc, request)

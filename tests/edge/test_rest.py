@@ -172,6 +172,17 @@ async def test_a_query_that_cannot_be_read_names_what_is_wrong(
     assert stub.calls == []
 
 
+async def test_fields_of_a_body_that_nobody_knows_are_ignored(
+    client: httpx.AsyncClient, stub: Stub
+) -> None:
+    body = {"input": "hello", "inputs": ["hello"], "nobody": {"knows": 1}}
+
+    response = await client.post("/api/executions", json=body)
+
+    assert response.status_code == httpx.codes.OK
+    assert stub.calls == ["StartExecution"]
+
+
 async def test_path_and_body_cannot_name_different_things(client: httpx.AsyncClient) -> None:
     response = await client.post("/api/executions/one:cancel", json={"execution_id": "other"})
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from conductor.audit.v1.audit_record_pb2 import AuditRecord
@@ -13,6 +16,7 @@ from tests.rpc.scripted import Scripted
 from tests.rpc.terminal import COLOUR, Outcome, Terminal, unstyled
 
 LIST = ("audit", "list")
+API = Path(__file__).parents[2] / "gen" / "api.binpb"
 CANCEL = "conductor.execution.v1.ExecutionService/CancelExecution"
 
 
@@ -87,6 +91,31 @@ async def test_the_filters_reach_the_mesh(scripted: Scripted, terminal: Terminal
     assert (request.org_id, request.principal, request.rpc) == ("acme", "jwt:алиса", CANCEL)
     assert request.create_time_from.ToJsonString() == "2026-05-31T00:00:00Z"
     assert request.create_time_before.ToJsonString() == "2026-05-31T16:00:00Z"
+
+
+def recorded() -> list[str]:
+    """Name the rpcs of all services that leave records, in full."""
+    known = FileDescriptorSet.FromString(API.read_bytes())
+    return [
+        f"{file.package}.{service.name}/{method.name}"
+        for file in known.file
+        if file.package.startswith("conductor.")
+        for service in file.service
+        for method in service.method
+        if method.options.idempotency_level != MethodOptions.NO_SIDE_EFFECTS
+    ]
+
+
+async def test_every_rpc_that_leaves_records_is_known_by_the_last_of_its_names(
+    terminal: Terminal,
+) -> None:
+    rpcs = recorded()
+    assert "conductor.conversations.v1.MessageService/HideMessage" in rpcs
+
+    refused = (await terminal.run(*LIST, "--rpc", "Do")).err
+
+    named = set(re.findall(r"[A-Z]\w+", unstyled(refused)))
+    assert {rpc.rpartition("/")[2] for rpc in rpcs} - named == set()
 
 
 async def test_an_rpc_this_release_does_not_know_is_named_in_full(

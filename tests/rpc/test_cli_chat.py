@@ -253,7 +253,7 @@ async def test_programs_get_each_answer_as_a_message_on_a_line(
     assert first.conversation_id == id_
     assert (second.position, second.status) == (4, Message.STATUS_FAILED)
     assert last == second
-    assert outcome.err.startswith("no answer: MODEL_FAILED: It died.; /retry asks again\n")
+    assert outcome.err.startswith("no answer: MODEL_FAILED: It died; /retry asks again\n")
     assert outcome.status == 1
 
 
@@ -438,7 +438,7 @@ async def test_an_answer_that_fails_is_told_and_is_the_status_of_a_script(
     outcome = await speaker.run("chat", stdin=b"Hello\nAgain\n")
 
     assert (outcome.status, outcome.out) == (1, "well\n")
-    assert "no answer: MODEL_FAILED: It died.; /retry asks again\n" in outcome.err
+    assert "no answer: MODEL_FAILED: It died; /retry asks again\n" in outcome.err
 
 
 async def test_without_a_mesh_nothing_is_said() -> None:

@@ -135,6 +135,10 @@ def test_texts_are_shown_whole_and_found_by_their_words(talker: Commands) -> Non
     assert f"\n  {'x' * 500}\n" in whole
     assert whole.startswith("#1 user, ")
     assert "\n#2 poet, " in whole
+    assert whole.splitlines()[0].endswith(" ago")
+    talker.done("conversations", "hide", id_, "1")
+    hidden = talker.done("conversations", "messages", id_, "--text")
+    assert hidden.splitlines()[0].endswith(" ago (hidden)")
     row = talker.done("conversations", "messages", id_).splitlines()[2]
     assert row.endswith(f"{'x' * 200}…")
     found = talker.done("conversations", "search", "haf grü", "--conversation", id_).splitlines()

@@ -33,6 +33,13 @@ async def client(talking: Talking) -> AsyncIterator[Client]:
         yield client
 
 
+async def test_what_is_no_request_is_not_sent_as_one_that_filters_nothing(client: Client) -> None:
+    one = await client.conversations.create()
+
+    with pytest.raises(TypeError, match=f"the fields of its request, not '{one.id}'"):
+        await anext(client.conversations.list(one.id))  # type: ignore[arg-type]  # as without mypy
+
+
 async def test_conversations_have_their_noun(client: Client) -> None:
     talks = client.conversations
     one = await talks.create(Conversation(title="Storm", context="# A\n"))

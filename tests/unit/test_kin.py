@@ -247,6 +247,19 @@ async def test_a_conversation_that_was_deleted_by_itself_stays_so(placing: Placi
     assert await house.seen() == ALL
 
 
+async def test_a_deleted_conversation_is_said_to_come_back_with_what_it_went_with(
+    placing: Placing,
+) -> None:
+    own, along = await placing.talk(), await placing.talk(PLAY)
+    await placing.conversations.delete(ORG, own.id, "", purge=False)
+    await placing.mark(PLAY, "del_1")
+
+    with pytest.raises(DomainError, match="is deleted; take it back with UndeleteConversation"):
+        await placing.conversations.get(ORG, own.id)
+    with pytest.raises(DomainError, match=f"its screenplay {PLAY} is, and it comes back with that"):
+        await placing.conversations.get(ORG, along.id)
+
+
 async def test_the_ids_of_a_conversations_own_deletions_hide_none_of_its_screenplay(
     placing: Placing,
 ) -> None:

@@ -17,6 +17,14 @@ from conductor.content.v1 import (
     screenplay_service_pb2,
     template_service_pb2,
 )
+from conductor.conversations.v1 import (
+    conversation_service_pb2,
+    instance_service_pb2,
+    kin_service_pb2,
+    message_service_pb2,
+    portfolio_service_pb2,
+    turn_service_pb2,
+)
 from conductor.execution.v1 import execution_service_pb2
 from conductor.gateway.v1 import gateway_service_pb2
 from conductor_ai.cli import listing, times
@@ -43,6 +51,12 @@ def _rpcs() -> dict[str, str]:
         screenplay_service_pb2,
         template_service_pb2,
         archive_service_pb2,
+        conversation_service_pb2,
+        message_service_pb2,
+        instance_service_pb2,
+        portfolio_service_pb2,
+        turn_service_pb2,
+        kin_service_pb2,
     )
     services = [one for file in files for one in file.DESCRIPTOR.services_by_name.values()]
     return {

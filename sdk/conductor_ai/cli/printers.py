@@ -179,7 +179,7 @@ class ChatPrinter(Printer):
         if outcome(event) is Exit.CANCELLED:
             tell("cancelled; /retry asks again")
         else:
-            tell(f"no answer: {_why(event)}; /retry asks again")
+            tell(f"no answer: {_why(event).rstrip('.')}; /retry asks again")
 
     def _queued(self, sentence: str) -> None:
         self.end_line()

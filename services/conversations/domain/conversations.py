@@ -440,13 +440,17 @@ def not_found(conversation_id: str) -> DomainError:
     )
 
 
-def is_deleted(conversation_id: str) -> DomainError:
+def is_deleted(conversation: Conversation) -> DomainError:
     """Make the error for a conversation that is deleted and can be taken back."""
+    how = (
+        f"its screenplay {conversation.screenplay_id} is, and it comes back with that"
+        if conversation.life.inherited
+        else "take it back with UndeleteConversation to use it"
+    )
     return DomainError(
         Reason.REASON_CONVERSATION_NOT_FOUND,
-        f"The conversation {conversation_id} is deleted; take it back with UndeleteConversation to "
-        "use it.",
-        resources=[Resource("conversation", conversation_id, "deleted")],
+        f"The conversation {conversation.id} is deleted; {how}.",
+        resources=[Resource("conversation", conversation.id, "deleted")],
     )
 
 

@@ -397,7 +397,7 @@ class InstanceService:
         if home is None:
             raise conversations.not_found(conversation_id)
         if not home.life.live:
-            raise conversations.is_deleted(conversation_id)
+            raise conversations.is_deleted(home)
         return home
 
     async def _followed(self, made: Instance, home: Conversation | None) -> Instance:

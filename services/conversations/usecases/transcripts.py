@@ -80,7 +80,7 @@ class Transcript:
         if found is None or found.life.purging:
             raise conversations.not_found(conversation_id)
         if not found.life.live and not include_deleted:
-            raise conversations.is_deleted(conversation_id)
+            raise conversations.is_deleted(found)
         return found
 
     async def message(

@@ -211,7 +211,7 @@ class TurnService:
     async def _check(self, found: Conversation, asked: Asked) -> None:
         """Check that a turn may be added."""
         if not found.life.live:
-            raise conversations.is_deleted(found.id)
+            raise conversations.is_deleted(found)
         conversations.check_agent_allowed(found, asked.agent.agent_id)
         if asked.reply_to:
             await self._transcript.message(found, asked.reply_to, "reply_to")

@@ -57,9 +57,9 @@ def text(message: Message) -> str:
 def transcript(message: Message) -> None:
     """Print a message whole, under a line that says whose it is."""
     age = times.age(message.create_time, datetime.now(UTC))
-    standing = state(message)
     # What is as usual needs no word.
-    aside = "" if standing == "completed" else f" ({standing})"
+    standing = state(message).removeprefix("completed").strip()
+    aside = f" ({standing})" if standing else ""
     # Several instances of one agent may speak in turn.
     whose = agent_name(message.agent) if message.type == Message.TYPE_AGENT else speaker(message)
     write_said(f"#{message.position} {whose}, {age} ago{aside}", text(message))
