@@ -144,6 +144,12 @@ async def test_each_part_can_be_set_whatever_the_etag_is(alone: Conversations) -
         pb.SetConversationContextRequest(conversation_id=id_, context="Be brief."), timeout=PATIENCE
     )
     assert told.context == "Be brief."
+    # As of a body whose field is misspelled.
+    nothing = pb.SetConversationContextRequest(conversation_id=id_)
+    assert (await refusal(stub.SetConversationContext(nothing))).fields == ["context"]
+    nobody = pb.SetActiveAgentRequest(conversation_id=id_)
+    assert (await refusal(stub.SetActiveAgent(nobody))).fields == ["agent_info"]
+    assert (await alone.get(id_)).context == "Be brief."
     limited = await stub.SetConversationSettings(
         pb.SetConversationSettingsRequest(conversation_id=id_, max_chain_depth=100),
         timeout=PATIENCE,
@@ -216,7 +222,7 @@ async def test_who_is_named_is_looked_up(talks: Conversations, content: Content)
     )
     switched = await talks.conversations.SetActiveAgent(switch, timeout=PATIENCE)
     assert [one.agent_id for one in switched.participants] == ["writer", "critic"]
-    left = pb.SetActiveAgentRequest(conversation_id=made.id)
+    left = pb.SetActiveAgentRequest(conversation_id=made.id, agent_info=AgentReference())
     assert not (await talks.conversations.SetActiveAgent(left, timeout=PATIENCE)).HasField(
         "active_agent"
     )

@@ -102,10 +102,8 @@ class Conversations:
 
         Neither of them is the agent `default`.
         """
-        request = pb.SetActiveAgentRequest(conversation_id=conversation_id)
-        if agent_id or instance_id:
-            chosen = AgentReference(agent_id=agent_id, instance_id=instance_id)
-            request.agent_info.CopyFrom(chosen)
+        chosen = AgentReference(agent_id=agent_id, instance_id=instance_id)
+        request = pb.SetActiveAgentRequest(conversation_id=conversation_id, agent_info=chosen)
         return await self._transport.answer(self._stub.SetActiveAgent, request)
 
     async def reorder(self, places: Mapping[str, float]) -> int:

@@ -251,13 +251,15 @@ class SetConversationContextRequest(message.Message):
         self,
         *,
         conversation_id: builtins.str = ...,
-        context: builtins.str = ...,
+        context: builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_context", b"_context", "context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["context", b"context", "conversation_id", b"conversation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_context", b"_context", "context", b"context", "conversation_id", b"conversation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__context: _TypeAlias = typing.Literal["context"]  # noqa: Y015
+    _WhichOneofArgType__context: _TypeAlias = typing.Literal["_context", b"_context"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context) -> _WhichOneofReturnType__context | None: ...
 
 @typing.final
 class UploadConversationContextRequest(message.Message):
@@ -332,7 +334,9 @@ class SetActiveAgentRequest(message.Message):
     """The id of the conversation."""
     @builtins.property
     def agent_info(self) -> conversation_pb2.AgentReference:
-        """The agent, or the instance, which says its agent; absent for `default`. Name and emoji are looked up."""
+        """The agent, or the instance, which says its agent; an empty one for `default`. Name and emoji are looked
+        up.
+        """
 
     def __init__(
         self,
