@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -58,6 +58,8 @@ DEFAULT_ADDRESS: Final = "localhost:8080"
 _SILENCE: Final = 45.0
 """Seconds without an event or a heartbeat, which come every 15, after which a stream is dead."""
 _FIRST_PAUSE: Final = 0.1
+_TOLD_AT: Final = 2
+"""How many tries in a row fail before somebody is told; one is what a restart costs."""
 _CUT: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 _Stream: TypeAlias = (
@@ -107,6 +109,10 @@ class RunOptions(TypedDict, total=False):
     """What happens while another run answers in the conversation; it waits when left out."""
     reply_to: str
     """The message of the conversation that the input replies to."""
+
+
+OnWait: TypeAlias = Callable[[ConductorError], None]
+"""Told why a stream does not go on, once each time that two tries in a row have failed."""
 
 
 class Client:
@@ -159,7 +165,7 @@ class Client:
         return await self._transport.answer(self._stub.StartExecution, _request(text, options))
 
     async def run(
-        self, text: str, **options: Unpack[RunOptions]
+        self, text: str, *, on_wait: OnWait | None = None, **options: Unpack[RunOptions]
     ) -> AsyncGenerator[ExecutionEvent, None]:
         """Start a run and follow its events to the terminal one, each exactly once.
 
@@ -167,19 +173,19 @@ class Client:
         """
         # With an id of its own, a start whose answer was lost can be sent again.
         options.setdefault("request_id", f"client-{uuid.uuid4()}")
-        follower = _Follower(self._stub, self._transport, self._patience)
+        follower = _Follower(self._stub, self._transport, self._patience, on_wait)
         async with aclosing(follower.follow(start=_request(text, options))) as events:
             async for event in events:
                 yield event
 
     async def watch(
-        self, execution_id: str, after_sequence: int = 0
+        self, execution_id: str, after_sequence: int = 0, *, on_wait: OnWait | None = None
     ) -> AsyncGenerator[ExecutionEvent, None]:
         """Follow the events of a run after a sequence, old ones first, each exactly once.
 
         A cut stream is taken up again where it ended.
         """
-        follower = _Follower(self._stub, self._transport, self._patience)
+        follower = _Follower(self._stub, self._transport, self._patience, on_wait)
         follower.execution_id, follower.sequence = execution_id, after_sequence
         async with aclosing(follower.follow()) as events:
             async for event in events:
@@ -266,11 +272,13 @@ class _Follower:
         stub: ExecutionServiceStub,
         transport: Transport,
         patience: float,
+        on_wait: OnWait | None,
     ) -> None:
         self._stub = stub
         self._channel = transport.channel
         self._metadata = transport.metadata
         self._patience = patience
+        self._on_wait = on_wait
         self.execution_id = ""
         self.sequence = 0
 
@@ -278,13 +286,13 @@ class _Follower:
         self, start: pb.StartExecutionRequest | None = None
     ) -> AsyncGenerator[ExecutionEvent, None]:
         """Yield every event after the cursor, to the terminal one."""
-        reached, cut_since, pause = False, 0.0, _FIRST_PAUSE
+        reached, cut_since, failed, pause = False, 0.0, 0, _FIRST_PAUSE
         while True:
             wish = None
             try:
                 async with aclosing(self._stream(start)) as stream:
                     async for event in stream:
-                        reached, cut_since, pause = True, 0.0, _FIRST_PAUSE
+                        reached, cut_since, failed, pause = True, 0.0, 0, _FIRST_PAUSE
                         if event is not None:
                             yield event
                             if is_terminal(event):
@@ -300,6 +308,9 @@ class _Follower:
             cut_since = cut_since or time.monotonic()
             if time.monotonic() - cut_since > self._patience:
                 raise failure
+            failed += 1
+            if failed == _TOLD_AT and self._on_wait is not None:
+                self._on_wait(failure)
             await asyncio.sleep(pause if wish is None else wish)
             pause = min(pause * 2, LONGEST_PAUSE)
 

@@ -43,7 +43,8 @@ class Keeper:
     """Keeps one program running until it is told to stop.
 
     Args:
-        start_timeout: seconds until a start without health counts as hung.
+        start_timeout: seconds until a start without health counts as hung; one that does not answer
+            yet has as long again from each line of its log on.
         silence: seconds without any answer after which a program that served counts as hung.
         changed: called after every start, when the pid is another.
     """
@@ -145,9 +146,14 @@ class Keeper:
         return f"has not answered for {self._silence:g} s"
 
     async def _become_healthy(self) -> bool:
-        started = self._clock()
+        started = heard = self._clock()
+        logged = self._log_start
         while not await self.program.healthy():
-            if self._clock() - started > self._start_timeout:
+            before, logged = logged, size(self.program.log)
+            if logged != before and not await self.program.answers():
+                # It may be bringing its store forward. What logs its answers gets no more time for it.
+                heard = self._clock()
+            if self._clock() - heard > self._start_timeout:
                 return False
             await asyncio.sleep(_POLL)
         self._backoff.healthy()
@@ -181,7 +187,7 @@ class Supervisor:
 
     Args:
         say: told about deaths and restarts.
-        start_timeout: seconds until a start without health counts as hung.
+        start_timeout: as that of a `Keeper`.
         silence: seconds without any answer after which a program that served counts as hung.
         changed: called when a pid is another.
     """

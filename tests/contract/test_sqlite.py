@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -226,6 +227,62 @@ async def test_a_file_with_a_row_for_each_term_is_brought_forward(tmp_path: Path
         ).fetchone()
     assert not tables & {"sheets_terms", "sheets_before"}
     assert version == 2, "an earlier release has to refuse it"
+
+
+async def test_what_takes_long_to_be_brought_forward_says_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlite, "_TOLD_STEPS", 1000)
+    caplog.set_level("INFO")
+    path = tmp_path / "store.db"
+    write_rows(path, shelves())
+
+    store = await SqliteStore.open(path, [SHEETS], LOGS)
+    during = len(caplog.messages)
+    await store.write(*(Insert(SHEETS, sheet(f"new {number}")) for number in range(100)))
+    await store.close()
+
+    assert during > 1
+    assert caplog.messages == [f"{path} is being brought forward"] * during
+
+
+async def test_a_file_that_another_process_brings_forward_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.01)
+    caplog.set_level("INFO")
+    path = tmp_path / "store.db"
+    write_rows(path, shelves())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode=WAL")
+        other.execute("BEGIN IMMEDIATE")
+        handler = logging.Handler()
+        # It is done when somebody has said that it is waited for.
+        monkeypatch.setattr(handler, "emit", lambda _: other.rollback())
+        logger = logging.getLogger(sqlite.__name__)
+        logger.addHandler(handler)
+        try:
+            store = await SqliteStore.open(path, [SHEETS], LOGS)
+        finally:
+            logger.removeHandler(handler)
+        await store.close()
+    assert caplog.messages == [f"{path} is in the hands of another process; waiting for it"]
+
+
+async def test_a_file_that_stays_in_other_hands_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(sqlite, "_OPENING_TRIES", 3)
+    path = tmp_path / "store.db"
+    write_rows(path, shelves())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode=WAL")
+        other.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(DomainError) as refused:
+            await SqliteStore.open(path, [SHEETS], LOGS)
+    assert refused.value.reason is Reason.REASON_STORE_UNAVAILABLE
 
 
 async def test_what_was_brought_forward_is_written_as_before(tmp_path: Path) -> None:

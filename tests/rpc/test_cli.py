@@ -395,6 +395,18 @@ async def test_a_terminal_without_unicode_gets_question_marks(
     assert await terminal.run("run", "hello") == Outcome(0, "Gr??e, ??? ?\n", "")
 
 
+async def test_a_run_that_is_not_taken_yet_says_what_it_waits_for(
+    scripted: Scripted, terminal: Terminal
+) -> None:
+    away = Failure(grpc.StatusCode.UNAVAILABLE, "Conversations are away.", "SERVICE_UNAVAILABLE")
+    scripted.streams.extend([[away], [away], [*ANSWER, *events(Result(), first=5)]])
+
+    outcome = await terminal.run("run", "hello")
+
+    waited = "waiting for the mesh: Conversations are away.\n"
+    assert outcome == Outcome(0, "Grüße, мир 🌍\n", waited)
+
+
 async def test_the_port_of_a_local_mesh_is_the_default(scripted: Scripted) -> None:
     scripted.streams.append([*events(JobStarted(), Result(result="here"))])
     async with serving(scripted) as address:

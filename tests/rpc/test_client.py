@@ -116,6 +116,27 @@ async def test_a_cut_start_is_sent_again_with_the_same_request_id(
     assert first == second
 
 
+async def test_who_waits_for_a_mesh_that_is_away_is_told_why_once_each_time(
+    scripted: Scripted, client: Client
+) -> None:
+    away = [UNAVAILABLE]
+    scripted.streams.extend([[*away], [*away], [*away], [*WHOLE[:2]], [*away], [*WHOLE[2:]]])
+    told: list[ConductorError] = []
+
+    assert await follow(client.run("hello", on_wait=told.append)) == WHOLE
+    assert [failure.reason for failure in told] == ["SHUTTING_DOWN"] * 2
+
+
+async def test_nobody_is_told_of_a_cut_that_the_next_try_mends(
+    scripted: Scripted, client: Client
+) -> None:
+    scripted.streams.extend([[UNAVAILABLE], [*WHOLE[:2], UNAVAILABLE], [*WHOLE[2:]]])
+    told: list[ConductorError] = []
+
+    assert await follow(client.run("hello", on_wait=told.append)) == WHOLE
+    assert told == []
+
+
 async def test_a_watch_goes_on_after_its_cursor(scripted: Scripted, client: Client) -> None:
     scripted.streams.append([*WHOLE[3:]])
 

@@ -147,6 +147,33 @@ async def test_a_start_that_hangs_is_given_up_with_the_end_of_its_log(desk: Desk
             await supervisor.serving()
 
 
+@pytest.mark.parametrize("serves", [True, False])
+async def test_a_start_that_logs_on_has_time_until_it_answers(desk: Desk, *, serves: bool) -> None:
+    asked = 0
+
+    async def healthy() -> bool:
+        nonlocal asked
+        asked += 1
+        with program.log.open("a") as log:
+            log.write(f"document {asked}\n")
+        return asked == (20 if serves else 40)
+
+    async def answers() -> bool:
+        return asked >= 10 and not serves
+
+    program = desk.program("import time; time.sleep(60)", healthy=healthy, answers=answers)
+    supervisor = Supervisor(desk.said.append, start_timeout=3, clock=lambda: float(asked))
+    async with supervisor:
+        supervisor.add(program)
+
+        if serves:
+            await supervisor.serving()
+        else:
+            with pytest.raises(CannotStart, match="did not serve within 3 s"):
+                await supervisor.serving()
+    assert asked == (20 if serves else 13)
+
+
 async def test_a_program_that_served_and_falls_silent_is_killed_and_started_again(
     desk: Desk,
 ) -> None:

@@ -71,7 +71,7 @@ async def watch(client: Client, execution_id: str, after: int, printer: Printer)
     """Watch a run that somebody started; Ctrl-C stops watching and leaves the run alone."""
     leave = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leave.set)
-    events = client.watch(execution_id, after)
+    events = client.watch(execution_id, after, on_wait=printer.waiting)
     status = await unless(leave, show(events, printer), printer)
     if status is not None:
         return status

@@ -11,6 +11,7 @@ from conductor_ai.cli import facts
 from conductor_ai.cli.exits import Exit
 from conductor_ai.cli.output import harmless, json_line, one_line, tell, whisper
 from conductor_ai.cli.usage import summary
+from conductor_ai.errors import ConductorError
 
 _CANCELLED = "EXECUTION_CANCELLED"
 _MESSAGES = (
@@ -75,6 +76,12 @@ class Printer:
         if self._talkative and sentence:
             self.end_line()
             tell(sentence)
+
+    def waiting(self, failure: ConductorError) -> None:
+        """Say that the mesh does not answer just now, and why."""
+        if self._talkative:
+            self.end_line()
+        tell(f"waiting for the mesh: {failure.message}")
 
     def end_line(self) -> None:
         """Let whatever comes next begin on its own line."""

@@ -166,7 +166,8 @@ class _Run:
         """Yield the events of the run, which can be cancelled from the first one on."""
         cancelling: asyncio.Task[None] | None = None
         try:
-            async with aclosing(client.run(self._text, **self._options)) as events:
+            running = client.run(self._text, on_wait=self._printer.waiting, **self._options)
+            async with aclosing(running) as events:
                 async for event in events:
                     if cancelling is None:
                         # The first event names the run; before it there is nothing to cancel.

@@ -45,6 +45,10 @@ _LOG = logging.getLogger(__name__)
 _LOG_SCHEMA_VERSION = 1
 _MAX_BATCH = 512
 _BUSY_SECONDS = 5.0
+_OPENING_TRIES = 120
+"""How often another process is waited for that may be bringing a file forward, `_BUSY_SECONDS` each."""
+_TOLD_STEPS = 2_000_000
+"""Steps of SQLite's machine between two lines that say that work goes on: a second or two."""
 _FULL = {sqlite3.SQLITE_FULL}
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 
@@ -110,7 +114,10 @@ class SqliteStore:
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         db.execute("PRAGMA journal_mode=WAL")
-        db.execute("BEGIN IMMEDIATE")
+        self._begin(db)
+        # Whoever keeps this process running takes silence for hanging.
+        told = f"{self._path} is being brought forward"
+        db.set_progress_handler(lambda: _LOG.info(told), _TOLD_STEPS)
         db.execute(
             "CREATE TABLE IF NOT EXISTS schema_versions "
             "(name TEXT PRIMARY KEY, version INTEGER NOT NULL)"
@@ -133,6 +140,20 @@ class SqliteStore:
         for statement in itertools.chain.from_iterable(creates):
             db.execute(statement)
         db.execute("COMMIT")
+        db.set_progress_handler(None, 0)
+
+    def _begin(self, db: sqlite3.Connection) -> None:
+        """Begin to prepare the file once no other process does."""
+        for _ in range(_OPENING_TRIES - 1):
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
+                _LOG.info("%s is in the hands of another process; waiting for it", self._path)
+            else:
+                return
+        db.execute("BEGIN IMMEDIATE")
 
     # Writing
 

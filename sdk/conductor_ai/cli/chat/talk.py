@@ -410,7 +410,8 @@ class _Turn:
         """Show the answer to its end."""
         cancelling = asyncio.create_task(self._cancel())
         try:
-            return await following.show(self._client.watch(self.execution_id), self._printer)
+            events = self._client.watch(self.execution_id, on_wait=self._printer.waiting)
+            return await following.show(events, self._printer)
         finally:
             cancelling.cancel()
             await asyncio.gather(cancelling, return_exceptions=True)
