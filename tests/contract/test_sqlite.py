@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -30,6 +31,7 @@ from services.kit.storage.ports import (
     UnreadableStoreError,
 )
 from services.kit.storage.sqlite import SqliteStore
+from services.kit.storage.sqlite_documents import DocumentsSql
 from tests.contract.sheets import SHEETS, expected, place, queries, read, sheet, shelves
 
 
@@ -232,18 +234,28 @@ async def test_a_file_with_a_row_for_each_term_is_brought_forward(tmp_path: Path
 async def test_what_takes_long_to_be_brought_forward_says_that_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sqlite, "_TOLD_STEPS", 1000)
+    monkeypatch.setattr(sqlite, "_TOLD_SECONDS", 0.001)
     caplog.set_level("INFO")
     path = tmp_path / "store.db"
-    write_rows(path, shelves())
+    told = threading.Event()
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda _: told.set())
+    logger = logging.getLogger(sqlite.__name__)
 
-    store = await SqliteStore.open(path, [SHEETS], LOGS)
-    during = len(caplog.messages)
+    def wait(_: object, db: sqlite3.Connection) -> None:
+        assert told.wait(5)
+
+    monkeypatch.setattr(DocumentsSql, "bring_forward", wait)
+    logger.addHandler(handler)
+    try:
+        store = await SqliteStore.open(path, [SHEETS], LOGS)
+    finally:
+        logger.removeHandler(handler)
+    said = len(caplog.messages)
     await store.write(*(Insert(SHEETS, sheet(f"new {number}")) for number in range(100)))
     await store.close()
 
-    assert during > 1
-    assert caplog.messages == [f"{path} is being brought forward"] * during
+    assert caplog.messages == [f"{path} is being brought forward"] * said
 
 
 async def test_a_file_that_another_process_brings_forward_is_waited_for(

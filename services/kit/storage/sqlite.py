@@ -14,8 +14,9 @@ import queue
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ _MAX_BATCH = 512
 _BUSY_SECONDS = 5.0
 _OPENING_TRIES = 120
 """How often another process is waited for that may be bringing a file forward, `_BUSY_SECONDS` each."""
-_TOLD_STEPS = 2_000_000
-"""Steps of SQLite's machine between two lines that say that work goes on: a second or two."""
+_TOLD_SECONDS = 5.0
+"""Between two lines that say that a file is being brought forward."""
 _FULL = {sqlite3.SQLITE_FULL}
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 
@@ -115,9 +116,27 @@ class SqliteStore:
     def _prepare(self, db: sqlite3.Connection) -> None:
         db.execute("PRAGMA journal_mode=WAL")
         self._begin(db)
-        # Whoever keeps this process running takes silence for hanging.
-        told = f"{self._path} is being brought forward"
-        db.set_progress_handler(lambda: _LOG.info(told), _TOLD_STEPS)
+        with self._telling():
+            self._bring_forward(db)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say now and then that work goes on: whoever keeps this process takes silence for hanging."""
+        done = threading.Event()
+
+        def tell() -> None:
+            while not done.wait(_TOLD_SECONDS):
+                _LOG.info("%s is being brought forward", self._path)
+
+        thread = threading.Thread(target=tell, name="telling", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _bring_forward(self, db: sqlite3.Connection) -> None:
         db.execute(
             "CREATE TABLE IF NOT EXISTS schema_versions "
             "(name TEXT PRIMARY KEY, version INTEGER NOT NULL)"
@@ -140,7 +159,6 @@ class SqliteStore:
         for statement in itertools.chain.from_iterable(creates):
             db.execute(statement)
         db.execute("COMMIT")
-        db.set_progress_handler(None, 0)
 
     def _begin(self, db: sqlite3.Connection) -> None:
         """Begin to prepare the file once no other process does."""
