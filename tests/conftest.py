@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -25,16 +24,8 @@ ANY = {"contract", "rpc", "edge", "mesh"}
 NAMED = ("grpcurl", "redis", "mongodb", "pymongo", "ferretdb")
 """Parts that a test has in its name when it uses them."""
 
-_WORKERS_BEYOND = 1
-"""How many more of them than processors run tests: those of whole meshes mostly wait."""
-
 _passed: set[tuple[str, str]] = set()
 """Kinds of tests that passed, each with a named part or none."""
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Say what `-n auto` means."""
-    return (os.cpu_count() or 1) + _WORKERS_BEYOND
 
 
 @pytest.fixture(scope="session")
