@@ -35,7 +35,16 @@ from services.kit.telemetry import SILENT, Telemetry, sending
 _LOG = logging.getLogger(__name__)
 _FLUSH_LOG_SECONDS = 0.25
 
+PENDING = (
+    # Of more calls than these that nobody has begun to serve some are answered CANCELLED, which is 499 to
+    # a browser, whose EventSource does not try again. The default is 1,000: a burst of watchers.
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 30_000),
+)
+"""How many calls a server lets wait."""
+
 OPTIONS = (
+    *PENDING,
     # A port that two processes share splits traffic in silence.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024 + 64 * 1024),

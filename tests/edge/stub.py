@@ -24,6 +24,7 @@ from conductor.execution.v1 import (
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.gateway.v1 import gateway_service_pb2 as gateway
 from conductor.gateway.v1 import gateway_service_pb2_grpc
+from services.kit.server import PENDING
 
 EXECUTION_SERVICE = "conductor.execution.v1.ExecutionService"
 GATEWAY_SERVICE = "conductor.gateway.v1.GatewayService"
@@ -235,6 +236,7 @@ async def serve(stub: Stub, port: int = 0) -> AsyncIterator[int]:
     """Serve the stub with health and reflection as a service does; gives its port."""
     server = grpc.aio.server(
         options=[
+            *PENDING,
             ("grpc.so_reuseport", 0),
             ("grpc.max_metadata_size", _LARGEST_METADATA),
             ("grpc.absolute_max_metadata_size", _LARGEST_METADATA),

@@ -59,6 +59,7 @@ async def test_a_thousand_watchers_are_served_by_one_process(edge: RunningEdge, 
     async with asyncio.timeout(90):
         while stub.held < WATCHERS:
             await asyncio.sleep(0.05)
+            assert not any(watcher.done() for watcher in watchers), "one was not served"
         stub.last_words.set()
         answers = await asyncio.gather(*watchers)
 
