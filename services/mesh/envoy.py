@@ -673,7 +673,8 @@ def _retry_policy(retry_on: str) -> Config:
                 },
             }
         ],
-        "host_selection_retry_max_attempts": 3,
+        # Each draws a process by lot: with few, one of two may be drawn several times in a row.
+        "host_selection_retry_max_attempts": 12,
     }
 
 
