@@ -46,7 +46,7 @@ class Shelf:
         writer = AgentCard("Writer", instructions="Write.", mcp_servers=("files",))
         self.agents = {"writer": writer, "editor": AgentCard("Editor")}
         self.voices = {"writer": Voice("# Writer", 3)}
-        self.screenplays = {"play_a": "/work/a", "play_b": ""}
+        self.screenplays = {"play_a": "/srv/a", "play_b": ""}
         self.is_away = False
 
     async def agent(self, agent_id: str) -> AgentCard:

@@ -224,12 +224,12 @@ async def test_where_a_run_answers_and_what_it_is_told_reach_the_mesh(
 
     await terminal.run(
         *("run", "hello", "--conversation", "conv_1", "--instance", "desk", "--screenplay", "sp_1"),
-        *("--context-mode", "stateless", "--busy", "reject", "--cwd", "/work"),
+        *("--context-mode", "stateless", "--busy", "reject", "--cwd", "/srv"),
     )
 
     (request,) = scripted.requests
     assert (request.conversation_id, request.instance_id) == ("conv_1", "desk")
-    assert (request.screenplay_id, request.cwd) == ("sp_1", "/work")
+    assert (request.screenplay_id, request.cwd) == ("sp_1", "/srv")
     assert request.context_mode == ContextMode.CONTEXT_MODE_STATELESS
     assert request.busy_policy == BusyPolicy.BUSY_POLICY_REJECT
 

@@ -28,7 +28,7 @@ def test_an_instance_is_placed_seen_changed_deleted_and_taken_back(
             "--conversation",
             conversation,
             "--cwd",
-            "/work",
+            "/srv",
             "--position",
             "1.5",
             "-2",
@@ -41,7 +41,7 @@ def test_an_instance_is_placed_seen_changed_deleted_and_taken_back(
     for fact in (
         "agent           writer\n",
         "status          pending\n",
-        "works in        /work\n",
+        "works in        /srv\n",
         "MCP servers     files\n",
         "position        1.5, -2\n",
         "shown           no\n",

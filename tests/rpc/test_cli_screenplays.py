@@ -28,8 +28,8 @@ def test_a_screenplay_is_made_seen_renamed_deleted_and_taken_back(conductor: Com
     assert conductor.done("screenplays", "rename", id_, "Calm") == (
         f"{id_} is called Calm, kept in acts/Calm.md\n"
     )
-    conductor.done("screenplays", "set-directory", id_, "/work")
-    assert conductor.told("screenplays", "get", id_)["working_directory"] == "/work"
+    conductor.done("screenplays", "set-directory", id_, "/srv")
+    assert conductor.told("screenplays", "get", id_)["working_directory"] == "/srv"
     conductor.done("screenplays", "update", id_, "--tag", "", "--description", "No wind.")
     found = conductor.told("screenplays", "list", "-q", "wind")
     assert (found["id"], "tags" in found, "content" in found) == (id_, False, False)

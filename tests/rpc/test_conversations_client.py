@@ -90,14 +90,14 @@ async def test_instances_have_theirs(client: Client) -> None:
     instances = client.instances
     await instances.create(Instance(instance_id="desk", agent_id="poet", mcp_configs=["files"]))
 
-    assert (await instances.set_cwd("desk", "/work")).cwd == "/work"
+    assert (await instances.set_cwd("desk", "/srv")).cwd == "/srv"
     assert [*(await instances.mcp_configs("desk")).combined] == ["files"]
     assert [*(await instances.set_mcp_configs("desk", [])).combined] == []
     changed = await instances.update(Instance(instance_id="desk", emoji="🐙"), fields=["emoji"])
-    assert (changed.emoji, changed.cwd) == ("🐙", "/work")
+    assert (changed.emoji, changed.cwd) == ("🐙", "/srv")
     assert await instances.reorder({"desk": 3.0}) == 1
     assert [found.instance_id async for found in instances.list()] == ["desk"]
-    assert (await instances.context("desk")).cwd == "/work"
+    assert (await instances.context("desk")).cwd == "/srv"
     assert [run async for run in instances.history(instance_id="desk")] == []
     assert await instances.clear_history(agent_id="poet") == 0
     await instances.delete("desk")

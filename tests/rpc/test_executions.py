@@ -127,7 +127,7 @@ class TestStart:
             ({"model": "x" * 129}, "model"),
             ({"cwd": f"/{'x' * 4096}"}, "cwd"),
             ({"cwd": "work"}, "cwd"),
-            ({"cwd": "/work\0"}, "cwd"),
+            ({"cwd": "/srv\0"}, "cwd"),
             ({"request_id": "x" * 129}, "request_id"),
             ({"conversation_id": "x" * 65}, "conversation_id"),
             ({"metadata": {"": "v"}}, 'metadata[""]'),

@@ -58,7 +58,7 @@ class Stage:
             ),
         ):
             await work
-        play = screenplay_pb2.Screenplay(name="Play", working_directory="/work/play")
+        play = screenplay_pb2.Screenplay(name="Play", working_directory="/srv/play")
         made = await self.content.screenplays.CreateScreenplay(
             plays.CreateScreenplayRequest(screenplay=play), timeout=PATIENCE
         )
@@ -224,7 +224,7 @@ async def test_context_and_history_tell_what_runs_begin_with_and_did(stage: Stag
     begun = await stage.stub.GetInstanceContext(request, timeout=PATIENCE)
     # Production is what runs use.
     assert (begun.persona, begun.persona_version) == ("# One", 1)
-    assert (begun.operating_procedure, begun.cwd) == ("Write.", "/work/play")
+    assert (begun.operating_procedure, begun.cwd) == ("Write.", "/srv/play")
     assert [one.user_input for one in begun.history] == ["q0", "q1", "q2"]
 
     whose = {"instance_id": made.instance_id}

@@ -82,12 +82,12 @@ async def test_a_run_is_told_what_was_said_and_leaves_its_answer(three: Both) ->
 async def test_an_instance_counts_its_runs_in_and_out_of_conversations(three: Both) -> None:
     stub = InstanceServiceStub(three.channel(CONVERSATIONS))
     made = await stub.CreateInstance(
-        instance_pb.CreateInstanceRequest(instance=Instance(agent_id="default", cwd="/work")),
+        instance_pb.CreateInstanceRequest(instance=Instance(agent_id="default", cwd="/srv")),
         timeout=PATIENCE,
     )
     where = await conversation(three)
     ended = await three.mesh.finished(instance_id=made.instance_id)
-    assert ended.cwd == "/work"
+    assert ended.cwd == "/srv"
     await three.mesh.finished(instance_id=made.instance_id, conversation_id=where.id)
     failed = await three.mesh.finished(instance_id=made.instance_id, model="mock-fail")
     assert failed.state == Execution.STATE_FAILED

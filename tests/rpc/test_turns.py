@@ -35,7 +35,7 @@ REJECT = busy_policy_pb2.BUSY_POLICY_REJECT
 
 @pytest.fixture
 def turns() -> FakeTurns:
-    placed = Placement("writer", "inst-1", "c", cwd="/work", emoji="🖋", mcp_servers=("files",))
+    placed = Placement("writer", "inst-1", "c", cwd="/srv", emoji="🖋", mcp_servers=("files",))
     return FakeTurns(instances={"inst-1": placed})
 
 
@@ -93,7 +93,7 @@ async def test_a_turn_is_visible_when_its_run_is_accepted_and_complete_when_it_e
 
 async def test_an_instance_says_who_runs_and_where(mesh: Mesh, turns: FakeTurns) -> None:
     ended = await mesh.finished(instance_id="inst-1")
-    assert (ended.agent_id, ended.conversation_id, ended.cwd) == ("writer", "c", "/work")
+    assert (ended.agent_id, ended.conversation_id, ended.cwd) == ("writer", "c", "/srv")
     assert list(ended.agent.mcp_servers) == ["files"]
     told = turns.runs[ended.id]
     assert (told.instance_id, told.emoji, told.status) == ("inst-1", "🖋", "completed")

@@ -123,13 +123,13 @@ async def test_keys_that_are_given_replace_those_there_are_and_null_takes_one_aw
     "key", ["", "$set", "a.b", "config.cwd", "__proto__", "ключ", "a\x00b", "\ud7ff", "/", "%"]
 )
 async def test_any_key_of_a_config_is_data(placing: Placing, key: str) -> None:
-    placed = await placing.place(cwd="/work", config={"a": {"b": 1}})
+    placed = await placing.place(cwd="/srv", config={"a": {"b": 1}})
 
     changed = await placing.update(placed.id, config={key: {key: 1}})
 
     assert changed.config == {"a": {"b": 1}, key: {key: 1}}
     assert (await placing.get(placed.id)).config == changed.config
-    assert changed.cwd == "/work"
+    assert changed.cwd == "/srv"
 
 
 def _nested(depth: int) -> Any:
@@ -286,7 +286,7 @@ async def test_runs_begin_with_persona_procedure_history_and_directory(placing: 
     begun = await placing.instances.beginning(ORG, placed.id)
 
     assert (begun.voice.text, begun.voice.number, begun.instructions) == ("# Writer", 3, "Write.")
-    assert begun.cwd == "/work/a"
+    assert begun.cwd == "/srv/a"
     assert [link.run.question for link in begun.runs] == [f"q{n}" for n in range(2, 52)]
     await placing.update(placed.id, cwd="/own")
     assert (await placing.instances.beginning(ORG, placed.id)).cwd == "/own"

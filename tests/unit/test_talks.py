@@ -347,14 +347,14 @@ async def test_a_repeated_request_begins_anew_when_its_first_run_was_taken_back(
 
 @in_virtual_time
 async def test_an_instance_says_the_agent_the_conversation_and_the_directory() -> None:
-    placed = Placement("writer", "i", "c", cwd="/work", emoji="🖋", mcp_servers=("files",))
+    placed = Placement("writer", "i", "c", cwd="/srv", emoji="🖋", mcp_servers=("files",))
     turns = FakeTurns(instances={"i": placed})
     house = House(SAYS, conversations=turns)
     house.agents.known["writer"] = Agent("writer")
     run = await house.start(instance_id="i")
     order = run.order
     assert (order.agent_id, order.conversation_id, order.instance_id) == ("writer", "c", "i")
-    assert order.cwd == "/work"
+    assert order.cwd == "/srv"
     assert order.agent is not None
     assert order.agent.mcp_servers == ("files",)
     elsewhere = await house.start(instance_id="i", conversation_id="d", cwd="/own")
@@ -365,7 +365,7 @@ async def test_an_instance_says_the_agent_the_conversation_and_the_directory() -
 
 @in_virtual_time
 async def test_the_active_agent_answers_messages_that_name_none() -> None:
-    turns = FakeTurns(instances={"i": Placement("writer", "i", "other", cwd="/work")})
+    turns = FakeTurns(instances={"i": Placement("writer", "i", "other", cwd="/srv")})
     house = House(SAYS, conversations=turns)
     house.agents.known["writer"] = Agent("writer")
     turns.conversation("c").active = Placement("writer")
