@@ -38,7 +38,7 @@ async def complete(terminal: Terminal, line: str) -> list[str]:
         (
             "conductor instances ",
             [
-                *("list", "show", "create", "update", "cwd", "context", "history"),
+                *("list", "get", "create", "update", "cwd", "context", "history"),
                 *("delete", "undelete"),
             ],
         ),

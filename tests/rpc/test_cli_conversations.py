@@ -29,7 +29,7 @@ def test_a_conversation_is_made_seen_renamed_deleted_and_taken_back(
     (tmp_path / "harbour.md").write_text("# Harbour\n")
     id_ = made(talker, "Storm", "--context", "harbour.md", "--agent", "writer", "--allow", "writer")
 
-    facts = talker.done("conversations", "show", id_)
+    facts = talker.done("conversations", "get", id_)
     assert "title           Storm\n" in facts
     assert "answers         writer\n" in facts
     assert "may take part   writer\n" in facts
@@ -43,9 +43,9 @@ def test_a_conversation_is_made_seen_renamed_deleted_and_taken_back(
     assert (listed["id"], listed["active_agent"]["agent_id"]) == (id_, "editor")
     assert "context" not in listed
     assert talker.done("conversations", "delete", id_) == f"{id_} deleted\n"
-    gone = talker.run("conversations", "show", id_)
+    gone = talker.run("conversations", "get", id_)
     assert (gone.status, "CONVERSATION_NOT_FOUND" in gone.err) == (2, True)
-    assert "deleted  " in talker.done("conversations", "show", id_, "--deleted")
+    assert "deleted  " in talker.done("conversations", "get", id_, "--deleted")
     assert talker.done("conversations", "undelete", id_) == f"{id_} (Calm) is back\n"
     unasked = talker.run("conversations", "delete", id_, "--purge")
     assert (unasked.status, "--yes" in unasked.err) == (2, True)
@@ -151,7 +151,7 @@ def test_the_context_comes_from_a_file_or_goes(talker: Commands) -> None:
     id_ = made(talker)
 
     talker.done("conversations", "context", id_, "-", stdin="# Ü\n".encode())
-    assert talker.told("conversations", "show", id_)["context"] == "# Ü\n"
+    assert talker.told("conversations", "get", id_)["context"] == "# Ü\n"
     broken = talker.run("conversations", "context", id_, "-", stdin=b"\xff")
     assert (broken.status, broken.err) == (2, "error: stdin is not UTF-8\n")
     assert talker.done("conversations", "context", id_, "--clear") == (
@@ -173,7 +173,7 @@ def test_two_who_edit_a_context_are_merged(talker: Commands, tmp_path: Path) -> 
     assert edited.status == 0, edited
     assert edited.err.endswith(f"the context of {id_} is saved\n")
     assert "both changes are merged" in edited.err
-    assert talker.told("conversations", "show", id_)["context"] == "ONE\ntwo\nTHREE\n"
+    assert talker.told("conversations", "get", id_)["context"] == "ONE\ntwo\nTHREE\n"
 
 
 def test_settings_say_who_takes_part_and_how_far_work_is_handed_on(talker: Commands) -> None:
@@ -185,7 +185,7 @@ def test_settings_say_who_takes_part_and_how_far_work_is_handed_on(talker: Comma
     assert talker.done(
         "conversations", "settings", id_, "--no-auto-delegate", "--allow", "poet"
     ) == (f"{id_}: agents hand nothing on; poet may take part\n")
-    assert talker.told("conversations", "show", id_)["max_chain_depth"] == 3
+    assert talker.told("conversations", "get", id_)["max_chain_depth"] == 3
     nothing = talker.run("conversations", "settings", id_)
     assert (nothing.status, "name options" in nothing.err) == (2, True)
 
@@ -198,10 +198,10 @@ def test_a_clone_names_the_copies_of_instances(talker: Commands) -> None:
     told = talker.done("conversations", "clone", id_, "--title", "Calm").splitlines()
 
     copy = told[0].removesuffix(" created: Calm")
-    assert talker.told("conversations", "show", copy)["cloned_from"] == id_
+    assert talker.told("conversations", "get", copy)["cloned_from"] == id_
     (twin,) = [line.split()[0] for line in told[1:]]
     assert told[1] == f"{twin} is the copy of {placed}"
-    assert talker.told("instances", "show", twin)["conversation_id"] == copy
+    assert talker.told("instances", "get", twin)["conversation_id"] == copy
     assert talker.told("conversations", "messages", copy)["content"] == "one"
 
 

@@ -37,7 +37,7 @@ def test_an_instance_is_placed_seen_changed_deleted_and_taken_back(
     )
 
     assert id_ == "desk"
-    facts = talker.done("instances", "show", "desk")
+    facts = talker.done("instances", "get", "desk")
     for fact in (
         "agent           writer\n",
         "status          pending\n",
@@ -54,7 +54,7 @@ def test_an_instance_is_placed_seen_changed_deleted_and_taken_back(
     update = ("instances", "update", "desk")
     change = ("--status", "error", "--shown", "--mcp", "", "--config", "-")
     assert talker.done(*update, *change, stdin=b'{"open": null, "x": 1}') == "desk saved\n"
-    changed = talker.told("instances", "show", "desk")
+    changed = talker.told("instances", "get", "desk")
     assert (changed["status"], changed["config"]) == ("STATUS_ERROR", {"zoom": 2, "x": 1})
     assert changed.get("mcp_configs", []) == []
     stale = talker.run(*update, "--emoji", "🐙", "--etag", "1")
@@ -63,7 +63,7 @@ def test_an_instance_is_placed_seen_changed_deleted_and_taken_back(
     assert "of its screenplay" in talker.done("instances", "cwd", "desk", "")
 
     assert talker.done("instances", "delete", "desk") == "desk deleted\n"
-    assert talker.run("instances", "show", "desk").status == 2
+    assert talker.run("instances", "get", "desk").status == 2
     assert talker.told("instances", "list", "--deleted")["instance_id"] == "desk"
     assert talker.done("instances", "undelete", "desk") == "desk is back\n"
     unasked = talker.run("instances", "delete", "desk", "--purge")
@@ -110,7 +110,7 @@ def test_what_runs_start_from_is_told(talker: Commands) -> None:
 
 
 def test_what_runs_came_to_is_told_and_cleared(talker: Commands) -> None:
-    facts = talker.done("instances", "show", "worked")
+    facts = talker.done("instances", "get", "worked")
     assert "runs            3\n" in facts
     assert "ended           2 succeeded, 1 failed\n" in facts
     assert "success rate    66.7%\n" in facts
@@ -129,7 +129,7 @@ def test_what_runs_came_to_is_told_and_cleared(talker: Commands) -> None:
         "3 runs of worked cleared\n"
     )
     assert talker.run("instances", "history", "worked").err == "no runs in this history\n"
-    assert "runs            3\n" in talker.done("instances", "show", "worked")
+    assert "runs            3\n" in talker.done("instances", "get", "worked")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_what_runs_came_to_is_told_and_cleared(talker: Commands) -> None:
     [
         (("update", "worked"), "name options"),
         (("update", "worked", "--config", "-"), "no object of JSON"),
-        (("show", "nowhere"), "INSTANCE_NOT_FOUND"),
+        (("get", "nowhere"), "INSTANCE_NOT_FOUND"),
         (("history", "nowhere"), "INSTANCE_NOT_FOUND"),
         (("context", "nowhere"), "INSTANCE_NOT_FOUND"),
     ],

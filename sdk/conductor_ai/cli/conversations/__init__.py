@@ -14,7 +14,7 @@ group = typer.Typer(
     help="See and change what is said to agents; `conductor chat` talks.",
 )
 group.command("list")(catalogue.list_conversations)
-group.command()(catalogue.show)
+group.command()(catalogue.get)
 group.command()(changes.create)
 group.command()(changes.title)
 group.command()(changes.context)

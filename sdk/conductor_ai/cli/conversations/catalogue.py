@@ -66,14 +66,14 @@ def list_conversations(
     filtered = query or screenplay or agent or deleted
     nothing = "no conversations are like that" if filtered else "no conversations yet"
 
-    async def show_all(client: Client) -> Exit:
+    async def show(client: Client) -> Exit:
         found = client.conversations.list(filters)
         return await listing.show(found, limit, _LAYOUT, nothing=nothing, as_json=as_json)
 
-    call(address, api_key, show_all)
+    call(address, api_key, show)
 
 
-def show(
+def get(
     conversation_id: Id,
     deleted: deleting.AlsoDeleted = False,
     as_json: AsJson = False,
@@ -82,7 +82,7 @@ def show(
 ) -> None:
     """Show what is known of a conversation, and its context; `messages` shows what was said."""
 
-    async def show_one(client: Client) -> Exit:
+    async def show(client: Client) -> Exit:
         conversation = await client.conversations.get(conversation_id, include_deleted=deleted)
         if as_json:
             print(json_line(conversation))
@@ -91,7 +91,7 @@ def show(
             facts.text("context", conversation.context)
         return Exit.SUCCEEDED
 
-    call(address, api_key, show_one)
+    call(address, api_key, show)
 
 
 def delete(

@@ -14,7 +14,7 @@ group = typer.Typer(
     help="See and place agents in screenplays and conversations.",
 )
 group.command("list")(catalogue.list_instances)
-group.command()(catalogue.show)
+group.command()(catalogue.get)
 group.command()(changes.create)
 group.command()(changes.update)
 group.command()(changes.cwd)

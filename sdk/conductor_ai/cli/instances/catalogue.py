@@ -67,14 +67,14 @@ def list_instances(
     filtered = agent or screenplay or conversation or status or deleted
     nothing = "no instances are like that" if filtered else "no instances yet"
 
-    async def show_all(client: Client) -> Exit:
+    async def show(client: Client) -> Exit:
         found = client.instances.list(filters)
         return await listing.show(found, limit, _LAYOUT, nothing=nothing, as_json=as_json)
 
-    call(address, api_key, show_all)
+    call(address, api_key, show)
 
 
-def show(
+def get(
     instance_id: Id,
     deleted: deleting.AlsoDeleted = False,
     as_json: AsJson = False,
@@ -83,7 +83,7 @@ def show(
 ) -> None:
     """Show what is known of an instance, and what its runs came to."""
 
-    async def show_one(client: Client) -> Exit:
+    async def show(client: Client) -> Exit:
         instance = await client.instances.get(instance_id, include_deleted=deleted)
         if as_json:
             print(json_line(instance))
@@ -91,7 +91,7 @@ def show(
             facts.show(_facts(instance))
         return Exit.SUCCEEDED
 
-    call(address, api_key, show_one)
+    call(address, api_key, show)
 
 
 def context(
@@ -99,7 +99,7 @@ def context(
 ) -> None:
     """Show what the runs of an instance start from; its newest runs last."""
 
-    async def show_one(client: Client) -> Exit:
+    async def show(client: Client) -> Exit:
         found = await client.instances.context(instance_id)
         if as_json:
             print(json_line(found))
@@ -107,7 +107,7 @@ def context(
             _show_context(found)
         return Exit.SUCCEEDED
 
-    call(address, api_key, show_one)
+    call(address, api_key, show)
 
 
 def history(
@@ -133,7 +133,7 @@ def history(
             declined="nothing was cleared",
         )
 
-    async def show_all(client: Client) -> Exit:
+    async def show(client: Client) -> Exit:
         if clear:
             count = await client.instances.clear_history(**whose)
             answer = ClearHistoryResponse(cleared_count=count)
@@ -145,7 +145,7 @@ def history(
             found, limit, _HISTORY, nothing="no runs in this history", as_json=as_json
         )
 
-    call(address, api_key, show_all)
+    call(address, api_key, show)
 
 
 def delete(
