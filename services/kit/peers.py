@@ -252,7 +252,7 @@ class _Channel:
         """Refuse what no service asks another one."""
 
         def ask(*_: Any, **__: Any) -> Any:
-            raise NotImplementedError(f"{path} takes a stream, which no service sends another one")
+            raise TypeError(f"{path} takes a stream, which no service sends another one")
 
         return ask
 

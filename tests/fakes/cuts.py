@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from services.kit.storage.ports import (
     Collection,
     Document,
@@ -30,7 +32,7 @@ class Cut:
         self.is_cut = False
 
     async def write(self, *writes: Write) -> None:
-        for part in [(one,) for one in writes] if self._keeps_prefix else [writes]:
+        for part in self._parts(writes):
             self._check()
             if self._left == 0:
                 self.is_cut = True
@@ -70,6 +72,9 @@ class Cut:
 
     async def close(self) -> None:
         await self._store.close()
+
+    def _parts(self, writes: Sequence[Write]) -> Sequence[Sequence[Write]]:
+        return [(one,) for one in writes] if self._keeps_prefix else [writes]
 
     def _check(self) -> None:
         if self.is_cut:

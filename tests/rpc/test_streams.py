@@ -17,6 +17,7 @@ from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
+from tests.rpc.modelled import followed
 from tests.rpc.serving import (
     CLOSED,
     PATIENCE,
@@ -291,7 +292,9 @@ class TestServerSentEvents:
             tmp_path, execution_concurrency=0, execution_heartbeat_seconds=0.05
         ) as mesh:
             execution = await mesh.start()
-            call = stream(mesh, execution.id, 1)
+            # Nothing more is said after its place.
+            *_, place = await followed(mesh, execution.id, until="job_queued")
+            call = stream(mesh, execution.id, place.sequence)
             bodies: list[bytes] = []
             async with asyncio.timeout(PATIENCE):
                 while len(bodies) < 4:

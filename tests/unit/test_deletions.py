@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -26,12 +26,11 @@ from services.kit.resources.deletions import Cascade, Life
 from services.kit.storage.ports import (
     Collection,
     Document,
-    Entry,
     Query,
     Write,
-    store_unavailable,
 )
 from tests.fakes.catalogue import COLLECTIONS, ORG, Catalogue
+from tests.fakes.cuts import Cut
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import VirtualLoop
 
@@ -122,70 +121,6 @@ def test_a_life_from_a_backup_is_followed_afar_by_what_it_changes() -> None:
 # Every cut
 
 
-class Cut:
-    """The line of a process to the store that is cut with one of its writes, and then dead.
-
-    Args:
-        writes: how many writes happen.
-        answered: whether the write it is cut with does not happen; else only its answer is lost.
-        keeps_prefix: whether writes that are made at once happen one by one.
-    """
-
-    def __init__(self, memory: Memory, writes: int, *, answered: bool, keeps_prefix: bool) -> None:
-        self._store = MemoryStore(memory, COLLECTIONS)
-        self._left = writes
-        self._answered = answered
-        self._keeps_prefix = keeps_prefix
-        self.is_cut = False
-
-    async def write(self, *writes: Write) -> None:
-        for part in self._parts(writes):
-            self._check()
-            if self._left == 0:
-                self.is_cut = True
-                if not self._answered:
-                    await self._store.write(*part)
-                self._check()
-            self._left -= 1
-            await self._store.write(*part)
-
-    async def get(self, collection: Collection, org: str, id_: str) -> Document | None:
-        self._check()
-        return await self._store.get(collection, org, id_)
-
-    async def find(
-        self, collection: Collection, org: str, unique: str, value: str
-    ) -> Document | None:
-        self._check()
-        return await self._store.find(collection, org, unique, value)
-
-    async def query(self, query: Query) -> list[Document]:
-        self._check()
-        return await self._store.query(query)
-
-    async def version(self, collection: Collection, org: str, id_: str) -> int | None:
-        self._check()
-        return await self._store.version(collection, org, id_)
-
-    async def read(
-        self, log: str, org: str, stream: str, after: int, *, limit: int, max_bytes: int
-    ) -> list[Entry]:
-        raise NotImplementedError
-
-    async def last(self, log: str, org: str, stream: str) -> Entry | None:
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        raise NotImplementedError
-
-    def _parts(self, writes: Sequence[Write]) -> Sequence[Sequence[Write]]:
-        return [(one,) for one in writes] if self._keeps_prefix else [writes]
-
-    def _check(self) -> None:
-        if self.is_cut:
-            raise store_unavailable()
-
-
 Change = Callable[[Catalogue], Awaitable[object]]
 
 
@@ -253,7 +188,9 @@ async def test_a_change_that_is_cut_anywhere_is_seen_whole_or_not_at_all(
             await one(calm)
         calm.now += 1
 
-        line = Cut(memory, writes, answered=answered, keeps_prefix=keeps_prefix)
+        line = Cut(
+            MemoryStore(memory, COLLECTIONS), writes, answered=answered, keeps_prefix=keeps_prefix
+        )
         victim = Catalogue(line, prefix="v")
         victim.now = calm.now
         with suppress(DomainError):
@@ -458,7 +395,8 @@ class Detour(Cut):
     """The line of a process that goes another way around once, just before its next write."""
 
     def __init__(self, memory: Memory, detour: Callable[[], Awaitable[object]]) -> None:
-        super().__init__(memory, -1, answered=True, keeps_prefix=False)
+        store = MemoryStore(memory, COLLECTIONS)
+        super().__init__(store, -1, answered=True, keeps_prefix=False)
         self._detour: Callable[[], Awaitable[object]] | None = detour
 
     async def write(self, *writes: Write) -> None:
@@ -489,7 +427,8 @@ class Line(Cut):
     """The line of a process to the store that is slow, and dead when the process is."""
 
     def __init__(self, memory: Memory, random: Random, *, keeps_prefix: bool) -> None:
-        super().__init__(memory, -1, answered=True, keeps_prefix=keeps_prefix)
+        store = MemoryStore(memory, COLLECTIONS)
+        super().__init__(store, -1, answered=True, keeps_prefix=keeps_prefix)
         self._random = random
         self.dead = False
 

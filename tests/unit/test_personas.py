@@ -18,7 +18,8 @@ from services.content.domain.agents import Asked, Definition
 from services.content.domain.personas import CleanUp, Draft, Persona, PersonaVersion
 from services.content.stores.personas import PERSONAS, VERSIONS
 from services.kit.errors import DomainError, Reason, reason_name
-from services.kit.storage.ports import Collection, Document, Query, Write, store_unavailable
+from services.kit.storage.ports import Collection, Document, Query, Write
+from tests.fakes.cuts import Cut
 from tests.fakes.desk import AGENT, COLLECTIONS, ORG, Desk
 from tests.fakes.memory import Memory, MemoryStore
 
@@ -154,36 +155,6 @@ async def test_an_org_sees_nothing_of_another() -> None:
 # Every cut
 
 
-class Cut(MemoryStore):
-    """The line of a process to the store that is cut with one of its writes, and then dead.
-
-    Args:
-        writes: how many writes happen.
-        happens: whether the write it is cut with happens, and only its answer is lost.
-        keeps_prefix: whether writes that are made at once happen one by one.
-    """
-
-    def __init__(self, memory: Memory, writes: int, *, happens: bool, keeps_prefix: bool) -> None:
-        super().__init__(memory, COLLECTIONS)
-        self._left = writes
-        self._happens = happens
-        self._keeps_prefix = keeps_prefix
-        self.is_cut = False
-
-    async def write(self, *writes: Write) -> None:
-        for part in [(one,) for one in writes] if self._keeps_prefix else [writes]:
-            if self._left == 0:
-                if self._happens:
-                    await super().write(*part)
-                self.is_cut = True
-            self._left -= 1
-            await super().write(*part)
-
-    def _check_open(self) -> None:
-        if self.is_cut:
-            raise store_unavailable()
-
-
 ABSENT = {"PERSONA_NOT_FOUND", "AGENT_NOT_FOUND"}
 Change = Callable[[Desk], Awaitable[object]]
 
@@ -273,7 +244,12 @@ async def test_a_change_that_is_cut_anywhere_happened_or_did_not(
         await whole.write("one", "two", "three")
         for earlier in before:
             await earlier(whole)
-        cut = Cut(memory, writes, happens=happens, keeps_prefix=keeps_prefix)
+        cut = Cut(
+            MemoryStore(memory, COLLECTIONS),
+            writes,
+            answered=not happens,
+            keeps_prefix=keeps_prefix,
+        )
         with suppress(DomainError):
             await change(Desk(cut))
 
@@ -349,7 +325,7 @@ async def test_a_writer_who_died_between_is_found_by_whoever_comes_next() -> Non
     memory = Memory()
     house = Desk(MemoryStore(memory, COLLECTIONS))
     await house.write("one")
-    dying = Desk(Cut(memory, 1, happens=False, keeps_prefix=True))
+    dying = Desk(Cut(MemoryStore(memory, COLLECTIONS), 1, answered=True, keeps_prefix=True))
     await refused(dying.update("two"))
 
     stale = await refused(house.update("three", "1"))
@@ -365,7 +341,7 @@ async def test_what_a_dead_writer_left_of_a_purged_persona_is_not_taken_in() -> 
     store = MemoryStore(memory, COLLECTIONS)
     house = Desk(store)
     await house.write("old one")
-    dying = Desk(Cut(memory, 1, happens=False, keeps_prefix=True))
+    dying = Desk(Cut(MemoryStore(memory, COLLECTIONS), 1, answered=True, keeps_prefix=True))
     await refused(dying.update("old two"))
     left = await store.get(VERSIONS, ORG, f"{AGENT}.{2:010d}")
     await _purge(house)
@@ -506,7 +482,7 @@ async def test_nothing_is_created_while_the_one_before_is_purged() -> None:
     memory = Memory()
     house = Desk(MemoryStore(memory, COLLECTIONS))
     await house.write("one", "two")
-    dying = Desk(Cut(memory, 1, happens=False, keeps_prefix=False))
+    dying = Desk(Cut(MemoryStore(memory, COLLECTIONS), 1, answered=True, keeps_prefix=False))
     await refused(_purge(dying))
 
     busy = await refused(_create(house))
