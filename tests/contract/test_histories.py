@@ -87,13 +87,13 @@ async def test_a_link_that_changed_is_in_other_lists_and_is_not_changed_by_who_r
     assert await links.find(ORG, "exec_1") == cleared
 
 
-async def test_a_run_is_told_those_of_its_instance_that_succeeded_outside_of_conversations(
+async def test_a_run_is_told_those_of_its_instance_that_said_something_outside_of_conversations(
     store: Store,
 ) -> None:
     links = StoredLinks(store)
     told = replace(RUN, outcome=Outcome.SUCCEEDED, conversation_id="")
-    runs = [told, RUN, replace(told, outcome=Outcome.FAILED), told]
-    runs += [replace(told, conversation_id="conv_1"), told, told]
+    runs = [told, RUN, replace(told, outcome=Outcome.FAILED, answer=""), told]
+    runs += [replace(told, conversation_id="conv_1"), replace(told, outcome=Outcome.FAILED), told]
     newest = None
     for number, run in enumerate(runs, 1):
         newest = histories.linked(newest, replace(run, execution_id=f"exec_{number}"), 7)

@@ -41,7 +41,8 @@ from services.execution.usecases.calls import Patience
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.circuits import Circuits
 from services.execution.usecases.errands import Errands
-from services.execution.usecases.executions import ExecutionService, Terms, whole_log
+from services.execution.usecases.executions import ExecutionService, Terms
+from services.execution.usecases.logs import whole_log
 from services.execution.usecases.talks import Talks
 from services.execution.usecases.watches import Watches
 from services.execution.usecases.worker import Pace, Worker

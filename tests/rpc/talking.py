@@ -6,7 +6,7 @@ import asyncio
 import os
 import pty
 import signal
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Self
@@ -51,6 +51,7 @@ class Talking(Scripted):
         self.refusals: deque[DomainError] = deque()
         self.lost: list[str] = []
         self.starts: list[pb.StartExecutionRequest] = []
+        self._said: defaultdict[str, str] = defaultdict(str)
 
     async def conversation(self) -> Conversation:
         """The one conversation there is, without its context."""
@@ -92,12 +93,15 @@ class Talking(Scripted):
             yield response
 
     async def _fill(self, event: ExecutionEvent) -> None:
-        if event.HasField("result"):
-            await self.turns.end(event.execution_id, event.result.result)
+        run = event.execution_id
+        if event.HasField("on_llm_new_token"):
+            self._said[run] += event.on_llm_new_token.chunk
+        elif event.HasField("result"):
+            await self.turns.end(run, event.result.result)
         elif event.HasField("error"):
             is_cancelled = event.error.reason == CANCELLED
             status = Message.STATUS_CANCELLED if is_cancelled else Message.STATUS_FAILED
-            await self.turns.end(event.execution_id, status=status)
+            await self.turns.end(run, self._said[run], status, event.error)
 
 
 def cancelled(sequence: int) -> ExecutionEvent:

@@ -25,6 +25,7 @@ from conductor.conversations.v1.instance_service_pb2 import (
     CreateInstanceRequest,
     GetInstanceRequest,
 )
+from conductor.execution.v1.event_pb2 import Error
 from tests.fakes.content import Catalogue, FakeContent
 from tests.rpc.conversations import Conversations, served_conversations
 from tests.rpc.serving import PATIENCE
@@ -97,13 +98,17 @@ class Turns:
         execution_id: str,
         content: str = "",
         status: Message.Status.ValueType = Message.STATUS_COMPLETED,
+        error: Error | None = None,
     ) -> None:
         """Complete the answer of a run."""
+        failure = error or Error()
         request = turns_pb.FillAnswerRequest(
             execution_id=execution_id,
             conversation_id=self._where[execution_id],
             status=status,
             content=content,
+            error_reason=failure.reason,
+            error_message=failure.error,
         )
         await self._talks.turns.FillAnswer(request, timeout=PATIENCE)
 

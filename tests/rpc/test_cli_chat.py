@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -345,7 +346,11 @@ async def test_ctrl_c_cancels_the_answer_and_the_next_line_is_said(
     assert "cancelled; /retry asks again\n" in err.decode()
     id_ = (await talking.conversation()).id
     assert await talking.texts(id_, visible=True) == ["count", "again"]
-    assert await talking.texts(id_) == ["count", "", "count", "again"]
+    assert await talking.texts(id_) == ["count", "one ", "count", "again"]
+    whole = await speaker.run("conversations", "messages", id_, "--text")
+    _, cut, *_ = re.split(r"^#", whole.out, flags=re.MULTILINE)[1:]
+    assert "ago (cancelled hidden)\n" in cut
+    assert cut.splitlines()[1:4] == ["  one ", "", "  EXECUTION_CANCELLED: Cancelled."]
 
 
 async def test_a_second_ctrl_c_leaves_and_says_how_to_go_on(

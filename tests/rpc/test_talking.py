@@ -23,6 +23,7 @@ from conductor.conversations.v1.message_service_pb2_grpc import MessageServiceSt
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_pb2 import CONTEXT_MODE_STATELESS, Execution
 from tests.rpc.both import CONTENT, CONVERSATIONS, EXECUTION, Both, both_served
+from tests.rpc.modelled import last_answer
 from tests.rpc.serving import PATIENCE, refusal, stream_refusal
 
 INTERRUPT = busy_policy_pb2.BUSY_POLICY_INTERRUPT
@@ -107,18 +108,20 @@ async def test_a_run_of_an_instance_is_told_what_it_did_before(three: Both) -> N
         return [one["content"] for one in json.loads(run.result)["messages"]]
 
     first = await three.mesh.finished("I am Ada.", instance_id=id_, model="mock")
-    await three.mesh.finished("Fail.", instance_id=id_, model="mock-fail")
+    broken = await three.mesh.finished("Fail.", instance_id=id_, model="mock-fail")
+    cut = last_answer(await three.mesh.watch(broken.id))
+    assert cut
     assert await told("In here?", conversation_id=where.id) == ["In here?"]
     assert await told("Who?", context_mode=CONTEXT_MODE_STATELESS) == ["Who?"]
     messages = await told("And now?")
-    assert messages[:2] == ["I am Ada.", first.result]
-    assert (messages[2], messages[-1], len(messages)) == ("Who?", "And now?", 5)
+    assert messages[:4] == ["I am Ada.", first.result, "Fail.", cut]
+    assert (messages[4], messages[-1], len(messages)) == ("Who?", "And now?", 7)
     read = [
         one.context_read
         for one in await three.mesh.watch((await three.mesh.finished(instance_id=id_)).id)
         if one.HasField("context_read")
     ]
-    assert [(one.history_count, one.omitted_count) for one in read] == [(6, 0)]
+    assert [(one.history_count, one.omitted_count) for one in read] == [(8, 0)]
     clear = instance_pb.ClearHistoryRequest(instance_id=id_)
     await stub.ClearHistory(clear, timeout=PATIENCE)
     assert await told("Still?") == ["Still?"]

@@ -19,6 +19,7 @@ from conductor.conversations.v1 import busy_policy_pb2
 from conductor.conversations.v1 import turn_service_pb2 as turn_pb
 from conductor.execution.v1 import execution_pb2
 from conductor.execution.v1 import execution_service_pb2 as pb
+from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from services.execution.domain import Filling, Placement
@@ -26,6 +27,7 @@ from services.kit.errors import DomainError, Reason
 from tests.fakes.content import Catalogue
 from tests.fakes.turn_service import TurnRpcs
 from tests.fakes.turns import FakeTurns, Outage, away
+from tests.rpc.modelled import last_answer
 from tests.rpc.serving import PATIENCE, Mesh, refusal, served, stream_refusal
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "SERVICE_UNAVAILABLE")
@@ -179,9 +181,11 @@ async def test_a_busy_conversation_refuses_queues_or_interrupts(
     assert (await mesh.get(second.id)).state == Execution.STATE_CANCELLED
     await mesh.watch(third.id)
     ended = await mesh.get(third.id)
+    shown = last_answer(await mesh.watch(first.id))
+    assert shown.startswith("the")
     assert kept(turns) == [
         ("1", "completed"),
-        ("", "cancelled"),
+        (shown, "cancelled"),
         ("3", "completed"),
         ("", "cancelled"),
         ("4", "completed"),
@@ -403,10 +407,11 @@ async def read(session: Any) -> pb.ConverseResponse:
     return response
 
 
-async def until(session: Any, kind: str) -> None:
+async def until(session: Any, kind: str) -> ExecutionEvent:
     """Read to the first event of a kind."""
-    while (await read(session)).event.WhichOneof("payload") != kind:
+    while (event := (await read(session)).event).WhichOneof("payload") != kind:
         pass
+    return event
 
 
 async def test_a_session_makes_a_conversation_and_answers_in_it(
@@ -457,8 +462,9 @@ async def test_a_session_interrupts_and_goes_on(mesh: Mesh, turns: FakeTurns) ->
     await session.write(message("1"))
     await until(session, "on_llm_new_token")
     await session.write(pb.ConverseRequest(interrupt=pb.ConverseInterruption()))
-    await until(session, "error")
-    assert kept(turns) == [("1", "completed"), ("", "cancelled")]
+    end = await until(session, "error")
+    shown = last_answer(await mesh.watch(end.execution_id))
+    assert kept(turns) == [("1", "completed"), (shown, "cancelled")]
     await session.write(message(" "))
     refused = await read(session)
     assert refused.refused.reason == "INVALID_REQUEST"

@@ -174,6 +174,17 @@ async def test_a_run_is_told_the_newest_that_fit_of_those_counted_when_it_was_ac
     assert await told(0, 40) == ([], 0)
 
 
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.CANCELLED])
+async def test_a_run_is_told_what_those_said_that_were_cut_off(outcome: Outcome) -> None:
+    book = Book()
+    for id_, answer in (("a", "Once upon a"), ("b", "")):
+        await book.service.record(ended(id_, conversation_id="", outcome=outcome, answer=answer))
+
+    links, _ = await book.service.told(ORG, "inst_1", 2, 1000)
+
+    assert [(link.run.execution_id, link.run.answer) for link in links] == [("a", "Once upon a")]
+
+
 async def test_a_run_is_told_a_part_of_a_long_history() -> None:
     book = Book()
     for number in range(203):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -28,6 +28,7 @@ from services.execution.domain import (
     Context,
     ContextMode,
     Errand,
+    Event,
     Execution,
     Filling,
     Filter,
@@ -407,7 +408,7 @@ class World:
             # Nobody writes after the end, however late they wake up.
             assert await self.calm.log(run) == logs[run.id]
             is_sound(await self.calm.service.get(ORG, run.id), logs[run.id])
-        self.judge_talks([await self.calm.service.get(ORG, run.id) for run in self.runs])
+        self.judge_talks([await self.calm.service.get(ORG, run.id) for run in self.runs], logs)
         for watcher, _ in self.watchers:
             last = len(logs[watcher.run.id])
             assert watcher.sequences == list(range(watcher.after + 1, last + 1))
@@ -415,8 +416,8 @@ class World:
             if other.done():
                 other.result()
 
-    def judge_talks(self, runs: list[Execution]) -> None:
-        """Each message is there once, each answer complete and that of its run, each run counted."""
+    def judge_talks(self, runs: list[Execution], logs: Mapping[str, Sequence[Event]]) -> None:
+        """Each message is there once, each answer what its run said, each run counted."""
         talking = {run.id: run for run in runs if run.talk is not None}
         assert self.turns.runs.keys() == talking.keys()
         ids = []
@@ -428,7 +429,8 @@ class World:
         for run in talking.values():
             said, answer = self.turns.conversations[run.order.conversation_id].of(run.id)
             assert said.content == run.order.input
-            assert (answer.content, answer.status) == (run.result, outcomes[run.state])
+            shown = domain.follow(logs[run.id]).answer
+            assert (answer.content, answer.status) == (shown, outcomes[run.state])
             assert self.turns.runs[run.id].status == outcomes[run.state]
             assert not run.errand
 

@@ -96,6 +96,21 @@ async def test_a_run_that_failed_says_why_and_is_not_told_to_others() -> None:
     await hall.check(id_)
 
 
+@pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED])
+async def test_what_a_run_that_was_cut_off_said_is_kept_and_told_to_others(status: Status) -> None:
+    hall = Parlour()
+    id_ = await hall.open()
+    await hall.ask(id_, "a")
+    cut = await hall.fill(id_, "a", status, content="Once upon a")
+    await hall.ask(id_, "b")
+
+    assert cut is not None
+    assert (cut.status, cut.content, cut.preview) == (status, "Once upon a", "Once upon a")
+    assert await hall.told(id_, "b") == ["Q a", "Once upon a", "+0"]
+    assert await hall.told(id_, "b", 3) == ["+2"]
+    await hall.check(id_)
+
+
 async def test_a_run_outside_of_conversations_is_counted_alone() -> None:
     hall = Parlour()
 

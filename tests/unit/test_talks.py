@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -19,9 +20,11 @@ from services.execution.domain import (
     Execution,
     Filter,
     Kind,
+    ModelError,
     Placement,
     State,
 )
+from services.execution.ports import Prompt, Report
 from services.execution.stores import COLLECTIONS
 from services.execution.usecases.errands import Errands
 from services.execution.usecases.retention import Retention
@@ -40,9 +43,9 @@ def reason(caught: pytest.ExceptionInfo[DomainError]) -> str:
     return Reason.Name(caught.value.reason).removeprefix("REASON_")
 
 
-def kept(turns: FakeTurns) -> list[tuple[str, str]]:
-    """Content and status of what the conversation `c` has."""
-    return [(one.content, one.status) for one in turns.conversation("c").messages]
+def kept(turns: FakeTurns, id_: str = "c") -> list[tuple[str, str]]:
+    """Content and status of what a conversation has."""
+    return [(one.content, one.status) for one in turns.conversation(id_).messages]
 
 
 async def kinds(house: House, run: Execution) -> list[str]:
@@ -122,6 +125,34 @@ async def test_a_failed_run_says_so_in_its_conversation_before_it_ends() -> None
             ended.failure.message,
         )
         is_sound(ended, await house.log(run))
+
+
+async def broken_off(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
+    """A model that fails in the middle, each time after another word, and at last before any."""
+    yield {1: "once ", 2: "upon "}.get(prompt.attempt, "a ")
+    await asyncio.sleep(0.2)
+    raise ModelError("It broke.", Reason.REASON_MODEL_OVERLOADED)
+
+
+@in_virtual_time
+async def test_what_was_said_before_a_run_was_cut_off_stays_in_its_conversation() -> None:
+    turns = FakeTurns()
+    says = {"m": words("a", "b", every=0.4), "broken": broken_off}
+    async with house_at_work(says, conversations=turns) as house:
+        late = await house.start(conversation_id="late", timeout_ms=500)
+        broken = await house.start(conversation_id="broken", model="broken")
+        unwanted = await house.start(conversation_id="unwanted")
+        await house.until(unwanted, Kind.LLM_NEW_TOKEN)
+        await house.service.cancel(ORG, unwanted.id, "caller")
+        for run, said, status in (
+            (late, "a", "failed"),
+            (broken, "a ", "failed"),
+            (unwanted, "a", "cancelled"),
+        ):
+            ended = await house.end_of(run)
+            assert kept(turns, run.order.conversation_id)[1] == (said, status)
+            assert ended.result == ""
+            is_sound(ended, await house.log(run))
 
 
 # Starting

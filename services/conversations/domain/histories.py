@@ -116,7 +116,8 @@ class Link:
         """Whether later runs of its instance are told it, those outside of conversations."""
         run = self.run
         is_apart = bool(run.instance_id) and not run.conversation_id
-        return is_apart and self.shown is Shown.SHOWN and run.outcome is Outcome.SUCCEEDED
+        has_answer = run.outcome is Outcome.SUCCEEDED or bool(run.answer)
+        return is_apart and self.shown is Shown.SHOWN and has_answer
 
 
 @dataclass(frozen=True, slots=True)

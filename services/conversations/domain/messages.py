@@ -133,12 +133,14 @@ class Message:
 
     @property
     def is_told(self) -> bool:
-        """Whether later runs are told it: it is complete, and neither deleted nor hidden.
+        """Whether later runs are told it: it says something, and is neither deleted nor hidden.
+
+        An answer that was cut off says what there was of it.
 
         The answer of a run that has not left its conversation's turns is not yet told, whatever this
         says: `conversations.is_told` knows.
         """
-        return self.is_seen and self.status is Status.COMPLETED
+        return self.is_seen and (self.status is Status.COMPLETED or bool(self.content_bytes))
 
     @property
     def is_whole(self) -> bool:

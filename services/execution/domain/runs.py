@@ -175,7 +175,7 @@ class Progress:
     said: int = 0
     """Bytes of the tries whose tokens nobody reported."""
     answer: str = ""
-    """The tokens of each step's last attempt."""
+    """The tokens of each step's last attempt: what its watchers were shown."""
     ending: bool = False
     """Whether it has come to its end, which is not told yet."""
 
@@ -231,12 +231,16 @@ def filled(execution: Execution) -> Execution:
     return replace(execution, errand=Errand.NONE)
 
 
-def filling(execution: Execution, answer: str) -> Filling:
-    """Say how a run ended, or is about to."""
+def filling(execution: Execution, said: str) -> Filling:
+    """Say how a run ended, or is about to.
+
+    Args:
+        said: its answer; when it was cut off, what its watchers were shown of it.
+    """
     order, talk, ending = execution.order, execution.talk or Talk(), execution.ending
     failure = execution.failure if ending is None else ending.failure
     end = (execution.end_time if ending is None else ending.time) or 0
-    said = {"error_reason": failure.reason, "error_message": failure.message} if failure else {}
+    fault = {"error_reason": failure.reason, "error_message": failure.message} if failure else {}
     status = "completed"
     if failure is not None:
         status = "cancelled" if failure.reason == _CANCELLED else "failed"
@@ -250,9 +254,9 @@ def filling(execution: Execution, answer: str) -> Filling:
         talk.emoji,
         order.input,
         status,
-        content=answer if failure is None else "",
+        content=said,
         duration=max(0, end - (execution.start_time or end)),
-        **said,
+        **fault,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from services.execution.ports import (
 )
 from services.execution.usecases.catalogue import Catalogue
 from services.execution.usecases.channels import events_channel, stop_channel, work_item
+from services.execution.usecases.logs import repair, whole_log
 from services.execution.usecases.talks import Talks
 from services.kit.errors import DomainError, Reason, Resource, invalid
 from services.kit.resources.conflicts import contended
@@ -52,9 +52,6 @@ _DEFAULT_AGENT = "default"
 _CANCEL_TRIES = 200
 _DELETE_TRIES = 10
 _START_TRIES = 10
-_FIRST_LOOK, _LAST_LOOK = 0.01, 0.1
-_TOLD_SECONDS = 2.0
-"""How long an end is kept from watchers while its conversation is not told of it."""
 _INTERRUPTED = (State.QUEUED, State.RUNNING)
 """Those that wait first, so that none of them begins meanwhile."""
 _MOST_INTERRUPTED = 200
@@ -431,44 +428,6 @@ class ExecutionService:
                 continue
             return
         raise contended(Resource("execution", execution_id))
-
-
-async def repair(executions: Executions, execution: Execution) -> None:
-    """Bring a projection that fell behind up to its log, unless somebody is faster."""
-    log = await whole_log(executions, execution.org, execution.id)
-    projected, _ = domain.repair(execution, log)
-    with suppress(FencedError):
-        await executions.save(projected)
-
-
-async def settle(
-    executions: Executions, org: str, id_: str, last: domain.Event, clock: Callable[[], int]
-) -> None:
-    """See that a run whose log has ended is stored as ended, and that its conversation knows.
-
-    Its writer, between two writes, is given a moment; then it counts as dead. Its conversation is given
-    a while from the end on; the one who ended it is about to tell.
-    """
-    pause = _FIRST_LOOK
-    while (execution := await executions.get(org, id_)) is not None and not execution.finished:
-        if pause > _LAST_LOOK:
-            await repair(executions, execution)
-        else:
-            await asyncio.sleep(pause)
-            pause *= 2
-    # The end was stored by another clock, which may be ahead.
-    until = min(last.time, clock()) + _TOLD_SECONDS * 1e6
-    while execution is not None and execution.errand is Errand.FILL and clock() < until:
-        await asyncio.sleep(_LAST_LOOK)
-        execution = await executions.get(org, id_)
-
-
-async def whole_log(executions: Executions, org: str, id_: str) -> list[domain.Event]:
-    """Read every event of a run."""
-    log: list[domain.Event] = []
-    while page := await executions.events(org, id_, log[-1].sequence if log else 0):
-        log.extend(page)
-    return log
 
 
 def _with_servers(agent: AgentSnapshot, servers: Sequence[str]) -> AgentSnapshot:

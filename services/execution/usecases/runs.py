@@ -34,7 +34,7 @@ from services.execution.usecases.channels import (
     turn_channel,
     work_item,
 )
-from services.execution.usecases.executions import whole_log
+from services.execution.usecases.logs import whole_log
 from services.execution.usecases.recorder import Recorder
 from services.kit.errors import DomainError, Reason
 
@@ -460,6 +460,7 @@ class Run:
             news,
         )
         await self._commit(begun, events)
+        self._said = ""
 
     async def _end_with(self, failure: DomainError) -> None:
         """End the run between two attempts."""
@@ -481,6 +482,7 @@ class Run:
         if self._end is not None:
             # The provider made something else of the cancellation.
             raise asyncio.CancelledError
+        self._said = spoken.answer
         course.shown = course.shown or bool(spoken.answer)
         course.tally = spoken.tally
         return spoken
@@ -598,7 +600,6 @@ class Run:
         if before.talk is None:
             await self._commit(finished, events)
             return
-        self._said = finished.result
         await self._commit(*domain.put_off(before, events))
         await self._conclude()
 
@@ -675,7 +676,7 @@ class Run:
             projected, progress = domain.repair(execution, log)
             if projected.finished or progress.ending or self._is_another_s(projected):
                 return
-            self._head = progress.head
+            self._head, self._said = progress.head, progress.answer
             now, lost = self._tools.clock(), domain.LOST if progress.calling else domain.NOTHING
             failed, events = domain.fail(projected, progress.head, error, self._worker, now, lost)
             await self._commit_end(projected, failed, events)

@@ -35,6 +35,7 @@ from services.execution.ports import (
     WorkQueue,
 )
 from services.execution.usecases.channels import turn_channel, work_item
+from services.execution.usecases.logs import whole_log
 from services.kit.errors import DomainError, Resource, invalid
 from services.kit.resources.conflicts import contended
 from services.kit.resources.locks import Locks
@@ -333,7 +334,9 @@ class Talks:
         """
         if execution.errand is not Errand.FILL:
             return execution
-        await self.tell(domain.filling(execution, execution.result))
+        # What was cancelled has no result, but was perhaps about to have one.
+        log = await whole_log(self._executions, execution.org, execution.id)
+        await self.tell(domain.filling(execution, domain.follow(log).answer))
         filled = domain.filled(execution)
         with suppress(FencedError):
             return await self._executions.save(filled)

@@ -20,7 +20,7 @@ from services.execution import domain
 from services.execution.domain import Event
 from services.execution.ports import Executions, Metrics, Wakeups
 from services.execution.usecases.channels import events_channel
-from services.execution.usecases.executions import settle
+from services.execution.usecases.logs import settle
 from services.kit.errors import DomainError, Reason
 
 _LOG = logging.getLogger(__name__)

@@ -238,9 +238,9 @@ class Message(message.Message):
         STATUS_COMPLETED: Message._Status.ValueType  # 2
         """Complete."""
         STATUS_FAILED: Message._Status.ValueType  # 3
-        """An answer that did not come; `error_reason` and `error_message` say why."""
+        """An answer that did not come, or was cut off; `error_reason` and `error_message` say why."""
         STATUS_CANCELLED: Message._Status.ValueType  # 4
-        """An answer whose run was cancelled."""
+        """An answer whose run was cancelled, with what had been said by then."""
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
         """Whether it is complete."""
@@ -252,9 +252,9 @@ class Message(message.Message):
     STATUS_COMPLETED: Message.Status.ValueType  # 2
     """Complete."""
     STATUS_FAILED: Message.Status.ValueType  # 3
-    """An answer that did not come; `error_reason` and `error_message` say why."""
+    """An answer that did not come, or was cut off; `error_reason` and `error_message` say why."""
     STATUS_CANCELLED: Message.Status.ValueType  # 4
-    """An answer whose run was cancelled."""
+    """An answer whose run was cancelled, with what had been said by then."""
 
     ID_FIELD_NUMBER: builtins.int
     CONVERSATION_ID_FIELD_NUMBER: builtins.int
@@ -284,7 +284,9 @@ class Message(message.Message):
     type: Message.Type.ValueType
     """Who says it."""
     content: builtins.str
-    """What is said: up to 1 MiB in UTF-8. Empty while an answer is awaited."""
+    """What is said: up to 1 MiB in UTF-8. Empty while an answer is awaited; of one that was cut off, what
+    watchers of its run were shown.
+    """
     status: Message.Status.ValueType
     """Whether it is complete."""
     reply_to: builtins.str

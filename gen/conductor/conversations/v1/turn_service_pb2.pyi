@@ -151,8 +151,8 @@ class ReadTurnResponse(message.Message):
     """How many runs answer before it; 0 when it is its turn."""
     @builtins.property
     def history(self) -> containers.RepeatedCompositeFieldContainer[conversation_pb2.Message]:
-        """What was said before the answer of the turn, but for its message, in order: complete, and neither hidden
-        nor deleted; at most 2,000. None while others answer before it.
+        """What was said before the answer of the turn, but for its message, in order, with what was cut off, and
+        neither hidden nor deleted; at most 2,000. None while others answer before it.
         """
 
     def __init__(
@@ -250,7 +250,7 @@ class FillAnswerRequest(message.Message):
     status: conversation_pb2.Message.Status.ValueType
     """How it ended: completed, failed or cancelled."""
     content: builtins.str
-    """The answer; empty when there is none."""
+    """The answer; of a run that was cut off, what it had said."""
     error_reason: builtins.str
     """The reason of a run that did not succeed."""
     error_message: builtins.str

@@ -93,8 +93,8 @@ class TurnServiceServicer:
         """Answers what a run of an instance outside of conversations is told: what the instance's earlier runs
         outside of conversations were asked and answered, the newest that fits.
 
-        It is what ListHistory shows of them, of those that succeeded: so neither what was cleared, nor more of
-        a text than its first 2,000 characters. Nothing when there is no such instance.
+        It is what ListHistory shows of them, of those that said something: so neither what was cleared, nor more
+        of a text than its first 2,000 characters. Nothing when there is no such instance.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,8 +34,8 @@ class TurnServiceStub:
     """Answers what a run of an instance outside of conversations is told: what the instance's earlier runs
     outside of conversations were asked and answered, the newest that fits.
 
-    It is what ListHistory shows of them, of those that succeeded: so neither what was cleared, nor more of
-    a text than its first 2,000 characters. Nothing when there is no such instance.
+    It is what ListHistory shows of them, of those that said something: so neither what was cleared, nor more
+    of a text than its first 2,000 characters. Nothing when there is no such instance.
     """
     FillAnswer: aio.UnaryUnaryMultiCallable[turn_service_pb2.FillAnswerRequest, turn_service_pb2.FillAnswerResponse]
     """Completes the answer that is awaited, ends the turn, and counts the run, once.
@@ -84,8 +84,8 @@ class TurnServiceServicer(metaclass=abc_1.ABCMeta):
         """Answers what a run of an instance outside of conversations is told: what the instance's earlier runs
         outside of conversations were asked and answered, the newest that fits.
 
-        It is what ListHistory shows of them, of those that succeeded: so neither what was cleared, nor more of
-        a text than its first 2,000 characters. Nothing when there is no such instance.
+        It is what ListHistory shows of them, of those that said something: so neither what was cleared, nor more
+        of a text than its first 2,000 characters. Nothing when there is no such instance.
         """
 
     @abc_1.abstractmethod

@@ -48,10 +48,11 @@ def state(message: Message) -> str:
 
 
 def text(message: Message) -> str:
-    """Give what is said, or why it is not."""
-    if message.content or not message.error_reason:
-        return message.content
-    return f"{message.error_reason}: {message.error_message}"
+    """Give what is said, and why not more of it."""
+    parts = [message.content]
+    if message.error_reason:
+        parts.append(f"{message.error_reason}: {message.error_message}")
+    return "\n\n".join(part for part in parts if part)
 
 
 def transcript(message: Message) -> None:
