@@ -148,6 +148,7 @@ async def compose(
         ),
         conversations,
         settings.conversations_portfolio_agent,
+        keep_days=settings.conversations_visitor_days,
         clock=ids.now,
         new_session_id=_new_session,
     )

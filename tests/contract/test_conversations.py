@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,7 @@ async def test_a_conversation_comes_back_as_it_was_stored(store: Store) -> None:
         turns=(turns.Turn("run1", Policy.REJECT), turns.Turn("run2", Policy.INTERRUPT)),
         changes=(Change("chg_1", 3, deleted=True, hidden=False, time=11),),
         cloned_from="conv_0",
+        visitor=True,
         instance_ids={"a.b": "$c"},
     )
     stored = StoredConversations(store)
@@ -114,7 +116,7 @@ async def test_a_conversation_comes_back_as_it_was_stored(store: Store) -> None:
     assert await stored.get(ORG, made.id) == saved == replace(full, version=2)
     assert await stored.by_request_id(ORG, "CreateConversation", "r/1") == saved
     assert await stored.by_request_id(ORG, "CloneConversation", "r/1") is None
-    (listed,) = await stored.list(ORG, Wanted(), None, 9)
+    (listed,) = await stored.list(ORG, Wanted(visitors=True), None, 9)
     assert listed == replace(saved, context="")
     assert await stored.of_screenplay(ORG, "play_1", None, 9) == [listed]
     assert await stored.of_screenplay(ORG, "", None, 9) == []
@@ -240,6 +242,43 @@ async def test_conversations_are_listed_in_every_order(store: Store) -> None:
     assert await listed(Wanted(screenplay_id="play", order=Order.TITLE)) == ["Alpha", "Delta"]
     assert await listed(Wanted(query="GAM")) == ["gamma"]
     assert await listed(Wanted(deleted=True)) == []
+
+
+async def test_talks_of_visitors_are_listed_apart_and_go_once_nothing_is_said_in_them(
+    open_store: OpenStore,
+) -> None:
+    house, beside = [Parlour(await open_store(COLLECTIONS, ())) for _ in range(2)]
+    elsewhere = Parlour(await open_store(COLLECTIONS, ()), "other")
+    plain = await house.open()
+    silent, lively, deleted = [await house.open(visitor=True) for _ in range(3)]
+    abroad = await elsewhere.open(visitor=True)
+    await house.say(silent, "hello")
+    await house.conversations.delete(ORG, deleted, "", purge=False)
+
+    async def listed(**wanted: Any) -> list[str]:
+        found = await house.conversations.list(ORG, Wanted(**wanted), None, 9)
+        return [one.id for one in found]
+
+    assert await listed() == [plain]
+    assert await listed(visitors=True, reverse=True) == [lively, silent]
+    assert await listed(query="talk") == [plain]
+    assert await listed(query="talk", visitors=True, order=Order.TITLE) == [silent, lively]
+    assert await listed(visitors=True, deleted=True) == [deleted]
+    assert await listed(deleted=True) == []
+
+    begun = house.clock()
+    house.now += 1_000_000
+    await house.say(lively, "again")
+    newer = await house.open(visitor=True)
+    assert await house.conversations.forget_visitors(begun - 1_000_000) == 0
+    at_once = (one.conversations.forget_visitors(begun) for one in (house, beside))
+    assert sum(await asyncio.gather(*at_once)) == 3
+
+    assert await listed() == [plain]
+    assert await listed(visitors=True) == [newer, lively]
+    assert await listed(visitors=True, deleted=True) == []
+    assert await house.said.list(ORG, Span(silent, showing=Showing.ALL), 9) == []
+    assert await elsewhere.stored.get("other", abroad) is None
 
 
 async def test_fifty_writers_of_two_processes_make_one_order(open_store: OpenStore) -> None:

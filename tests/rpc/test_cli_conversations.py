@@ -72,6 +72,8 @@ def test_lists_are_filtered_ordered_and_cut(talker: Commands) -> None:
     assert next(line.split()[0] for line in cut.out.splitlines()) == "id"
     assert len(cut.out.splitlines()) == 3
     assert "there are more than the 2 listed" in cut.err
+    visitors = talker.run("conversations", "list", "--visitors")
+    assert (visitors.status, visitors.err) == (0, "no conversations are like that\n")
     nothing = talker.run("conversations", "list", "--screenplay", "sp_none")
     assert (nothing.status, nothing.err) == (0, "no conversations are like that\n")
 

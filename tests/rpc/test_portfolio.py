@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest_asyncio
@@ -14,6 +15,8 @@ from conductor.audit.v1.audit_service_pb2 import ListAuditRecordsRequest
 from conductor.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from conductor.content.v1.agent_service_pb2 import DeleteAgentRequest, GetAgentRequest
 from conductor.conversations.v1 import portfolio_service_pb2 as pb
+from conductor.conversations.v1.conversation_pb2 import Conversation
+from conductor.conversations.v1.conversation_service_pb2 import ListConversationsRequest
 from conductor.conversations.v1.portfolio_service_pb2_grpc import PortfolioServiceStub
 from conductor.gateway.v1.gateway_service_pb2 import ExecuteRequest, ExecuteResponse
 from services.kit.errors import DETAILS, DomainError, Reason, to_status
@@ -57,9 +60,16 @@ class Answering:
 class House:
     """Two processes and what they talk to."""
 
-    def __init__(self, content: Content, gateway: Answering, *processes: Conversations) -> None:
+    def __init__(
+        self,
+        content: Content,
+        gateway: Answering,
+        peers: Mapping[str, str],
+        *processes: Conversations,
+    ) -> None:
         self.content = content
         self.gateway = gateway
+        self.peers = peers
         self.processes = processes
 
     async def chat(
@@ -90,7 +100,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
             )
             for _ in range(2)
         ]
-        yield House(content, gateway, *processes)
+        yield House(content, gateway, peers, *processes)
 
 
 async def test_a_session_is_a_conversation_that_goes_on(house: House) -> None:
@@ -121,6 +131,32 @@ async def test_whoever_answers_visitors_is_the_active_agent_and_comes_from_a_tem
     await house.content.agents.DeleteAgent(delete, timeout=PATIENCE)
     again = await house.chat("and again", first.session_id)
     assert (again.response, again.session_id) == ("You said and again.", first.session_id)
+
+
+async def test_sessions_are_listed_apart_and_go_some_days_after_their_last_message(
+    house: House, tmp_path: Path
+) -> None:
+    first = await house.chat("hello")
+    talks = house.processes[0]
+    kept = await talks.create(title="Kept")
+
+    async def listed(**filters: Any) -> list[Conversation]:
+        request = ListConversationsRequest(**filters)
+        found = await talks.conversations.ListConversations(request, timeout=PATIENCE)
+        return list(found.conversations)
+
+    assert [one.id for one in await listed()] == [kept.id]
+    (talk,) = await listed(visitors=True)
+    assert (talk.id, talk.visitor) == (house.gateway.given[0].conversation_id, True)
+    settings = {"conversations_processes": 2, "conversations_visitor_days": 1e-9}
+    async with (
+        served_conversations(tmp_path, peers=house.peers, **settings),
+        asyncio.timeout(PATIENCE),
+    ):
+        while await listed(visitors=True):
+            await asyncio.sleep(0.02)
+    assert [one.id for one in await listed()] == [kept.id]
+    assert (await house.chat("and again", first.session_id)).session_id != first.session_id
 
 
 async def test_a_session_nobody_knows_begins_anew_under_an_id_of_ours(house: House) -> None:

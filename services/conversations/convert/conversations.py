@@ -108,6 +108,7 @@ def conversation_to_proto(
         last_message_preview=conversation.preview,
         pending_executions=[turn.execution_id for turn in conversation.turns],
         cloned_from=conversation.cloned_from,
+        visitor=conversation.visitor,
         create_time=timestamp(conversation.create_time),
         update_time=timestamp(conversation.update_time),
         etag=conversation.etag,
@@ -133,4 +134,5 @@ def wanted_of(request: pb.ListConversationsRequest) -> Wanted:
         order=Order[name] if request.order else Order.UPDATE_TIME,
         reverse=request.reverse,
         deleted=request.deleted,
+        visitors=request.visitors,
     )

@@ -65,6 +65,8 @@ class Conversation:
     changes: tuple[Change, ...] = ()
     """What was decided about messages and may still be to do: it is counted here already."""
     cloned_from: str = ""
+    visitor: bool = False
+    """Whether it is the talk of a visitor, who has no name."""
     instance_ids: Mapping[str, str] = field(default_factory=dict)
     """Of a copy: the id of each instance's copy, by the id of the instance."""
     request_id: str = ""
@@ -128,6 +130,8 @@ class Wanted:
     reverse: bool = False
     deleted: bool = False
     """Those that are deleted, instead of those that are not."""
+    visitors: bool = False
+    """The talks of visitors, instead of all others."""
 
     @property
     def place_type(self) -> type[int | str]:
@@ -148,6 +152,7 @@ class Wanted:
             self.order.value,
             self.reverse,
             self.deleted,
+            self.visitors,
         ]
 
 

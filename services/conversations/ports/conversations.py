@@ -69,6 +69,19 @@ class Conversations(Roots[Conversation], Protocol):
         """
         ...
 
+    async def of_visitors(
+        self, before: int, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[Conversation]:
+        """Read the talks of visitors of all organisations, oldest first, without their contexts.
+
+        What is read so is not to be saved.
+
+        Args:
+            before: only those made before this time, in microseconds since the epoch.
+            after: create time and id of the last one of the page before.
+        """
+        ...
+
     def place(self, conversation: Conversation, wanted: Wanted) -> tuple[int | str, str]:
         """Tell the place of a conversation in a list."""
         ...

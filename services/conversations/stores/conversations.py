@@ -38,8 +38,8 @@ from services.kit.storage.resources import (
 _KEYS = ("update_key", "title_key", "display_key")
 CONVERSATIONS = Collection(
     "conversations",
-    fields=(*LIFE_FIELDS, "screenplay_id", "home", *_KEYS),
-    swept=LIFE_SWEPT,
+    fields=(*LIFE_FIELDS, "screenplay_id", "home", "visitor", *_KEYS),
+    swept=(*LIFE_SWEPT, "visitor"),
     unique=("request_key",),
     orders=(
         *(("life", key) for key in _KEYS),
@@ -66,6 +66,7 @@ _PLAIN = (
     "preview",
     "preview_position",
     "cloned_from",
+    "visitor",
     "instance_ids",
     "screenplay_deletion",
     "request_id",
@@ -135,7 +136,7 @@ class StoredConversations:
         query = Query(
             CONVERSATIONS,
             org,
-            is_of or {"life": life},
+            {"visitor": _visitor(wanted.visitors), **(is_of or {"life": life})},
             after=after,
             limit=limit,
             newest_first=wanted.newest_first,
@@ -150,6 +151,20 @@ class StoredConversations:
         """Read conversations of a screenplay, oldest first."""
         query = Query(
             CONVERSATIONS, org, {"screenplay_id": screenplay_id}, after=after, limit=limit
+        )
+        return [from_document(document) for document in await self._store.query(query)]
+
+    async def of_visitors(
+        self, before: int, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[Conversation]:
+        """Read talks of visitors of all organisations, oldest first."""
+        query = Query(
+            CONVERSATIONS,
+            None,
+            {"visitor": _visitor(True)},
+            before_time=before,
+            after=after,
+            limit=limit,
         )
         return [from_document(document) for document in await self._store.query(query)]
 
@@ -192,6 +207,7 @@ def to_document(conversation: Conversation) -> Document:
             **_orders(conversation),
             "screenplay_id": conversation.screenplay_id,
             "home": _home(life["life"], conversation.screenplay_id),
+            "visitor": _visitor(conversation.visitor),
             "request_key": _request_key(org, conversation.request_rpc, conversation.request_id)
             if conversation.request_id
             else f"{org}/{conversation.id}",
@@ -235,6 +251,10 @@ def _orders(conversation: Conversation) -> dict[str, str]:
 def _home(life: str, screenplay_id: str) -> str:
     """Make what those of one screenplay have in common, which are deleted or not."""
     return f"{life}/{screenplay_id}"
+
+
+def _visitor(is_one: bool) -> str:
+    return "yes" if is_one else ""
 
 
 def _part_term(agent_id: str) -> str:

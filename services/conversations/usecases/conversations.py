@@ -13,7 +13,7 @@ from services.conversations.ports.conversations import Conversations
 from services.conversations.ports.messages import Messages
 from services.conversations.usecases.references import References
 from services.conversations.usecases.transcripts import Transcript
-from services.kit.errors import Reason, invalid, naming
+from services.kit.errors import DomainError, Reason, invalid, naming
 from services.kit.resources import deletions, etags, request_ids
 from services.kit.resources.cascades import Cascades
 from services.kit.resources.ports import FencedError, TakenError
@@ -237,11 +237,27 @@ class ConversationService:
 
         def change(stored: Conversation) -> Conversation:
             etags.check(etag, stored.etag, force=False, required=False, what=stored.resource)
-            life = deletions.deleted(stored.life, self._new_deletion_id(), self._clock())
-            return replace(stored, life=deletions.purging(life) if purge else life)
+            return self._gone(stored, purge=purge)
 
         going = await self._transcript.change(org, conversation_id, change, include_deleted=purge)
         await self._cascades.finish(going, conversation_id)
+
+    async def forget_visitors(self, before: int) -> int:
+        """Let the talks of visitors go for good in which nothing was said since some time.
+
+        Args:
+            before: that time, in microseconds since the epoch.
+
+        Returns:
+            How many those were, in all organisations.
+        """
+        forgotten = 0
+        after = None
+        while page := await self._conversations.of_visitors(before, after, _PAGE):
+            after = page[-1].create_time, page[-1].id
+            for one in page:
+                forgotten += one.update_time < before and await self._forget(one, before)
+        return forgotten
 
     async def undelete(self, org: str, conversation_id: str) -> Conversation:
         """Take a deleted conversation back; one that is not deleted is answered as it is.
@@ -264,6 +280,25 @@ class ConversationService:
         await self._cascades.finish(back, conversation_id)
         await self._kept(back)
         return await self.get(org, conversation_id)
+
+    def _gone(self, stored: Conversation, *, purge: bool) -> Conversation:
+        life = deletions.deleted(stored.life, self._new_deletion_id(), self._clock())
+        return replace(stored, life=deletions.purging(life) if purge else life)
+
+    async def _forget(self, talk: Conversation, before: int) -> bool:
+        def change(stored: Conversation) -> Conversation | None:
+            return self._gone(stored, purge=True) if stored.update_time < before else None
+
+        try:
+            going = await self._transcript.change(talk.org, talk.id, change, include_deleted=True)
+        except DomainError as error:
+            if error.reason != Reason.REASON_CONVERSATION_NOT_FOUND:
+                raise
+            # Another process was faster.
+            return False
+        if going.life.purging:
+            await self._cascades.finish(going, going.id)
+        return going.life.purging
 
     async def _looked_up(
         self,

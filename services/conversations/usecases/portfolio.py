@@ -22,6 +22,8 @@ _LOG = logging.getLogger(__name__)
 _TRIES = 50
 _PAGE = 200
 _SWEEP_SECONDS = 600.0
+_DAY = 86_400_000_000
+"""Microseconds."""
 
 T = TypeVar("T")
 
@@ -42,6 +44,7 @@ class Portfolio:
 
     Args:
         agent_id: who answers; when there is no such agent, the template of this id is installed.
+        keep_days: how long a session is kept in which nothing is said; 0 for ever.
         clock: microseconds since the epoch.
         new_session_id: makes ids that nobody guesses.
     """
@@ -53,6 +56,7 @@ class Portfolio:
         conversations: ConversationService,
         agent_id: str,
         *,
+        keep_days: float,
         clock: Callable[[], int],
         new_session_id: Callable[[], str],
     ) -> None:
@@ -60,6 +64,7 @@ class Portfolio:
         self._runs = runs
         self._conversations = conversations
         self._agent_id = agent_id
+        self._keep_days = keep_days
         self._clock = clock
         self._new_session_id = new_session_id
 
@@ -83,7 +88,10 @@ class Portfolio:
         return Reply(said, session_id, conversation.id)
 
     async def sweep(self) -> None:
-        """Forget those who came too long ago to count."""
+        """Forget those who came too long ago to count, and the sessions they left long ago."""
+        if self._keep_days:
+            kept = round(self._keep_days * _DAY)
+            await self._conversations.forget_visitors(self._clock() - kept)
         after = None
         while page := await self._visitors.page(after, _PAGE):
             after = page[-1]
@@ -132,7 +140,11 @@ class Portfolio:
             return found, session_id
         session_id = self._new_session_id()
         asked = Asked(
-            {"title": "Portfolio chat", "active_agent": Reference(self._agent_id)},
+            {
+                "title": "Portfolio chat",
+                "active_agent": Reference(self._agent_id),
+                "visitor": True,
+            },
             _request_id(session_id),
         )
         made = await self._with_agent(lambda: self._conversations.create(org, asked))

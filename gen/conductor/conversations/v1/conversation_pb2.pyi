@@ -48,6 +48,7 @@ class Conversation(message.Message):
     DELETE_TIME_FIELD_NUMBER: builtins.int
     PURGE_TIME_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
+    VISITOR_FIELD_NUMBER: builtins.int
     id: builtins.str
     """The id: `conv_` and a UUIDv7, so ids sort by creation."""
     title: builtins.str
@@ -75,6 +76,10 @@ class Conversation(message.Message):
     etag: builtins.str
     """What changes with everything above but the messages and what they bring along. An update shows the
     one it started from.
+    """
+    visitor: builtins.bool
+    """Whether it is the talk of a visitor, who came by PortfolioService. It goes for good once nothing was
+    said in it for some time, which the mesh's settings say.
     """
     @builtins.property
     def allowed_agents(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -130,10 +135,11 @@ class Conversation(message.Message):
         delete_time: timestamp_pb2.Timestamp | None = ...,
         purge_time: timestamp_pb2.Timestamp | None = ...,
         etag: builtins.str = ...,
+        visitor: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_auto_delegate", b"_auto_delegate", "_context", b"_context", "_display_order", b"_display_order", "_max_chain_depth", b"_max_chain_depth", "_title", b"_title", "active_agent", b"active_agent", "auto_delegate", b"auto_delegate", "context", b"context", "create_time", b"create_time", "delete_time", b"delete_time", "display_order", b"display_order", "max_chain_depth", b"max_chain_depth", "purge_time", b"purge_time", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_auto_delegate", b"_auto_delegate", "_context", b"_context", "_display_order", b"_display_order", "_max_chain_depth", b"_max_chain_depth", "_title", b"_title", "active_agent", b"active_agent", "allowed_agents", b"allowed_agents", "auto_delegate", b"auto_delegate", "cloned_from", b"cloned_from", "context", b"context", "create_time", b"create_time", "delete_time", b"delete_time", "display_order", b"display_order", "etag", b"etag", "id", b"id", "last_message_preview", b"last_message_preview", "max_chain_depth", b"max_chain_depth", "message_count", b"message_count", "participants", b"participants", "pending_executions", b"pending_executions", "purge_time", b"purge_time", "screenplay_id", b"screenplay_id", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_auto_delegate", b"_auto_delegate", "_context", b"_context", "_display_order", b"_display_order", "_max_chain_depth", b"_max_chain_depth", "_title", b"_title", "active_agent", b"active_agent", "allowed_agents", b"allowed_agents", "auto_delegate", b"auto_delegate", "cloned_from", b"cloned_from", "context", b"context", "create_time", b"create_time", "delete_time", b"delete_time", "display_order", b"display_order", "etag", b"etag", "id", b"id", "last_message_preview", b"last_message_preview", "max_chain_depth", b"max_chain_depth", "message_count", b"message_count", "participants", b"participants", "pending_executions", b"pending_executions", "purge_time", b"purge_time", "screenplay_id", b"screenplay_id", "title", b"title", "update_time", b"update_time", "visitor", b"visitor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__auto_delegate: _TypeAlias = typing.Literal["auto_delegate"]  # noqa: Y015
     _WhichOneofArgType__auto_delegate: _TypeAlias = typing.Literal["_auto_delegate", b"_auto_delegate"]  # noqa: Y015

@@ -117,6 +117,7 @@ class ListConversationsRequest(message.Message):
     ORDER_FIELD_NUMBER: builtins.int
     REVERSE_FIELD_NUMBER: builtins.int
     DELETED_FIELD_NUMBER: builtins.int
+    VISITORS_FIELD_NUMBER: builtins.int
     page_size: builtins.int
     """The most to answer: default 50; above 200 means 200."""
     page_token: builtins.str
@@ -133,6 +134,8 @@ class ListConversationsRequest(message.Message):
     """Whether to turn the order around."""
     deleted: builtins.bool
     """Only deleted conversations, instead of those that are not."""
+    visitors: builtins.bool
+    """Only the talks of visitors, instead of all others."""
     def __init__(
         self,
         *,
@@ -144,10 +147,11 @@ class ListConversationsRequest(message.Message):
         order: ListConversationsRequest.Order.ValueType = ...,
         reverse: builtins.bool = ...,
         deleted: builtins.bool = ...,
+        visitors: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "deleted", b"deleted", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "reverse", b"reverse", "screenplay_id", b"screenplay_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_id", b"agent_id", "deleted", b"deleted", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "reverse", b"reverse", "screenplay_id", b"screenplay_id", "visitors", b"visitors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

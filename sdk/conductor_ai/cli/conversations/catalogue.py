@@ -48,6 +48,9 @@ def list_conversations(
     ] = Order.CHANGED,
     reverse: listing.Reverse = False,
     deleted: listing.Deleted = False,
+    visitors: Annotated[
+        bool, typer.Option("--visitors", help="Only those of visitors, instead of all others.")
+    ] = False,
     limit: listing.Limit = 50,
     as_json: AsJson = False,
     address: Address = "",
@@ -62,8 +65,9 @@ def list_conversations(
         order=_ORDERS[order],
         reverse=reverse,
         deleted=deleted,
+        visitors=visitors,
     )
-    filtered = query or screenplay or agent or deleted
+    filtered = query or screenplay or agent or deleted or visitors
     nothing = "no conversations are like that" if filtered else "no conversations yet"
 
     async def show(client: Client) -> Exit:
