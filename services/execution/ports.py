@@ -369,6 +369,8 @@ class Prompt:
     """What it is told before all messages, of who it is and how it works; empty for nothing."""
     history: Sequence[ChatMessage] = ()
     """The messages before the text: from user and assistant in turn, none of them empty."""
+    goes_on: bool = False
+    """Whether later calls are likely to begin with all of this: a provider may keep it for them."""
 
 
 @dataclass(frozen=True, slots=True)

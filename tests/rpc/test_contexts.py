@@ -214,7 +214,7 @@ async def test_models_are_sent_what_was_said_as_a_chat(
     assert ended.state == Execution.STATE_SUCCEEDED
     (body,) = (request.body for request in server.requests)
     nonce = parts.nonce("c")
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "Who?"},
         {"role": "assistant", "content": "I."},
         {
@@ -234,6 +234,9 @@ async def test_models_are_sent_what_was_said_as_a_chat(
         system = first["content"]
     else:
         others, system = body["messages"], body["system"]
+        # What the next run in the conversation begins with is worth keeping at the provider.
+        kept = {"cache_control": {"type": "ephemeral"}}
+        messages[-1]["content"] = [{"type": "text", "text": messages[-1]["content"], **kept}]
     assert others == messages
     assert parts.enclosed(Part.TITLE, "A title", nonce) in system
 

@@ -6,7 +6,12 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 import anthropic
-from anthropic.types import MessageParam, RawMessageStreamEvent
+from anthropic.types import (
+    CacheControlEphemeralParam,
+    MessageParam,
+    RawMessageStreamEvent,
+    TextBlockParam,
+)
 
 from services.execution.adapters.faults import Faults, Wording, count, word
 from services.execution.domain import ChatMessage, Model, Role, Usage
@@ -72,10 +77,7 @@ class AnthropicProvider:
                 model=model,
                 # Left out when there is none: some servers refuse an empty one.
                 system=prompt.system or anthropic.omit,
-                messages=[
-                    *map(_message, prompt.history),
-                    {"role": "user", "content": prompt.text},
-                ],
+                messages=[*map(_message, prompt.history), _asked(prompt)],
                 max_tokens=self._limit(model, prompt),
                 stream=True,
             ) as events:
@@ -101,6 +103,20 @@ class AnthropicProvider:
         if known is None or known.max_output_tokens is None:
             return _DEFAULT_OUTPUT_TOKENS
         return min(known.max_output_tokens, _LARGEST_DEFAULT_OUTPUT_TOKENS)
+
+
+def _asked(prompt: Prompt) -> MessageParam:
+    """Make the message to answer; the server keeps all up to it for some minutes, if it is to.
+
+    Others than Anthropic's keep everything of themselves. It is marked as every server knows it that coding
+    agents are pointed at, which mark parts of messages, not the request.
+    """
+    if not prompt.goes_on:
+        return {"role": "user", "content": prompt.text}
+    text = TextBlockParam(
+        type="text", text=prompt.text, cache_control=CacheControlEphemeralParam(type="ephemeral")
+    )
+    return {"role": "user", "content": [text]}
 
 
 def _message(message: ChatMessage) -> MessageParam:

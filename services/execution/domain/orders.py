@@ -101,6 +101,11 @@ class Order:
         return self.context_mode is not ContextMode.STATELESS
 
     @property
+    def goes_on(self) -> bool:
+        """Whether later runs are likely to be told what it is told, and then more."""
+        return self.has_context and bool(self.conversation_id or self.instance_id)
+
+    @property
     def ai_provider(self) -> str:
         """The provider of the model that is asked first."""
         return self.choices[0].ai_provider

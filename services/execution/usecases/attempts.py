@@ -132,7 +132,15 @@ class Attempt:
         try:
             async with limit:
                 told, allowance = self._told, self._meter.allowance
-                prompt = Prompt(told.text, step, attempt, allowance, told.system, told.history)
+                prompt = Prompt(
+                    told.text,
+                    step,
+                    attempt,
+                    allowance,
+                    told.system,
+                    told.history,
+                    self._order.goes_on,
+                )
                 await self._call(prompt)
             self._whole = True
             self._meter.close(cut=self._finish_reason == _LENGTH)
