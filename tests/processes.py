@@ -7,8 +7,10 @@ import subprocess
 import time
 from collections.abc import Callable
 
+from tests.patience import PATIENCE
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+
+async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait until a condition holds; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():

@@ -28,6 +28,7 @@ from services.kit.resources.ports import FencedError, TakenError
 from services.kit.storage.ports import Store
 from tests.contract.conftest import OpenStore
 from tests.fakes.parlour import AUTHOR, COLLECTIONS, ORG, Parlour
+from tests.patience import PATIENCE
 
 LONG = "Lang 港 " * 2000
 WRITER = Reference("writer", "writer-1", "Writer $x", "✍")
@@ -292,7 +293,7 @@ async def test_fifty_writers_of_two_processes_make_one_order(open_store: OpenSto
         if number % 10 == 0:
             await house.messages.toggle(ORG, id_, first.id)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(write(number) for number in range(50)))
 
     for house in houses:

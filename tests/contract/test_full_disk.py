@@ -25,6 +25,7 @@ from services.kit.storage.ports import (
     Write,
 )
 from services.kit.storage.sqlite import SqliteStore
+from tests.patience import PATIENCE
 
 NOTES = Collection("notes")
 PAGES = 100
@@ -96,7 +97,7 @@ async def test_a_full_store_says_so_and_keeps_all_that_was_answered(small: Sqlit
 async def test_many_who_write_into_a_full_store_are_each_told_the_truth(
     small: SqliteStore,
 ) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         answers = await asyncio.gather(
             *(small.write(*note(number)) for number in range(60)), return_exceptions=True
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from services.kit.storage.ports import WorkQueue
+from tests.patience import PATIENCE
 
 
 async def take(queue: WorkQueue) -> str:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         return await queue.take()
 
 

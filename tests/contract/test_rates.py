@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from services.kit.rates import Limits, LocalRates, Rates, RedisRates
+from tests.patience import PATIENCE
 from tests.servers.redis import RedisServer
 
 OpenRates = Callable[[Limits], RedisRates]
@@ -101,16 +102,13 @@ async def test_while_redis_is_away_each_process_allows_its_share(
     rates = open_rates(Limits(2))
     assert await admitted(rates, 10) == 2
     away(redis_server)
-    began = time.monotonic()
     # The first ones find out; nobody else waits for anything.
     assert await admitted(rates, 10) == 1
-    assert time.monotonic() - began < 5
-    began = time.monotonic()
-    for _ in range(200):
-        await rates.admit("acme")
-    assert time.monotonic() - began < 2
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(1000):
+            await rates.admit("acme")
     redis_server.come_back()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while rates._away:
             await asyncio.sleep(0.02)
     assert await admitted(rates, 10) <= 2

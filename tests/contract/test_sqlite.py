@@ -33,6 +33,7 @@ from services.kit.storage.ports import (
 from services.kit.storage.sqlite import SqliteStore
 from services.kit.storage.sqlite_documents import DocumentsSql
 from tests.contract.sheets import SHEETS, expected, place, queries, read, sheet, shelves
+from tests.patience import PATIENCE
 
 
 async def test_a_file_that_is_no_database_is_refused_with_a_sentence_and_left_alone(
@@ -71,7 +72,7 @@ async def test_a_writer_that_cannot_even_go_back_begins_anew(
     store = await SqliteStore.open(tmp_path / "execution.db", COLLECTIONS, LOGS)
     try:
         made[0].disk = False
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(DomainError) as caught:
                 await store.write(Append(EVENTS, "acme", "a", 0, [(1, b"lost", "w")]))
             assert caught.value.reason == Reason.REASON_STORE_UNAVAILABLE

@@ -30,6 +30,7 @@ from services.kit.storage.ports import (
 )
 from tests.contract.conftest import COLLECTIONS, OpenStore
 from tests.contract.sheets import SHEETS, expected, queries, read, sheet, shelves
+from tests.patience import PATIENCE
 
 RUNS, LEASES = COLLECTIONS
 MEBIBYTE = 1024 * 1024
@@ -236,14 +237,14 @@ class TestDocuments:
 
     async def test_a_write_the_store_cannot_take_fails_alone(self, store: Store) -> None:
         """A body that is no JSON is a fault of the caller; others must not pay for it."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(TypeError):
                 await store.write(Insert(RUNS, run("bad", body={"text": object()})))
             await store.write(Insert(RUNS, run("good")))
         assert await page(store) == ["good"]
 
     async def test_an_unreadable_write_does_not_harm_those_beside_it(self, store: Store) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             answers = await asyncio.gather(
                 store.write(Insert(RUNS, run("one"))),
                 store.write(Insert(RUNS, run("bad", body={"text": object()}))),
@@ -817,7 +818,7 @@ class TestOpening:
         ]
         await asyncio.sleep(0)
         await store.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*writing)
         again = await open_store()
         assert len(await page(again, limit=100)) == 50

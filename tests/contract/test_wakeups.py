@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 
 from services.kit.storage.ports import Wakeups
+from tests.patience import PATIENCE
 
 
 async def test_who_is_subscribed_is_woken(wakeups: Wakeups) -> None:
     one, two = asyncio.Event(), asyncio.Event()
     stops = [wakeups.subscribe("events/a", event.set) for event in (one, two)]
     await wakeups.publish("events/a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await one.wait()
         await two.wait()
     for stop in stops:
@@ -27,7 +28,7 @@ async def test_every_later_publication_wakes_again(wakeups: Wakeups) -> None:
     for _ in range(3):
         woken.clear()
         await wakeups.publish("events/a")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await woken.wait()
     stop()
 
@@ -42,7 +43,7 @@ async def test_what_is_published_to_another_channel_is_not_heard(wakeups: Wakeup
     for _ in range(20):
         heard.clear()
         await wakeups.publish("events/b")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await heard.wait()
     # Once is for nothing: a subscriber may be told to look when the subscription holds.
     assert len(woken) <= 1
@@ -58,7 +59,7 @@ async def test_who_unsubscribed_is_left_alone_and_others_are_not(wakeups: Wakeup
     stop()
     stop()
     await wakeups.publish("events/a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await other.wait()
     assert woken == []
     stop_other()
@@ -69,7 +70,7 @@ async def test_the_same_function_may_be_subscribed_twice(wakeups: Wakeups) -> No
     stop, other_stop = (wakeups.subscribe("events/a", woken.set) for _ in range(2))
     stop()
     await wakeups.publish("events/a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await woken.wait()
     other_stop()
 
@@ -83,7 +84,7 @@ async def test_a_subscriber_may_stop_while_it_is_woken(wakeups: Wakeups) -> None
 
     stop = wakeups.subscribe("events/a", stop_and_tell)
     await wakeups.publish("events/a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await done.wait()
 
 

@@ -14,8 +14,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from tests.fakes.certificates import Certificate
-
-PATIENCE = 30.0
+from tests.patience import PATIENCE
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from conductor.content.v1 import archive_service_pb2 as pb
+from tests.patience import PATIENCE
 from tests.rpc.content import Content
-from tests.rpc.serving import PATIENCE
 
 BACKUP = pb.ARCHIVE_LAYOUT_BACKUP
 

@@ -21,7 +21,7 @@ from conductor.conversations.v1.conversation_pb2 import Conversation, Message
 from services.conversations.app import compose
 from services.conversations.settings import ConversationsSettings
 from services.kit.server import serving
-from tests.rpc.serving import PATIENCE
+from tests.patience import PATIENCE
 
 
 class Conversations:

@@ -16,7 +16,8 @@ from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.model_pb2 import Circuit, Model
 from tests.fakes.models import ModelServer
-from tests.rpc.serving import PATIENCE, Mesh, served
+from tests.patience import PATIENCE
+from tests.rpc.serving import Mesh, served
 
 KEY = "sk-test-0123456789abcdef"
 KEY_VARIABLES = (

@@ -28,6 +28,7 @@ from services.kit.telemetry import SILENT, Telemetry
 from tests.fakes.content import Catalogue, FakeContent
 from tests.fakes.turn_service import TurnRpcs
 from tests.fakes.turns import FakeTurns
+from tests.patience import PATIENCE
 
 CLOSED = {
     "job_started",
@@ -43,7 +44,6 @@ CLOSED = {
     "error",
 }
 """The events chat clients know; any other is shown to them as one of these."""
-PATIENCE = 5.0
 FRAME = re.compile(
     rb"(?:id: (\d+)\n)?(?:event: (\w+)\n)?data: (\{.*\})\n\n|: .*\n\n|retry: \d+\n: .*\n\n"
 )

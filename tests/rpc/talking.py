@@ -21,12 +21,12 @@ from conductor.execution.v1.event_pb2 import Error, ExecutionEvent, JobStarted, 
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2_grpc import add_ExecutionServiceServicer_to_server
 from services.kit.errors import DomainError, to_status
+from tests.patience import PATIENCE
 from tests.rpc.scripted import Context, Scripted, Step, events, tokens
 from tests.rpc.talks import Forwarding, Talks, Turns
 from tests.rpc.terminal import Terminal, unstyled
 
-_PATIENCE = 10.0
-_PRESSES = 5
+_PRESSES = 15
 CANCELLED = "EXECUTION_CANCELLED"
 
 
@@ -56,7 +56,7 @@ class Talking(Scripted):
     async def conversation(self) -> Conversation:
         """The one conversation there is, without its context."""
         request = ListConversationsRequest()
-        found = await self.talks.conversations.ListConversations(request, timeout=_PATIENCE)
+        found = await self.talks.conversations.ListConversations(request, timeout=PATIENCE)
         (one,) = found.conversations
         return one
 
@@ -153,7 +153,7 @@ class Dialogue:
             await self.process.wait()
         os.close(self._ours)
 
-    async def expect(self, text: str, patience: float = _PATIENCE) -> str:
+    async def expect(self, text: str, patience: float = PATIENCE) -> str:
         """Wait until this is shown; answers what was shown before it."""
         async with asyncio.timeout(patience):
             while text not in self._screen():
@@ -172,7 +172,7 @@ class Dialogue:
         for _ in range(_PRESSES):
             self.interrupt()
             with suppress(TimeoutError):
-                await self.expect(text, _PATIENCE / _PRESSES)
+                await self.expect(text, PATIENCE / _PRESSES)
                 return
         raise AssertionError(self.shown)
 
@@ -184,7 +184,7 @@ class Dialogue:
 
     async def ended(self) -> int:
         """Wait for the end; answers the exit status."""
-        return await asyncio.wait_for(self.process.wait(), _PATIENCE)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE)
 
     def _screen(self) -> str:
         return unstyled(self._seen.decode(errors="replace")).replace("\r\n", "\n")

@@ -27,8 +27,8 @@ from conductor.conversations.v1.instance_service_pb2 import (
 )
 from conductor.execution.v1.event_pb2 import Error
 from tests.fakes.content import Catalogue, FakeContent
+from tests.patience import PATIENCE
 from tests.rpc.conversations import Conversations, served_conversations
-from tests.rpc.serving import PATIENCE
 
 PLAY = "sp_1"
 _AGENTS = ("writer", "poet", "editor")

@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 COMMAND = Path(sys.executable).with_name("conductor")
 COLOUR = "\x1b["
 
@@ -76,7 +78,7 @@ class Terminal:
         os.write(ours, typed)
         reading = asyncio.create_task(asyncio.to_thread(_read, ours))
         out, err = await asyncio.wait_for(process.communicate(), _LONGEST)
-        shown = await asyncio.wait_for(reading, 5)
+        shown = await asyncio.wait_for(reading, PATIENCE)
         os.close(ours)
         assert process.returncode is not None
         screened = shown.decode().replace("\r\n", "\n")

@@ -16,8 +16,9 @@ from conductor.content.v1 import agent_service_pb2 as pb
 from conductor.content.v1.agent_pb2 import Agent, AgentModel
 from conductor.content.v1.template_service_pb2 import InstallTemplatesRequest, ListTemplatesRequest
 from services.content.adapters.templates import read_templates
+from tests.patience import PATIENCE
 from tests.rpc.content import Content, served_content
-from tests.rpc.serving import PATIENCE, refusal
+from tests.rpc.serving import refusal
 
 NAME, CREATED, UPDATED = (
     pb.ListAgentsRequest.ORDER_NAME,

@@ -17,8 +17,9 @@ from services.execution.adapters import agents
 from services.kit.errors import DomainError, Reason
 from tests.fakes.content import AWAY, Catalogue, Persona
 from tests.fakes.models import Answer
+from tests.patience import PATIENCE
 from tests.rpc.modelled import BOTH, modelled
-from tests.rpc.serving import PATIENCE, Mesh, refusal, served
+from tests.rpc.serving import Mesh, refusal, served
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 INSTRUCTIONS = "Ask before you delete anything."

@@ -20,9 +20,10 @@ from conductor.content.v1 import (
     template_service_pb2,
 )
 from conductor.content.v1 import archive_service_pb2 as pb
+from tests.patience import PATIENCE
 from tests.rpc.archiving import BACKUP, export, importing, requests, take_in
 from tests.rpc.content import Content, served_content
-from tests.rpc.serving import PATIENCE, stream_refusal
+from tests.rpc.serving import stream_refusal
 
 DIRECTORY = pb.ARCHIVE_LAYOUT_DIRECTORY
 

@@ -36,9 +36,8 @@ from services.kit.server import serving
 from services.kit.storage.ports import Insert, Write, store_unavailable
 from services.kit.storage.sqlite import SqliteStore
 from tests.fakes.content import FakeContent
-from tests.rpc.serving import PATIENCE, Mesh, hosted, refusal, served
-
-pytestmark = pytest.mark.timeout(30)
+from tests.patience import PATIENCE
+from tests.rpc.serving import Mesh, hosted, refusal, served
 
 START = "conductor.execution.v1.ExecutionService/StartExecution"
 CANCEL = "conductor.execution.v1.ExecutionService/CancelExecution"

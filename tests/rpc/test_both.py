@@ -33,10 +33,9 @@ from services.kit.storage.opening import open_store
 from services.kit.telemetry import Telemetry
 from services.kit.tracing import Kind
 from tests.fakes.tracer import Spans
+from tests.patience import PATIENCE
 from tests.rpc.both import CONTENT, EXECUTION, Both, both_served
-from tests.rpc.serving import PATIENCE, refusal
-
-pytestmark = pytest.mark.timeout(60)
+from tests.rpc.serving import refusal
 
 BOOTSTRAP = "the-first-key-of-all-of-this-mesh-as-configured"
 SECRET = "the-secret-of-this-mesh,-shared-by-its-processes"

@@ -26,8 +26,6 @@ from tests.rpc.modelled import (
 )
 from tests.rpc.serving import Mesh, refusal, served
 
-pytestmark = pytest.mark.timeout(60)
-
 NOT_CONFIGURED = (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_NOT_CONFIGURED")
 INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
 NO_PROVIDER = (grpc.StatusCode.NOT_FOUND, "PROVIDER_NOT_FOUND")

@@ -14,10 +14,9 @@ from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.model_pb2 import Circuit
 from tests.fakes import models
 from tests.fakes.models import Answer, Then
+from tests.patience import PATIENCE
 from tests.rpc.modelled import BOTH, asked, circuit, held_back, modelled, story
-from tests.rpc.serving import PATIENCE, Mesh
-
-pytestmark = pytest.mark.timeout(30)
+from tests.rpc.serving import Mesh
 
 IMPATIENT: dict[str, Any] = {"execution_attempts": 1, "execution_breaker_failures": 3}
 OPEN_FOR_LONG = IMPATIENT | {"execution_breaker_open_seconds": 3600}

@@ -15,6 +15,7 @@ from conductor.conversations.v1.busy_policy_pb2 import BusyPolicy
 from conductor.execution.v1.event_pb2 import Error, JobQueued, JobStarted, LlmFailed, Result
 from conductor.execution.v1.execution_pb2 import ContextMode
 from conductor.execution.v1.usage_pb2 import Usage
+from tests.patience import PATIENCE
 from tests.processes import until
 from tests.rpc.scripted import ID, Failure, Scripted, Step, events, serving, tokens
 from tests.rpc.terminal import COLOUR, Outcome, Terminal, unstyled
@@ -38,7 +39,9 @@ async def test_tokens_are_written_as_they_come(scripted: Scripted, terminal: Ter
 
     process = await terminal.start("run", "hello")
     assert process.stdout is not None
-    live = await asyncio.wait_for(process.stdout.readexactly(len("Grüße, мир 🌍".encode())), 5)
+    live = await asyncio.wait_for(
+        process.stdout.readexactly(len("Grüße, мир 🌍".encode())), PATIENCE
+    )
     scripted.cancelled.set()
 
     await process.communicate()
@@ -103,7 +106,7 @@ async def test_ctrl_c_cancels_the_run_and_waits_for_its_end(
     await process.stdout.read(1)
 
     process.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(process.communicate(), 10)
+    _, err = await asyncio.wait_for(process.communicate(), PATIENCE)
 
     assert process.returncode == 130
     assert scripted.cancelled.is_set()
@@ -121,7 +124,7 @@ async def test_a_second_ctrl_c_leaves_at_once(scripted: Scripted, terminal: Term
     process.send_signal(signal.SIGINT)
     await until(lambda: len(scripted.requests) > 1)
     process.send_signal(signal.SIGINT)
-    await asyncio.wait_for(process.communicate(), 10)
+    await asyncio.wait_for(process.communicate(), PATIENCE)
 
     assert process.returncode == 4  # nobody knows how it ended
 
@@ -289,7 +292,7 @@ async def test_a_reader_that_goes_away_ends_it_quietly(
     os.close(reader)
 
     scripted.cancelled.set()
-    _, err = await asyncio.wait_for(process.communicate(), 10)
+    _, err = await asyncio.wait_for(process.communicate(), PATIENCE)
 
     assert (process.returncode, err) == (141, b"")
 

@@ -19,6 +19,7 @@ from conductor.content.v1.archive_service_pb2_grpc import (
     ArchiveServiceServicer,
     add_ArchiveServiceServicer_to_server,
 )
+from tests.patience import PATIENCE
 from tests.rpc.scripted import Context, Failure
 from tests.rpc.terminal import Terminal, unstyled
 
@@ -105,9 +106,9 @@ async def test_ctrl_c_leaves_nothing_half(
     archivist.answers, archivist.hangs = [chunk(b"half")], True
 
     process = await terminal.start(*arguments)
-    await asyncio.wait_for(archivist.reached.wait(), 20)
+    await asyncio.wait_for(archivist.reached.wait(), PATIENCE)
     process.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(process.communicate(), 20)
+    _, err = await asyncio.wait_for(process.communicate(), PATIENCE)
 
     assert process.returncode == 130
     assert told in err.decode()

@@ -30,8 +30,8 @@ from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.execution_service_pb2 import StartExecutionRequest
 from services.kit.errors import DomainError, Reason
 from services.kit.validation import Validation
+from tests.patience import PATIENCE
 from tests.rpc.scripted import Failure, Step, events, tokens
-from tests.rpc.serving import PATIENCE
 from tests.rpc.talking import Dialogue, Talking, answer, cancelled, serving_talks
 from tests.rpc.talks import served_talks
 from tests.rpc.terminal import Terminal
@@ -337,10 +337,10 @@ async def test_ctrl_c_cancels_the_answer_and_the_next_line_is_said(
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b"count\n")
-    await asyncio.wait_for(process.stdout.readexactly(len("one ")), 5)
+    await asyncio.wait_for(process.stdout.readexactly(len("one ")), PATIENCE)
 
     process.send_signal(signal.SIGINT)
-    out, err = await asyncio.wait_for(process.communicate(b"/retry\n"), 5)
+    out, err = await asyncio.wait_for(process.communicate(b"/retry\n"), PATIENCE)
 
     assert (process.returncode, out) == (130, b"\nagain\n")
     assert "cancelled; /retry asks again\n" in err.decode()

@@ -9,6 +9,7 @@ import signal
 import grpc
 
 from conductor.execution.v1.event_pb2 import Error, JobStarted, Result
+from tests.patience import PATIENCE
 from tests.rpc.scripted import ID, Failure, Scripted, events, tokens
 from tests.rpc.terminal import Outcome, Terminal
 
@@ -54,10 +55,10 @@ async def test_ctrl_c_stops_watching_and_cancels_nothing(
     scripted.streams.append([*WHOLE[:-1], None])
     process = await terminal.start(*WATCH)
     assert process.stdout is not None
-    await asyncio.wait_for(process.stdout.readexactly(len("Grüße, мир".encode())), 5)
+    await asyncio.wait_for(process.stdout.readexactly(len("Grüße, мир".encode())), PATIENCE)
 
     process.send_signal(signal.SIGINT)
-    out, err = await asyncio.wait_for(process.communicate(), 5)
+    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
 
     assert process.returncode == 130
     assert (out, err.decode()) == (b"\n", f"stopped watching; {ID} was not cancelled\n")

@@ -18,6 +18,7 @@ from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.model_pb2 import Model, ModelChoice
 from conductor_ai.client import Client, ConductorError, is_terminal
 from conductor_ai.errors import ConductorError as SameError
+from tests.patience import PATIENCE
 from tests.rpc.scripted import ID, Failure, Scripted, events, serving, tokens
 
 WHOLE = events(JobStarted(), *tokens("a", "b", "c"), Result(result="abc"))
@@ -36,7 +37,7 @@ async def client(scripted: Scripted) -> AsyncIterator[Client]:
 
 
 async def follow(stream: AsyncIterator[ExecutionEvent]) -> list[ExecutionEvent]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         return [event async for event in stream]
 
 

@@ -31,9 +31,10 @@ from services.kit.errors import DomainError, Reason
 from tests.fakes.content import Catalogue, Persona
 from tests.fakes.models import Answer
 from tests.fakes.turns import FakeTurns, Message
+from tests.patience import PATIENCE
 from tests.rpc.content import served_content
 from tests.rpc.modelled import BOTH, modelled
-from tests.rpc.serving import PATIENCE, Mesh, body_of, frames, refusal, served
+from tests.rpc.serving import Mesh, body_of, frames, refusal, served
 
 NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "SCREENPLAY_NOT_FOUND")
 INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")

@@ -18,9 +18,10 @@ from conductor.content.v1.agent_pb2 import Agent
 from conductor.content.v1.screenplay_pb2 import Screenplay
 from conductor.conversations.v1 import conversation_service_pb2 as pb
 from conductor.conversations.v1.conversation_pb2 import AgentReference, Conversation
+from tests.patience import PATIENCE
 from tests.rpc.content import Content, served_content
 from tests.rpc.conversations import Conversations, served_conversations
-from tests.rpc.serving import PATIENCE, refusal
+from tests.rpc.serving import refusal
 
 NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "CONVERSATION_NOT_FOUND")
 INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")

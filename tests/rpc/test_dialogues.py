@@ -28,9 +28,8 @@ from services.kit.errors import DomainError, Reason
 from services.kit.frame import hosted
 from services.kit.guard import Access
 from services.kit.server import App, serving
-from tests.rpc.serving import PATIENCE, stream_refusal
-
-pytestmark = pytest.mark.timeout(30)
+from tests.patience import PATIENCE
+from tests.rpc.serving import stream_refusal
 
 FIRST = pb.ImportArchiveRequest(options=pb.ImportArchiveOptions())
 CHUNK = pb.ImportArchiveRequest(chunk=b"a" * 10)

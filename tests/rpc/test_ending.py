@@ -15,9 +15,8 @@ from services.execution.app import compose
 from services.execution.settings import ExecutionSettings
 from services.kit.server import LameDuck, serving
 from tests.fakes.content import FakeContent
-from tests.rpc.serving import PATIENCE, Mesh
-
-pytestmark = pytest.mark.timeout(30)
+from tests.patience import PATIENCE
+from tests.rpc.serving import Mesh
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 

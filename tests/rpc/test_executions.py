@@ -12,9 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_pb2 import Execution
-from tests.rpc.serving import PATIENCE, Mesh, refusal, served
-
-pytestmark = pytest.mark.timeout(30)
+from tests.patience import PATIENCE
+from tests.rpc.serving import Mesh, refusal, served
 
 MEBIBYTE = 1024 * 1024
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -13,9 +13,8 @@ from conductor.execution.v1 import execution_service_pb2 as execution_pb
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.model_pb2 import ModelChoice
 from conductor.gateway.v1 import gateway_service_pb2 as pb
-from tests.rpc.serving import PATIENCE, Mesh, body_of, frames, refusal
-
-pytestmark = pytest.mark.timeout(30)
+from tests.patience import PATIENCE
+from tests.rpc.serving import Mesh, body_of, frames, refusal
 
 INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
 NO_SCREENPLAY = (grpc.StatusCode.NOT_FOUND, "SCREENPLAY_NOT_FOUND")

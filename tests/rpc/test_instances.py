@@ -20,9 +20,10 @@ from conductor.conversations.v1 import instance_service_pb2 as pb
 from conductor.conversations.v1.conversation_pb2 import AgentReference, Message
 from conductor.conversations.v1.instance_pb2 import Instance, Position
 from conductor.conversations.v1.turn_service_pb2 import FillAnswerRequest
+from tests.patience import PATIENCE
 from tests.rpc.content import Content, served_content
 from tests.rpc.conversations import Conversations, served_conversations
-from tests.rpc.serving import PATIENCE, refusal
+from tests.rpc.serving import refusal
 
 
 class Stage:

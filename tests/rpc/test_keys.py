@@ -44,8 +44,8 @@ from services.kit.settings import SettingsError
 from services.kit.signing import PRINCIPAL, Signer, edge_proof
 from services.kit.storage.ports import store_unavailable
 from tests.fakes.content import FakeContent
+from tests.patience import PATIENCE
 from tests.rpc.serving import (
-    PATIENCE,
     Mesh,
     Refusal,
     body_of,
@@ -55,8 +55,6 @@ from tests.rpc.serving import (
     served,
     stream_refusal,
 )
-
-pytestmark = pytest.mark.timeout(30)
 
 SECRET = "the secret of this mesh, shared by its processes".replace(" ", "-")
 BOOTSTRAP = "the-first-key-of-all-of-this-mesh-as-configured"
@@ -366,7 +364,7 @@ async def test_a_key_works_until_it_expires_or_is_revoked_on_every_replica(
 
         await callers.operator.keys.RevokeKey(pb.RevokeKeyRequest(key_id=revoked.id))
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             for caller in doomed:
                 while not await is_refused(caller):
                     await asyncio.sleep(0.05)

@@ -25,11 +25,11 @@ from conductor.conversations.v1.kin_service_pb2_grpc import KinServiceStub
 from services.kit import ids
 from services.kit.peers import Peers
 from services.kit.signing import Signer
+from tests.patience import PATIENCE
 from tests.rpc.archiving import export, take_in
 from tests.rpc.both import CONTENT, CONVERSATIONS, Both, both_served
 from tests.rpc.content import Content
 from tests.rpc.conversations import Conversations
-from tests.rpc.serving import PATIENCE
 
 SECRET = "s" * 40
 BOOTSTRAP = "cmk_bootstrap_" + "0" * 64

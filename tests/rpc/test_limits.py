@@ -13,10 +13,9 @@ from google.protobuf.duration_pb2 import Duration
 from conductor.execution.v1.execution_pb2 import Execution
 from tests.fakes import models
 from tests.fakes.models import Answer, ModelServer, Then, Tokens
+from tests.patience import PATIENCE
 from tests.rpc.modelled import BOTH, KEY, held_back, listed, modelled, story, without_keys
-from tests.rpc.serving import PATIENCE, refusal, served
-
-pytestmark = pytest.mark.timeout(30)
+from tests.rpc.serving import refusal, served
 
 INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
 PRICE_UNKNOWN = (grpc.StatusCode.FAILED_PRECONDITION, "PRICE_UNKNOWN")

@@ -18,9 +18,10 @@ from conductor.content.v1.agent_pb2 import Agent
 from conductor.conversations.v1 import conversation_service_pb2
 from conductor.conversations.v1 import message_service_pb2 as pb
 from conductor.conversations.v1.conversation_pb2 import AgentReference, Conversation, Message
+from tests.patience import PATIENCE
 from tests.rpc.content import Content, served_content
 from tests.rpc.conversations import Conversations, served_conversations
-from tests.rpc.serving import PATIENCE, refusal
+from tests.rpc.serving import refusal
 
 NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "MESSAGE_NOT_FOUND")
 INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
@@ -125,7 +126,7 @@ async def test_fifty_writers_make_one_order_and_lose_nothing(talks: Conversation
             page = await talks.page(id_, after_position=len(seen), page_size=200)
             seen.extend(one.position for one in page.messages)
 
-    async with asyncio.timeout(2 * PATIENCE):
+    async with asyncio.timeout(PATIENCE):
         reading = asyncio.create_task(read())
         written = await asyncio.gather(*(write(number) for number in range(50)))
         await reading

@@ -17,10 +17,9 @@ from services.kit.telemetry import sending
 from tests.fakes.collector import Collector, collecting
 from tests.fakes.content import AWAY
 from tests.fakes.models import Answer, ModelServer, Tokens, failed
+from tests.patience import PATIENCE
 from tests.rpc.process import inherited, process, silent_port
-from tests.rpc.serving import PATIENCE, refusal, served
-
-pytestmark = pytest.mark.timeout(60)
+from tests.rpc.serving import refusal, served
 
 GOOD = {"gen_ai.provider.name": "acme", "gen_ai.request.model": "good"}
 BAD = {"gen_ai.provider.name": "acme", "gen_ai.request.model": "bad"}

@@ -16,10 +16,9 @@ from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from services.kit.logs import JsonFormatter
 from tests.fakes import models
 from tests.fakes.models import Answer, Then, Tokens
+from tests.patience import PATIENCE
 from tests.rpc.modelled import BOTH, KEY, followed, last_answer, modelled, story
-from tests.rpc.serving import CLOSED, PATIENCE, Mesh, body_of, frames
-
-pytestmark = pytest.mark.timeout(30)
+from tests.rpc.serving import CLOSED, Mesh, body_of, frames
 
 HIDDEN = {"job_queued", "job_resumed", "on_llm_failed"}
 FINE = Answer()

@@ -15,9 +15,8 @@ from conductor.execution.v1.execution_pb2 import Execution
 from services.execution.stores import COLLECTIONS, EVENTS, LOGS, WORKERS
 from services.kit.storage.mongodb import MongoStore
 from services.kit.storage.ports import Query
-from tests.rpc.serving import PATIENCE, Mesh, served
-
-pytestmark = pytest.mark.timeout(60)
+from tests.patience import PATIENCE
+from tests.rpc.serving import Mesh, served
 
 MODELS = {"brisk": {"tokens": 30, "delay_ms": 10}, "slow": {"tokens": 60, "delay_ms": 50}}
 

@@ -29,9 +29,7 @@ from services.kit.settings import SettingsError
 from services.kit.signing import PEER, PRINCIPAL, Signer
 from services.kit.tracing import Kind, SpanContext
 from tests.fakes.tracer import Spans
-from tests.rpc.serving import PATIENCE
-
-pytestmark = pytest.mark.timeout(30)
+from tests.patience import PATIENCE
 
 SIGNER = Signer("the secret of this mesh, shared by its processes", ids.now)
 ADA = Principal("acme", "key:ada", frozenset({Scope.READ}))

@@ -18,8 +18,9 @@ from conductor.content.v1 import agent_service_pb2 as agents_pb
 from conductor.content.v1 import persona_service_pb2 as pb
 from conductor.content.v1.agent_pb2 import Agent
 from conductor.content.v1.persona_pb2 import Persona
+from tests.patience import PATIENCE
 from tests.rpc.content import Content, served_content
-from tests.rpc.serving import PATIENCE, refusal
+from tests.rpc.serving import refusal
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

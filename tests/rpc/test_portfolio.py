@@ -21,9 +21,10 @@ from conductor.conversations.v1.portfolio_service_pb2_grpc import PortfolioServi
 from conductor.gateway.v1.gateway_service_pb2 import ExecuteRequest, ExecuteResponse
 from services.kit.errors import DETAILS, DomainError, Reason, to_status
 from services.kit.interceptor import Context
+from tests.patience import PATIENCE
 from tests.rpc.content import Content, served_content
 from tests.rpc.conversations import Conversations, served_conversations
-from tests.rpc.serving import PATIENCE, refusal
+from tests.rpc.serving import refusal
 
 ADDRESS = "x-envoy-external-address"
 

@@ -15,7 +15,8 @@ import pytest
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.execution_pb2 import Execution
-from tests.rpc.serving import PATIENCE, Mesh, served
+from tests.patience import PATIENCE
+from tests.rpc.serving import Mesh, served
 from tests.servers.redis import RedisServer
 
 MODELS = {"steady": {"tokens": 60, "delay_ms": 40}}
@@ -34,7 +35,7 @@ def settings(redis: RedisServer | None) -> dict[str, Any]:
 async def live(mesh: Mesh, execution_id: str, after: int = 0) -> AsyncIterator[ExecutionEvent]:
     """Yield events until the stream ends, however it does."""
     request = pb.WatchExecutionRequest(execution_id=execution_id, after_sequence=after)
-    stream = mesh.executions.WatchExecution(request, timeout=3 * PATIENCE)
+    stream = mesh.executions.WatchExecution(request, timeout=PATIENCE)
     try:
         async for one in stream:
             if one.HasField("event"):

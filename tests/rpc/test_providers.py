@@ -21,8 +21,8 @@ from services.execution.ports import Prompt, Provider, Report
 from services.kit.errors import Reason, reason_name
 from tests.fakes import models
 from tests.fakes.models import Answer, Fault, ModelServer, Request, Then, Tokens
+from tests.patience import PATIENCE
 
-PATIENCE = 5.0
 KEY = "sk-test-0123456789abcdef"
 PROMPT = Prompt("Say hello.", step=1, attempt=1)
 

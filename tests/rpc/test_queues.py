@@ -6,17 +6,15 @@ import asyncio
 from pathlib import Path
 
 import grpc
-import pytest
 from google.api.httpbody_pb2 import HttpBody
 
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from tests.fakes.models import Answer
+from tests.patience import PATIENCE
 from tests.rpc.modelled import followed, held_back, modelled, story
-from tests.rpc.serving import PATIENCE, Mesh, frames, refusal, served
-
-pytestmark = pytest.mark.timeout(30)
+from tests.rpc.serving import Mesh, frames, refusal, served
 
 FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
 

@@ -12,8 +12,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from conductor.content.v1 import screenplay_service_pb2 as pb
 from conductor.content.v1.screenplay_pb2 import Screenplay
+from tests.patience import PATIENCE
 from tests.rpc.content import Content, served_content
-from tests.rpc.serving import PATIENCE, refusal, stream_refusal
+from tests.rpc.serving import refusal, stream_refusal
 
 MEBIBYTE = 1024 * 1024
 NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "SCREENPLAY_NOT_FOUND")

@@ -34,9 +34,8 @@ from services.kit.settings import SettingsError
 from services.kit.storage.ports import UnreadableStoreError
 from services.kit.storage.sqlite import SqliteStore
 from tests.fakes.content import AWAY
-from tests.rpc.serving import PATIENCE, Mesh, refusal, served, stream_refusal
-
-pytestmark = pytest.mark.timeout(30)
+from tests.patience import PATIENCE
+from tests.rpc.serving import Mesh, refusal, served, stream_refusal
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 EXECUTION = "conductor.execution.v1.ExecutionService"

@@ -20,10 +20,7 @@ from services.kit.storage.mongodb import MongoStore
 from services.kit.storage.ports import Query, Store
 from services.kit.storage.sqlite import SqliteStore
 from tests.fakes.house import House, is_sound
-
-pytestmark = pytest.mark.timeout(120)
-
-PATIENCE = 5.0
+from tests.patience import PATIENCE
 
 
 class Model:

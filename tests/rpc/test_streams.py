@@ -17,10 +17,10 @@ from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.event_pb2 import ExecutionEvent
 from conductor.execution.v1.execution_pb2 import Execution
 from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
+from tests.patience import PATIENCE
 from tests.rpc.modelled import followed
 from tests.rpc.serving import (
     CLOSED,
-    PATIENCE,
     Mesh,
     Refusal,
     body_of,
@@ -29,8 +29,6 @@ from tests.rpc.serving import (
     served,
     stream_refusal,
 )
-
-pytestmark = pytest.mark.timeout(30)
 
 NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND")
 

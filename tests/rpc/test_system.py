@@ -13,9 +13,9 @@ from conductor.content.v1.finding_pb2 import Finding
 from conductor.content.v1.persona_service_pb2_grpc import PersonaServiceStub
 from conductor.content.v1.system_service_pb2_grpc import SystemServiceStub
 from services.content.adapters.templates import TemplateFolder
+from tests.patience import PATIENCE
 from tests.rpc.both import CONTENT, EXECUTION, both_served
 from tests.rpc.content import served_content
-from tests.rpc.serving import PATIENCE
 
 
 def rules(findings: collections.abc.Iterable[Finding]) -> set[tuple[str, str]]:
@@ -79,7 +79,7 @@ async def test_agents_are_held_against_the_models_of_execution(tmp_path: Path) -
         assert {one.name: one.checked for one in found.checks}["services"] == 1
 
         await both.stop(EXECUTION)
-        away = await system.ValidateSystem(pb.ValidateSystemRequest(), timeout=2 * PATIENCE)
+        away = await system.ValidateSystem(pb.ValidateSystemRequest(), timeout=PATIENCE)
         assert rules(away.errors) == {("service-away", EXECUTION)}
         assert ("models-unknown", "execution") in rules(away.warnings)
 

@@ -20,9 +20,10 @@ from conductor.conversations.v1.instance_pb2 import Instance
 from services.kit import ids
 from services.kit.principals import Principal, Scope
 from services.kit.signing import PRINCIPAL, Signer
+from tests.patience import PATIENCE
 from tests.rpc.content import served_content
 from tests.rpc.conversations import Conversations, served_conversations
-from tests.rpc.serving import PATIENCE, refusal
+from tests.rpc.serving import refusal
 
 AWAY = {"content": "ipv4:127.0.0.1:1"}
 SECRET = "s" * 40

@@ -22,12 +22,12 @@ from conductor.conversations.v1.instance_service_pb2_grpc import InstanceService
 from conductor.conversations.v1.message_service_pb2_grpc import MessageServiceStub
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_pb2 import CONTEXT_MODE_STATELESS, Execution
+from tests.patience import PATIENCE
 from tests.rpc.both import CONTENT, CONVERSATIONS, EXECUTION, Both, both_served
 from tests.rpc.modelled import last_answer
-from tests.rpc.serving import PATIENCE, refusal, stream_refusal
+from tests.rpc.serving import refusal, stream_refusal
 
 INTERRUPT = busy_policy_pb2.BUSY_POLICY_INTERRUPT
-LONG = 2 * PATIENCE
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ async def said(three: Both, conversation_id: str) -> list[tuple[str, str]]:
 async def shown(three: Both, execution_id: str, kind: str, message: str = "") -> None:
     """Wait for an event of a kind that says something."""
     request = pb.WatchExecutionRequest(execution_id=execution_id)
-    async for one in three.mesh.executions.WatchExecution(request, timeout=LONG):
+    async for one in three.mesh.executions.WatchExecution(request, timeout=PATIENCE):
         if one.event.WhichOneof("payload") == kind and message in str(one.event):
             break
 
@@ -168,7 +168,8 @@ async def test_nothing_is_lost_when_conversations_goes_away_and_comes_back(three
 async def test_a_session_talks_in_a_conversation_of_its_own(three: Both) -> None:
     opening = pb.ConverseOpening(template=pb.StartExecutionRequest(model="mock"))
     session = three.mesh.executions.Converse(
-        iter([pb.ConverseRequest(open=opening), pb.ConverseRequest(message="Hi.")]), timeout=LONG
+        iter([pb.ConverseRequest(open=opening), pb.ConverseRequest(message="Hi.")]),
+        timeout=PATIENCE,
     )
     told = [one async for one in session]
     run = next(one.started for one in told if one.HasField("started"))

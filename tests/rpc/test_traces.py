@@ -20,10 +20,9 @@ from conductor.gateway.v1 import gateway_service_pb2 as gateway_pb
 from services.kit.telemetry import sending
 from tests.fakes.collector import Collector, Span, collecting
 from tests.fakes.models import Answer, ModelServer, Tokens, failed
+from tests.patience import PATIENCE
 from tests.rpc.process import process
-from tests.rpc.serving import PATIENCE, Mesh, refusal, served
-
-pytestmark = pytest.mark.timeout(60)
+from tests.rpc.serving import Mesh, refusal, served
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = (("traceparent", f"00-{TRACE}-{CALLER}-01"),)
@@ -276,7 +275,7 @@ async def test_a_run_that_goes_on_after_a_crash_links_to_the_trace_it_began_in(
         await collector.until(lambda: any(one.name == STARTED for one in collector.spans))
         first.process.kill()
     async with traced(tmp_path, execution_lease_seconds=1) as mesh:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while (await mesh.get(started.job_id)).state != Execution.STATE_SUCCEEDED:
                 await asyncio.sleep(0.1)
     began, run = of(collector.spans, STARTED), of(collector.spans, RUN)

@@ -27,8 +27,9 @@ from services.kit.errors import DomainError, Reason
 from tests.fakes.content import Catalogue
 from tests.fakes.turn_service import TurnRpcs
 from tests.fakes.turns import FakeTurns, Outage, away
+from tests.patience import PATIENCE
 from tests.rpc.modelled import last_answer
-from tests.rpc.serving import PATIENCE, Mesh, refusal, served, stream_refusal
+from tests.rpc.serving import Mesh, refusal, served, stream_refusal
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "SERVICE_UNAVAILABLE")
 INTERRUPT = busy_policy_pb2.BUSY_POLICY_INTERRUPT

@@ -26,9 +26,10 @@ from typing import Protocol
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 FERRETDB = ROOT / ".tools" / "bin" / "ferretdb"
-PATIENCE = 30.0
 
 
 class MongoServer(Protocol):

@@ -29,6 +29,7 @@ from services.kit.storage.ports import Write, store_full
 from tests.fakes.archivist import ORG, Archivist, archivist, files, pieces, zipped
 from tests.fakes.cuts import Cut
 from tests.fakes.memory import Memory, MemoryStore
+from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -843,7 +844,7 @@ async def test_who_leaves_once_it_is_committed_gets_all_of_it(
         async for step in run:
             if isinstance(step, Progress) and step.phase is Phase.APPLY:
                 break
-    await asyncio.wait_for(house.keeper.idle(), 5)
+    await asyncio.wait_for(house.keeper.idle(), PATIENCE)
 
     assert await house.export() == raw
 

@@ -33,6 +33,7 @@ from tests.fakes.catalogue import COLLECTIONS, ORG, Catalogue
 from tests.fakes.cuts import Cut
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.virtual import VirtualLoop
+from tests.patience import PATIENCE
 
 T = TypeVar("T")
 DAY = 24 * 3600 * 1_000_000
@@ -257,7 +258,7 @@ class Gate:
     async def _pass(self, call: str) -> None:
         if call == self._held and not self.reached.is_set():
             self.reached.set()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await self.open.wait()
 
 
@@ -273,7 +274,7 @@ async def _held(memory: Memory, call: str, change: Change) -> tuple[Gate, asynci
         return None
 
     task = asyncio.create_task(go())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await gate.reached.wait()
     return gate, task
 
@@ -356,7 +357,7 @@ async def test_whoever_takes_a_purge_over_keeps_the_others_waiting_again() -> No
         catalogue.seconds = 6
 
     taking_over = asyncio.create_task(successor.cascades.sweep())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await gate.reached.wait()
     await watching.cascades.sweep()
     assert await watching.agents.get(ORG, "writer") is not None
@@ -374,7 +375,7 @@ async def test_an_installation_that_was_held_for_dead_says_so_and_leaves_nothing
     gate = Gate(Catalogue(store).kin, "mark")
     slow = Catalogue(store, prefix="f", kin=gate)
     installing = asyncio.create_task(_install(slow))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await gate.reached.wait()
 
     with pytest.raises(DomainError, match="just being made") as raised:

@@ -22,6 +22,7 @@ from services.kit.storage.ports import Collection, Document, Query, Write
 from tests.fakes.cuts import Cut
 from tests.fakes.desk import AGENT, COLLECTIONS, ORG, Desk
 from tests.fakes.memory import Memory, MemoryStore
+from tests.patience import PATIENCE
 
 DAY = 24 * 3600 * 1_000_000
 
@@ -403,12 +404,12 @@ class Pair:
     async def begin(self) -> None:
         """Let the change come to where it is held."""
         self._task = asyncio.ensure_future(self._change(Desk(self._line)))
-        await asyncio.wait_for(self._line.reached.wait(), 5)
+        await asyncio.wait_for(self._line.reached.wait(), PATIENCE)
 
     async def end(self) -> object:
         """Let the change go on to its end."""
         self._line.free.set()
-        return await asyncio.wait_for(self._task, 5)
+        return await asyncio.wait_for(self._task, PATIENCE)
 
     def left(self) -> tuple[int, int]:
         """How many personas and versions are stored."""
@@ -569,7 +570,7 @@ async def _play(
         await change(whole)
     houses = [Desk(Slow(memory, random, keeps_prefix=keeps_prefix)) for _ in range(3)]
     acts = [ACTIONS[action](houses[n % 3], n) for n, action in enumerate(actions)]
-    answers = await asyncio.wait_for(asyncio.gather(*acts, return_exceptions=True), 5)
+    answers = await asyncio.wait_for(asyncio.gather(*acts, return_exceptions=True), PATIENCE)
     for answer in answers:
         if isinstance(answer, BaseException):
             assert isinstance(answer, DomainError), answer

@@ -15,6 +15,7 @@ import pytest
 from services.mesh.errors import CannotStart
 from services.mesh.process import Lifeline, how
 from services.mesh.supervisor import Program, Supervisor
+from tests.patience import PATIENCE
 from tests.processes import alive, until
 
 STEADY = "import time; open({mark!r}, 'a').write('x'); time.sleep(60)"
@@ -227,7 +228,7 @@ async def test_kill_ends_a_stop_that_takes_its_time(desk: Desk) -> None:
         await asyncio.sleep(0)
         supervisor.kill()
 
-        await asyncio.wait_for(stopping, 5)
+        await asyncio.wait_for(stopping, PATIENCE)
 
 
 async def test_a_program_gets_no_sigint_of_the_terminal(desk: Desk) -> None:

@@ -23,6 +23,7 @@ from services.kit.storage.ports import Collection, Document, Query, Write
 from tests.fakes.cuts import Cut
 from tests.fakes.memory import Memory, MemoryStore
 from tests.fakes.parlour import COLLECTIONS, ORG, Parlour
+from tests.patience import PATIENCE
 
 Change = Callable[[Parlour, str], Awaitable[object]]
 
@@ -436,12 +437,12 @@ async def test_who_is_late_with_what_was_decided_does_not_undo_what_was_decided_
         await Parlour(cut).messages.delete(ORG, id_, message.id)
     held = Held(memory)
     late = asyncio.create_task(Parlour(held).conversations.get(ORG, id_))
-    await asyncio.wait_for(held.reached.wait(), 5)
+    await asyncio.wait_for(held.reached.wait(), PATIENCE)
     assert (await house.check(id_))["kept"] == []
     await house.messages.undelete(ORG, id_, message.id)
 
     held.free.set()
-    await asyncio.wait_for(late, 5)
+    await asyncio.wait_for(late, PATIENCE)
 
     assert (await house.check(id_))["kept"] == ["one"]
 
@@ -543,7 +544,7 @@ async def test_processes_that_do_everything_at_once_agree_in_the_end(
                 case _:
                     await house.say(id_, f"said {number} {step}", f"r{number} {step}")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(work(house, n) for n, house in enumerate(houses * 2)))
 
     found = await houses[0].check(id_)
@@ -566,7 +567,7 @@ async def test_whoever_speaks_while_all_goes_for_good_leaves_nothing_behind(seed
         await asyncio.sleep(0)
         await other.conversations.delete(ORG, id_, "", purge=True)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(speak(), purge())
 
     assert (left(memory, CONVERSATIONS), left(memory, MESSAGES)) == (0, 0)

@@ -6,8 +6,7 @@ import asyncio
 from threading import Event, Semaphore
 
 from services.kit.tasks import Workbench
-
-PATIENCE = 5.0
+from tests.patience import PATIENCE
 
 
 async def test_work_waits_for_a_place_that_a_caller_who_leaves_does_not_free() -> None:
