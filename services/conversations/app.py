@@ -87,7 +87,7 @@ async def compose(
     ends = Cascades(placed, [HistoryKin(histories)], monotonic=time.monotonic)
     cast = Cast(placed, ends, clock=ids.now, new_deletion_id=_new_deletion)
     # What goes and comes with a conversation, in this order.
-    belonging: list[Kin] = [InstanceKin(cast), MessageKin(said)]
+    belonging: list[Kin] = [InstanceKin(cast), MessageKin(said, histories)]
     cascades = Cascades(stored, belonging, monotonic=time.monotonic)
     catalogue = ContentCatalogue(frame.peers)
     kin = KinService(

@@ -26,4 +26,4 @@ class ConversationsSettings(ServiceSettings):
     """How long what was deleted can be taken back; then it goes for good. 0 keeps everything."""
 
     conversations_visitor_days: float = Field(default=30.0, ge=0, le=36_500)
-    """How long a session of the portfolio chat is kept after its last message. 0 keeps all."""
+    """How long a session of the portfolio chat is kept after it last changed. 0 keeps all."""

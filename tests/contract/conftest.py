@@ -44,6 +44,7 @@ SECOND_DRIVER = "mongodb-pymongo"
 RACES = (
     "test_turns_of_several_processes_are_taken_filled_and_withdrawn_once",
     "test_fifty_writers_of_two_processes_make_one_order",
+    "test_what_several_processes_forget_at_once_is_forgotten_once",
     "test_what_belongs_to_a_thing_follows_the_newest_that_is_heard_of_it",
     "test_places_are_given_whoever_else_changes_the_instances",
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from services.conversations.domain import conversations, messages, turns
-from services.conversations.domain.conversations import Order, Wanted
+from services.conversations.domain.conversations import Conversation, Order, Wanted
 from services.conversations.domain.messages import (
     Change,
     Draft,
@@ -119,6 +120,7 @@ async def test_a_conversation_comes_back_as_it_was_stored(store: Store) -> None:
     assert await stored.by_request_id(ORG, "CloneConversation", "r/1") is None
     (listed,) = await stored.list(ORG, Wanted(visitors=True), None, 9)
     assert listed == replace(saved, context="")
+    assert await stored.list(ORG, Wanted(), None, 9) == []
     assert await stored.of_screenplay(ORG, "play_1", None, 9) == [listed]
     assert await stored.of_screenplay(ORG, "", None, 9) == []
     with pytest.raises(FencedError):
@@ -245,10 +247,10 @@ async def test_conversations_are_listed_in_every_order(store: Store) -> None:
     assert await listed(Wanted(deleted=True)) == []
 
 
-async def test_talks_of_visitors_are_listed_apart_and_go_once_nothing_is_said_in_them(
+async def test_talks_of_visitors_are_listed_apart_and_go_once_they_do_not_change(
     open_store: OpenStore,
 ) -> None:
-    house, beside = [Parlour(await open_store(COLLECTIONS, ())) for _ in range(2)]
+    house = Parlour(await open_store(COLLECTIONS, ()))
     elsewhere = Parlour(await open_store(COLLECTIONS, ()), "other")
     plain = await house.open()
     silent, lively, deleted = [await house.open(visitor=True) for _ in range(3)]
@@ -266,20 +268,54 @@ async def test_talks_of_visitors_are_listed_apart_and_go_once_nothing_is_said_in
     assert await listed(query="talk", visitors=True, order=Order.TITLE) == [silent, lively]
     assert await listed(visitors=True, deleted=True) == [deleted]
     assert await listed(deleted=True) == []
+    copy = await house.cloner.clone(ORG, silent, "", "r")
+    assert await listed() == [copy.id, plain]
 
     begun = house.clock()
     house.now += 1_000_000
     await house.say(lively, "again")
     newer = await house.open(visitor=True)
     assert await house.conversations.forget_visitors(begun - 1_000_000) == 0
-    at_once = (one.conversations.forget_visitors(begun) for one in (house, beside))
-    assert sum(await asyncio.gather(*at_once)) == 3
+    assert await house.conversations.forget_visitors(begun) == 3
 
-    assert await listed() == [plain]
+    assert await listed() == [copy.id, plain]
     assert await listed(visitors=True) == [newer, lively]
     assert await listed(visitors=True, deleted=True) == []
     assert await house.said.list(ORG, Span(silent, showing=Showing.ALL), 9) == []
     assert await elsewhere.stored.get("other", abroad) is None
+
+
+async def test_what_several_processes_forget_at_once_is_forgotten_once(
+    open_store: OpenStore,
+) -> None:
+    houses = [Parlour(await open_store(COLLECTIONS, ())) for _ in range(3)]
+    for _ in range(10):
+        await houses[0].say(await houses[0].open(visitor=True), "hello")
+    now = houses[0].clock()
+
+    at_once = (house.conversations.forget_visitors(now) for house in houses)
+    assert sum(await asyncio.gather(*at_once)) == 10
+
+    assert await houses[0].conversations.list(ORG, Wanted(visitors=True), None, 99) == []
+
+
+async def test_a_talk_in_which_a_visitor_speaks_just_now_is_not_forgotten(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = Parlour(store)
+    id_ = await house.open(visitor=True)
+    before = house.clock()
+    read = house.stored.of_visitors
+
+    async def late(*asked: Any) -> Sequence[Conversation]:
+        page = await read(*asked)
+        for one in page:
+            await house.say(one.id, "wait")
+        return page
+
+    monkeypatch.setattr(house.stored, "of_visitors", late)
+    assert await house.conversations.forget_visitors(before) == 0
+    assert await house.texts(id_) == ["wait"]
 
 
 async def test_fifty_writers_of_two_processes_make_one_order(open_store: OpenStore) -> None:

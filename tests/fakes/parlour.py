@@ -97,8 +97,9 @@ class Parlour:
         self.now = 0
         self.stored, self.said = StoredConversations(store), StoredMessages(store)
         self.links, self.cast = StoredLinks(store), Cast()
-        self.cascades = Cascades(self.stored, [MessageKin(self.said)], monotonic=lambda: 0.0)
         self.histories = HistoryService(self.links, self.said, clock=self.clock)
+        belonging = [MessageKin(self.said, self.histories)]
+        self.cascades = Cascades(self.stored, belonging, monotonic=lambda: 0.0)
         self.transcript = Transcript(
             self.stored,
             self.said,

@@ -94,7 +94,7 @@ class Placing:
         self.histories = HistoryService(StoredLinks(self.store), said, clock=self.clock)
         self.ends = Cascades(self.placed, [HistoryKin(self.histories)], **timing)
         self.cast = Cast(self.placed, self.ends, **ending)
-        kin: list[Kin] = [InstanceKin(self.cast), MessageKin(said)]
+        kin: list[Kin] = [InstanceKin(self.cast), MessageKin(said, self.histories)]
         self.cascades = Cascades(self.homes, kin, **timing)
         self.kin = KinService(
             self.parents, self.homes, self.cascades, self.cast, self.shelf, **ending

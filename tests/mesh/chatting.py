@@ -149,8 +149,7 @@ class Chat:
             assert (question["id"], answer["id"]) == (run["message_id"], run["answer_id"])
             assert (question["type"], answer["type"]) == ("TYPE_USER", "TYPE_AGENT")
             assert question["content"] == one.body["input"]
-            assert answer.get("content", "") == one.followed.last_attempt
-            assert_answers(answer, run)
+            assert_answers(answer, run, one.followed)
         for instance_id in self.instances:
             ended = [runs[one.execution_id] for one in self.said if of(one) == instance_id]
             await self._assert_counted(instance_id, ended)
@@ -186,10 +185,13 @@ class Chat:
         assert sorted(one["execution_id"] for one in kept) == sorted(run["id"] for run in ended)
 
 
-def assert_answers(answer: Json, run: Json) -> None:
-    """An answer is complete, and ended as its run did."""
+def assert_answers(answer: Json, run: Json, followed: Followed) -> None:
+    """An answer is complete, and says what its run said, all of it or until it was cut off."""
     assert answer["status"] == _ENDS[run["state"]][0]
-    if run["state"] != "STATE_SUCCEEDED":
+    if run["state"] == "STATE_SUCCEEDED":
+        assert answer["content"] == run["result"]
+    else:
+        assert answer.get("content", "") == followed.heard
         assert answer["error_reason"] == run["error"]["reason"]
 
 

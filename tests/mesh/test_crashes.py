@@ -31,9 +31,12 @@ async def test_every_accepted_run_ends_whole_however_often_the_service_is_killed
 
         async def start_and_follow(request_id: str) -> Followed:
             job_id = await start_job(client, request_id, "mock-slow")
-            return await follow(client, job_id)
+            return await follow(client, job_id, opened)
 
+        opened = asyncio.Event()
         following = asyncio.gather(*map(start_and_follow, requests))
+        # On a busy machine the service could be dead each time before anything is at stake.
+        await opened.wait()
         for _ in range(KILLS):
             await asyncio.sleep(dice.uniform(0, 1))
             dead = await mesh.kill("execution")

@@ -76,7 +76,10 @@ async def test_every_accepted_run_ends_whole_whichever_process_is_killed(
     await production.start()
     async with chat_client(production.url) as client:
         requests = [f"run-{number}" for number in range(RUNS)]
-        following = asyncio.gather(*(start_and_follow(client, one) for one in requests))
+        opened = asyncio.Event()
+        following = asyncio.gather(*(start_and_follow(client, one, opened) for one in requests))
+        # On a busy machine they could all be dead before anything is at stake.
+        await opened.wait()
         async with beside(trouble(redis, dice)):
             for _ in range(KILLS):
                 await asyncio.sleep(dice.uniform(0, 1))
@@ -139,8 +142,10 @@ async def workers_of(job_id: str, url: str) -> list[str]:
     return [writer for writer, _ in groupby(writer for _, _, writer in entries)]
 
 
-async def start_and_follow(client: httpx.AsyncClient, request_id: str) -> Followed:
-    return await follow(client, await start_job(client, request_id, "mock-slow"))
+async def start_and_follow(
+    client: httpx.AsyncClient, request_id: str, opened: asyncio.Event | None = None
+) -> Followed:
+    return await follow(client, await start_job(client, request_id, "mock-slow"), opened)
 
 
 async def answers_for(client: httpx.AsyncClient, seconds: float) -> list[httpx.Response]:

@@ -21,6 +21,8 @@ class Followed:
     """What a client that reconnects with the last event id has seen of a job."""
 
     job_id: str
+    opened: asyncio.Event
+    """Set once a stream is open."""
     sequences: list[int] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     connections: int = 0
@@ -31,15 +33,25 @@ class Followed:
         return [event for event in self.events if event["event"] in {"result", "error"}]
 
     @property
-    def last_attempt(self) -> str:
-        """The tokens of the last attempt; there is one step."""
-        text = ""
+    def attempts(self) -> list[str]:
+        """The tokens of each attempt; there is one step."""
+        texts: list[str] = []
         for event in self.events:
             if event["event"] == "on_llm_start":
-                text = ""
+                texts.append("")
             elif event["event"] == "on_llm_new_token":
-                text += event["data"]["chunk"]
-        return text
+                texts[-1] += event["data"]["chunk"]
+        return texts
+
+    @property
+    def last_attempt(self) -> str:
+        """The tokens of the last attempt."""
+        return self.attempts[-1] if self.attempts else ""
+
+    @property
+    def heard(self) -> str:
+        """The tokens of the last attempt that had any."""
+        return next((text for text in reversed(self.attempts) if text), "")
 
     def assert_complete(self) -> None:
         """Each event once, in order from 1, and one terminal event at the end."""
@@ -82,9 +94,15 @@ async def start_job(client: httpx.AsyncClient, request_id: str, model: str) -> s
     return str(answer["job_id"])
 
 
-async def follow(client: httpx.AsyncClient, job_id: str) -> Followed:
-    """Follow a job to its end, coming back with the last event id when cut."""
-    seen = Followed(job_id)
+async def follow(
+    client: httpx.AsyncClient, job_id: str, opened: asyncio.Event | None = None
+) -> Followed:
+    """Follow a job to its end, coming back with the last event id when cut.
+
+    Args:
+        opened: set once its stream is open.
+    """
+    seen = Followed(job_id, opened or asyncio.Event())
     while not await _follow_once(client, seen):
         await asyncio.sleep(0.05)
     return seen
@@ -101,6 +119,7 @@ async def _follow_once(client: httpx.AsyncClient, seen: Followed) -> bool:
                 return False
             assert source.response.status_code == 200
             seen.connections += 1
+            seen.opened.set()
             async for event in source.aiter_sse():
                 if event.event == "end_of_stream":
                     return True

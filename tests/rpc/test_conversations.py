@@ -314,9 +314,12 @@ async def test_lists_are_in_every_order_and_found_by_words_screenplay_and_agent(
     assert await listed(talks, agent_id="WRITER") == []
     token = pb.ListConversationsRequest(page_size=1)
     first = await talks.conversations.ListConversations(token, timeout=PATIENCE)
-    other = pb.ListConversationsRequest(page_token=first.next_page_token, reverse=True)
-    refused = await refusal(talks.conversations.ListConversations(other, timeout=PATIENCE))
-    assert refused.reason == "PAGE_TOKEN_INVALID"
+    for other in (
+        pb.ListConversationsRequest(page_token=first.next_page_token, reverse=True),
+        pb.ListConversationsRequest(page_token=first.next_page_token, visitors=True),
+    ):
+        refused = await refusal(talks.conversations.ListConversations(other, timeout=PATIENCE))
+        assert refused.reason == "PAGE_TOKEN_INVALID"
 
 
 async def test_all_are_moved_or_none(alone: Conversations) -> None:

@@ -118,6 +118,7 @@ def test_only_the_edge_is_published_and_on_the_loopback_alone() -> None:
     [
         ("edge", "CONDUCTOR_TRUSTED_HOPS", "2"),
         ("conversations", "CONDUCTOR_CONVERSATIONS_PORTFOLIO_AGENT", "editor"),
+        ("conversations", "CONDUCTOR_CONVERSATIONS_VISITOR_DAYS", "7"),
     ],
 )
 def test_the_chat_for_visitors_is_set_up_from_outside(

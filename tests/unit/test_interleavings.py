@@ -427,10 +427,10 @@ class World:
         assert sorted(ids) == sorted([*talking, *talking])
         outcomes = {"SUCCEEDED": "completed", "FAILED": "failed", "CANCELLED": "cancelled"}
         for run in talking.values():
-            said, answer = self.turns.conversations[run.order.conversation_id].of(run.id)
-            assert said.content == run.order.input
-            shown = domain.follow(logs[run.id]).answer
-            assert (answer.content, answer.status) == (shown, outcomes[run.state])
+            asked, answer = self.turns.conversations[run.order.conversation_id].of(run.id)
+            assert asked.content == run.order.input
+            said = domain.said(run, domain.follow(logs[run.id]))
+            assert (answer.content, answer.status) == (said, outcomes[run.state])
             assert self.turns.runs[run.id].status == outcomes[run.state]
             assert not run.errand
 

@@ -111,6 +111,21 @@ async def test_what_a_run_that_was_cut_off_said_is_kept_and_told_to_others(statu
     await hall.check(id_)
 
 
+async def test_what_goes_for_good_leaves_of_its_runs_that_they_count() -> None:
+    hall = Parlour()
+    gone, kept = await hall.open(), await hall.open()
+    await hall.turn(gone, "a")
+    await hall.turn(kept, "b")
+
+    await hall.conversations.delete(ORG, gone, "", purge=True)
+
+    assert await hall.history() == ["b"]
+    assert (await hall.totals()).count == 2
+    link = await hall.links.find(ORG, "a")
+    assert link is not None
+    assert (link.run.question, link.run.answer) == ("", "")
+
+
 async def test_a_run_outside_of_conversations_is_counted_alone() -> None:
     hall = Parlour()
 

@@ -129,24 +129,33 @@ async def test_a_failed_run_says_so_in_its_conversation_before_it_ends() -> None
 
 async def broken_off(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
     """A model that fails in the middle, each time after another word, and at last before any."""
-    yield {1: "once ", 2: "upon "}.get(prompt.attempt, "a ")
+    yield {1: "once ", 2: "upon "}.get(prompt.attempt, "")
     await asyncio.sleep(0.2)
     raise ModelError("It broke.", Reason.REASON_MODEL_OVERLOADED)
+
+
+async def faulty(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
+    """A model whose provider has a defect."""
+    yield "half"
+    await asyncio.sleep(0.2)
+    raise ValueError
 
 
 @in_virtual_time
 async def test_what_was_said_before_a_run_was_cut_off_stays_in_its_conversation() -> None:
     turns = FakeTurns()
-    says = {"m": words("a", "b", every=0.4), "broken": broken_off}
+    says = {"m": words("a", "b", every=0.4), "broken": broken_off, "defect": faulty}
     async with house_at_work(says, conversations=turns) as house:
         late = await house.start(conversation_id="late", timeout_ms=500)
         broken = await house.start(conversation_id="broken", model="broken")
+        defect = await house.start(conversation_id="defect", model="defect")
         unwanted = await house.start(conversation_id="unwanted")
         await house.until(unwanted, Kind.LLM_NEW_TOKEN)
         await house.service.cancel(ORG, unwanted.id, "caller")
         for run, said, status in (
             (late, "a", "failed"),
-            (broken, "a ", "failed"),
+            (broken, "upon ", "failed"),
+            (defect, "half", "failed"),
             (unwanted, "a", "cancelled"),
         ):
             ended = await house.end_of(run)

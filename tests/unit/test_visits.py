@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.conversations.domain import visits
-from services.conversations.domain.visits import MOST, WINDOW
+from services.conversations.domain.conversations import Wanted
+from services.conversations.domain.visits import MOST, WINDOW, Visitor
+from services.conversations.usecases.portfolio import Portfolio
+from tests.fakes.parlour import ORG, Parlour
 
 
 @given(st.lists(st.integers(0, WINDOW // 5), max_size=120))
@@ -53,3 +59,31 @@ def test_visits_of_a_clock_that_is_ahead_count_too() -> None:
 def test_whoever_has_a_network_is_one_visitor(one: str, other: str, same: bool) -> None:
     assert (visits.visitor_id(one) == visits.visitor_id(other)) == same
     assert one not in visits.visitor_id(one) or not one
+
+
+class Nobody:
+    """Visitors, of which none came lately."""
+
+    async def page(self, after: Visitor | None, limit: int) -> Sequence[Visitor]:
+        return ()
+
+
+@pytest.mark.parametrize(("keep_days", "left"), [(0, 1), (1, 0), (3, 1)])
+async def test_a_session_is_kept_for_the_days_that_are_set(keep_days: float, left: int) -> None:
+    house = Parlour()
+    await house.open(visitor=True)
+    house.now += 2 * 86_400_000_000
+    nobody: Any = Nobody()
+    portfolio = Portfolio(
+        nobody,
+        nobody,
+        house.conversations,
+        "writer",
+        keep_days=keep_days,
+        clock=house.clock,
+        new_session_id=str,
+    )
+
+    await portfolio.sweep()
+
+    assert len(await house.conversations.list(ORG, Wanted(visitors=True), None, 9)) == left

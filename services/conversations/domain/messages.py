@@ -174,7 +174,7 @@ class Showing(StrEnum):
     SEEN = "seen"
     """Those that are neither deleted nor hidden."""
     TOLD = "told"
-    """Those of them that are complete."""
+    """Those of them that say something, also what was cut off."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from services.conversations.domain.conversations import Conversation, Wanted
@@ -118,4 +118,8 @@ class Runs(Protocol):
 
         Nothing happens when there is no such run yet: whoever adds it looks at its messages.
         """
+        ...
+
+    async def forget(self, org: str, execution_ids: Iterable[str]) -> None:
+        """Leave nothing of runs in histories but that they count; may be done again."""
         ...

@@ -66,13 +66,15 @@ _PLAIN = (
     "preview",
     "preview_position",
     "cloned_from",
-    "visitor",
     "instance_ids",
     "screenplay_deletion",
     "request_id",
     "request_rpc",
     "digest",
 )
+_VISITING = "visiting"
+"""The `life` of the talks of visitors that are not deleted: of these there may be any number, and no list of
+the others passes over them."""
 _EMPTY: tuple[object, ...] = ("", 0, (), [], {}, None)
 
 
@@ -130,13 +132,17 @@ class StoredConversations:
         self, org: str, wanted: Wanted, after: tuple[int | str, str] | None, limit: int
     ) -> Sequence[Conversation]:
         """Read a page of conversations."""
-        life = DELETED if wanted.deleted else LIVE
-        is_of = {"home": _home(life, wanted.screenplay_id)} if wanted.screenplay_id else {}
+        life = DELETED if wanted.deleted else _VISITING if wanted.visitors else LIVE
+        equal = {"life": life}
+        if wanted.screenplay_id:
+            equal = {"home": _home(life, wanted.screenplay_id)}
+        if wanted.deleted:
+            equal["visitor"] = _visitor(wanted.visitors)
         takes_part = (_part_term(wanted.agent_id),) if wanted.agent_id else ()
         query = Query(
             CONVERSATIONS,
             org,
-            {"visitor": _visitor(wanted.visitors), **(is_of or {"life": life})},
+            equal,
             after=after,
             limit=limit,
             newest_first=wanted.newest_first,
@@ -196,6 +202,8 @@ def to_document(conversation: Conversation) -> Document:
     body = {name: value for name, value in body.items() if value not in _EMPTY}
     body["auto_delegate"] = conversation.auto_delegate
     org, life = conversation.org, life_fields(conversation.life)
+    if conversation.visitor and conversation.life.live:
+        life["life"] = _VISITING
     taking_part = {_part_term(one.agent_id) for one in conversation.participants}
     return Document(
         org=org,
@@ -228,6 +236,7 @@ def from_document(document: Document) -> Conversation:
         version=document.version,
         context=document.content.get("context", ""),
         screenplay_id=document.fields["screenplay_id"],
+        visitor=document.fields["visitor"] == _visitor(True),
         allowed_agents=tuple(body.pop("allowed_agents", ())),
         active_agent=reference_from_body(body.pop("active_agent", None)),
         participants=tuple(Reference(**one) for one in body.pop("participants", ())),

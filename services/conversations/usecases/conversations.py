@@ -8,8 +8,8 @@ from typing import Any
 
 from services.conversations.domain import conversations
 from services.conversations.domain.conversations import Asked, Conversation, Wanted
-from services.conversations.domain.messages import Reference, Showing, Span
-from services.conversations.ports.conversations import Conversations
+from services.conversations.domain.messages import Part, Reference, Showing, Span
+from services.conversations.ports.conversations import Conversations, Runs
 from services.conversations.ports.messages import Messages
 from services.conversations.usecases.references import References
 from services.conversations.usecases.transcripts import Transcript
@@ -243,7 +243,7 @@ class ConversationService:
         await self._cascades.finish(going, conversation_id)
 
     async def forget_visitors(self, before: int) -> int:
-        """Let the talks of visitors go for good in which nothing was said since some time.
+        """Let the talks of visitors go for good that did not change since some time.
 
         Args:
             before: that time, in microseconds since the epoch.
@@ -329,10 +329,14 @@ class ConversationService:
 
 
 class MessageKin:
-    """The messages of a conversation: they are seen with it alone, and go for good with it."""
+    """The messages of a conversation: they are seen with it alone, and go for good with it.
 
-    def __init__(self, said: Messages) -> None:
+    So does what histories show of the runs that answered there.
+    """
+
+    def __init__(self, said: Messages, runs: Runs) -> None:
         self._messages = said
+        self._runs = runs
 
     async def mark(self, org: str, parent_id: str, deletion: str, time: int) -> None:
         """Leave them: who is deleted shows no messages."""
@@ -344,6 +348,8 @@ class MessageKin:
         """Remove them."""
         every = Span(parent_id, newest_first=True, showing=Showing.ALL)
         while page := await self._messages.list(org, every, _PAGE):
+            answers = (one.execution_id for one in page if one.part is Part.ANSWER)
+            await self._runs.forget(org, answers)
             await self._messages.remove(page)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from services.conversations.domain import histories
@@ -91,6 +92,11 @@ class HistoryService:
                 for link in page:
                     count += await self._clear(link) and shown is Shown.SHOWN
         return count
+
+    async def forget(self, org: str, execution_ids: Iterable[str]) -> None:
+        """Leave nothing of runs but that they count; those that were not counted yet are left out."""
+        found = await asyncio.gather(*(self._links.find(org, id_) for id_ in execution_ids))
+        await asyncio.gather(*(self._clear(link) for link in found if link is not None))
 
     async def statistics(self, org: str, instance_id: str) -> Totals:
         """Say what the runs of an instance came to."""

@@ -44,7 +44,7 @@ class Portfolio:
 
     Args:
         agent_id: who answers; when there is no such agent, the template of this id is installed.
-        keep_days: how long a session is kept in which nothing is said; 0 for ever.
+        keep_days: how long a session is kept after it last changed; 0 for ever.
         clock: microseconds since the epoch.
         new_session_id: makes ids that nobody guesses.
     """

@@ -175,7 +175,9 @@ class Progress:
     said: int = 0
     """Bytes of the tries whose tokens nobody reported."""
     answer: str = ""
-    """The tokens of each step's last attempt: what its watchers were shown."""
+    """The tokens of each step's last attempt."""
+    heard: str = ""
+    """The same of each step's last attempt that had any: what there is of a run that is cut off."""
     ending: bool = False
     """Whether it has come to its end, which is not told yet."""
 
@@ -235,7 +237,7 @@ def filling(execution: Execution, said: str) -> Filling:
     """Say how a run ended, or is about to.
 
     Args:
-        said: its answer; when it was cut off, what its watchers were shown of it.
+        said: its answer; when it was cut off, what was heard of it.
     """
     order, talk, ending = execution.order, execution.talk or Talk(), execution.ending
     failure = execution.failure if ending is None else ending.failure
@@ -665,6 +667,7 @@ def follow(events: Iterable[Event]) -> Progress:
     progress = Progress()
     head = 0
     answers: dict[int, list[str]] = {}
+    void: dict[int, list[str]] = {}
     said = unreported = 0
     for event in events:
         head = event.sequence
@@ -677,14 +680,25 @@ def follow(events: Iterable[Event]) -> Progress:
                 progress = replace(progress, shown=True)
             continue
         if kind == Kind.LLM_START:
-            answers[payload["step"]] = []
+            step = payload["step"]
+            void[step] = answers.get(step) or void.get(step, [])
+            answers[step] = []
         elif kind in {Kind.LLM_FAILED, Kind.LLM_END, Kind.JOB_RESUMED}:
             reported = payload.get("usage", {}).get("output_tokens", 0) * BYTES_PER_TOKEN
             unreported += max(said - reported, 0)
             said = 0
         progress = replace(progress, **_advance(progress, event, payload))
-    answer = "".join("".join(answers[number]) for number in sorted(answers))
-    return replace(progress, head=head, answer=answer, said=unreported + said)
+    steps = sorted(answers)
+    answer = "".join("".join(answers[step]) for step in steps)
+    heard = "".join("".join(answers[step] or void.get(step, [])) for step in steps)
+    return replace(progress, head=head, answer=answer, heard=heard, said=unreported + said)
+
+
+def said(execution: Execution, progress: Progress) -> str:
+    """Say what there is of an answer: all of it, or what was heard of one that is, or will be, cut off."""
+    ending = execution.ending
+    is_whole = execution.state is State.SUCCEEDED if ending is None else ending.failure is None
+    return progress.answer if is_whole else progress.heard
 
 
 def _advance(progress: Progress, event: Event, payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -364,10 +364,9 @@ class ExecutionService:
                 # Somebody came no further than to append the end.
                 await self._executions.save(projected)
                 return
-            await self._talks.tell(domain.filling(projected, progress.answer))
-            ended, events = domain.conclude(
-                projected, progress.head, progress.answer, "", self._clock()
-            )
+            said = domain.said(projected, progress)
+            await self._talks.tell(domain.filling(projected, said))
+            ended, events = domain.conclude(projected, progress.head, said, "", self._clock())
             stored = await self._executions.commit(ended, progress.head, events)
             self._metrics.ended(stored)
             await self._wakeups.publish(events_channel(org, id_))

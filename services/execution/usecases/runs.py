@@ -118,7 +118,7 @@ class Run:
         self.place = 0
         """How many answer first."""
         self._said = ""
-        """The answer, once the end is decided."""
+        """The answer, or what was heard of one that is cut off."""
 
     def begin(self, ended: Callable[[], None]) -> None:
         """Work on the run in a task of its own; calls `ended` when it is over."""
@@ -341,7 +341,7 @@ class Run:
 
     async def _take_over(self, execution: Execution, progress: Progress) -> _Course | None:
         taken, events = domain.take_over(execution, progress, self._worker, self._tools.clock())
-        self._said = progress.answer
+        self._said = domain.said(taken, progress)
         if taken.finished and execution.talk is not None:
             taken, events = domain.put_off(execution, events)
         course = _Course(
@@ -460,7 +460,6 @@ class Run:
             news,
         )
         await self._commit(begun, events)
-        self._said = ""
 
     async def _end_with(self, failure: DomainError) -> None:
         """End the run between two attempts."""
@@ -482,7 +481,7 @@ class Run:
         if self._end is not None:
             # The provider made something else of the cancellation.
             raise asyncio.CancelledError
-        self._said = spoken.answer
+        self._said = spoken.answer or self._said
         course.shown = course.shown or bool(spoken.answer)
         course.tally = spoken.tally
         return spoken
@@ -572,6 +571,7 @@ class Run:
         last = self._tokens(course, spoken.rest, now) if spoken.rest else []
         end = self._head + len(last)
         if failure is None:
+            self._said = spoken.answer
             finished, events = domain.succeed(
                 self._execution,
                 end,
@@ -676,7 +676,7 @@ class Run:
             projected, progress = domain.repair(execution, log)
             if projected.finished or progress.ending or self._is_another_s(projected):
                 return
-            self._head, self._said = progress.head, progress.answer
+            self._head, self._said = progress.head, progress.heard
             now, lost = self._tools.clock(), domain.LOST if progress.calling else domain.NOTHING
             failed, events = domain.fail(projected, progress.head, error, self._worker, now, lost)
             await self._commit_end(projected, failed, events)

@@ -336,7 +336,8 @@ class Talks:
             return execution
         # What was cancelled has no result, but was perhaps about to have one.
         log = await whole_log(self._executions, execution.org, execution.id)
-        await self.tell(domain.filling(execution, domain.follow(log).answer))
+        said = domain.said(execution, domain.follow(log))
+        await self.tell(domain.filling(execution, said))
         filled = domain.filled(execution)
         with suppress(FencedError):
             return await self._executions.save(filled)

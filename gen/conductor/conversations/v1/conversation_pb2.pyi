@@ -78,8 +78,8 @@ class Conversation(message.Message):
     one it started from.
     """
     visitor: builtins.bool
-    """Whether it is the talk of a visitor, who came by PortfolioService. It goes for good once nothing was
-    said in it for some time, which the mesh's settings say.
+    """Whether it is the talk of a visitor, who came by PortfolioService. It goes for good once it, or a message
+    of it, has not changed for some time, which the mesh's settings say.
     """
     @builtins.property
     def allowed_agents(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -291,7 +291,7 @@ class Message(message.Message):
     """Who says it."""
     content: builtins.str
     """What is said: up to 1 MiB in UTF-8. Empty while an answer is awaited; of one that was cut off, what
-    watchers of its run were shown.
+    there was of it: what the last try of its run said that said anything.
     """
     status: Message.Status.ValueType
     """Whether it is complete."""

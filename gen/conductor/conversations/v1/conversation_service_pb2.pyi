@@ -510,7 +510,9 @@ class DeleteConversationRequest(message.Message):
     etag: builtins.str
     """The etag it has to have; empty for any."""
     purge: builtins.bool
-    """Whether it goes for good with its messages and instances, deleted before or not."""
+    """Whether it goes for good with its messages and instances, and with what histories show of its runs, deleted
+    before or not.
+    """
     def __init__(
         self,
         *,

@@ -199,7 +199,7 @@ class ConversationServiceServicer:
         """Makes a copy: settings, context, messages with new ids, and instances with new ids.
 
         Messages that are deleted, and answers still awaited, are left out. The copy is seen whole or not at
-        all. Fails with REQUEST_ID_REUSED.
+        all. That of a visitor's talk is none of a visitor: it stays. Fails with REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,7 +63,7 @@ class ConversationServiceStub:
     """Makes a copy: settings, context, messages with new ids, and instances with new ids.
 
     Messages that are deleted, and answers still awaited, are left out. The copy is seen whole or not at
-    all. Fails with REQUEST_ID_REUSED.
+    all. That of a visitor's talk is none of a visitor: it stays. Fails with REQUEST_ID_REUSED.
     """
     DeleteConversation: aio.UnaryUnaryMultiCallable[conversation_service_pb2.DeleteConversationRequest, empty_pb2.Empty]
     """Deletes a conversation with its instances; UndeleteConversation takes them back until it is purged.
@@ -190,7 +190,7 @@ class ConversationServiceServicer(metaclass=abc_1.ABCMeta):
         """Makes a copy: settings, context, messages with new ids, and instances with new ids.
 
         Messages that are deleted, and answers still awaited, are left out. The copy is seen whole or not at
-        all. Fails with REQUEST_ID_REUSED.
+        all. That of a visitor's talk is none of a visitor: it stays. Fails with REQUEST_ID_REUSED.
         """
 
     @abc_1.abstractmethod

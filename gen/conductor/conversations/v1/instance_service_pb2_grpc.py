@@ -198,7 +198,7 @@ class InstanceServiceServicer:
 
         A run in a conversation is told what was said there instead of the history. One outside of conversations
         is told, unless it is stateless, what its instance's earlier runs outside of conversations were asked and
-        answered: those that succeeded and had ended when it was accepted, the newest 200 at most, and of these
+        answered: those that said something and had ended when it was accepted, the newest 200 at most, and of these
         what fits its model. Of each text it is told what the history keeps, the first 2,000 characters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -115,7 +115,7 @@ class MessageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchMessages(self, request, context):
-        """Finds messages by words, in one conversation or in all, newest first.
+        """Finds messages by words, in one conversation or in all, those of visitors among them, newest first.
 
         Fails with PAGE_TOKEN_INVALID.
         """

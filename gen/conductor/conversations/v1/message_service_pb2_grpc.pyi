@@ -35,7 +35,7 @@ class MessageServiceStub:
     Fails with PAGE_TOKEN_INVALID.
     """
     SearchMessages: aio.UnaryUnaryMultiCallable[message_service_pb2.SearchMessagesRequest, message_service_pb2.SearchMessagesResponse]
-    """Finds messages by words, in one conversation or in all, newest first.
+    """Finds messages by words, in one conversation or in all, those of visitors among them, newest first.
 
     Fails with PAGE_TOKEN_INVALID.
     """
@@ -92,7 +92,7 @@ class MessageServiceServicer(metaclass=abc_1.ABCMeta):
         request: message_service_pb2.SearchMessagesRequest,
         context: aio.ServicerContext[message_service_pb2.SearchMessagesRequest, abc.Awaitable[message_service_pb2.SearchMessagesResponse]],
     ) -> abc.Awaitable[message_service_pb2.SearchMessagesResponse]:
-        """Finds messages by words, in one conversation or in all, newest first.
+        """Finds messages by words, in one conversation or in all, those of visitors among them, newest first.
 
         Fails with PAGE_TOKEN_INVALID.
         """

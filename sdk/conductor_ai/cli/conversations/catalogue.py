@@ -145,6 +145,7 @@ def _facts(conversation: Conversation) -> list[tuple[str, str]]:
         ("runs", ", ".join(conversation.pending_executions)),
         ("screenplay", conversation.screenplay_id),
         ("cloned from", conversation.cloned_from),
+        ("visitor", "yes" if conversation.visitor else ""),
         ("created", facts.when(conversation.create_time)),
         ("changed", facts.when(conversation.update_time)),
         ("deleted", facts.when(conversation.delete_time)),
