@@ -106,10 +106,10 @@ class AnthropicProvider:
 
 
 def _asked(prompt: Prompt) -> MessageParam:
-    """Make the message to answer; the server keeps all up to it for some minutes, if it is to.
+    """Make the message to answer, and ask the server to keep all up to it for some minutes if it goes on.
 
-    Others than Anthropic's keep everything of themselves. It is marked as every server knows it that coding
-    agents are pointed at, which mark parts of messages, not the request.
+    The mark stands at a part of the message, where every server that coding agents are pointed at knows it,
+    and not at the request.
     """
     if not prompt.goes_on:
         return {"role": "user", "content": prompt.text}
