@@ -10,7 +10,7 @@ import pytest
 
 from services.execution.adapters.anthropic_messages import AnthropicProvider
 from services.execution.adapters.openai_chat import OpenAIProvider
-from services.execution.domain import ModelError, Usage
+from services.execution.domain import ChatMessage, ModelError, Role, Usage
 from services.execution.ports import Prompt, Provider, Report
 from services.kit.errors import Reason
 from tests.interop.serving import CANNED, KEY, Proxy, started
@@ -90,6 +90,15 @@ async def test_usage_and_the_finish_are_reported(provider: Provider) -> None:
 
 async def test_a_limit_of_output_is_accepted(provider: Provider) -> None:
     prompt = Prompt("Say something.", step=1, attempt=1, max_output_tokens=100)
+
+    texts, _ = await heard(provider, streamed(provider, "canned"), prompt)
+
+    assert "".join(texts) == CANNED
+
+
+async def test_a_conversation_that_is_worth_keeping_is_accepted(provider: Provider) -> None:
+    said = (ChatMessage(Role.USER, "Who are you?"), ChatMessage(Role.ASSISTANT, "A poet."))
+    prompt = Prompt("Say something.", 1, 1, system="Be kind.", history=said, goes_on=True)
 
     texts, _ = await heard(provider, streamed(provider, "canned"), prompt)
 
