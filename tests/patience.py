@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 """Seconds to wait for what comes at once: many, since the machine may be busy with other things."""

@@ -13,6 +13,9 @@ from conductor_ai.errors import ConductorError
 LONGEST_PAUSE: Final = 2.0
 """Seconds between two tries to reach a mesh, at most."""
 
+_CONNECT_SECONDS: Final = 10.0
+"""How long an attempt to connect may take at least: from afar, with TLS, some take seconds."""
+
 _MAX_MESSAGE: Final = 16 * 1024 * 1024
 _LOOPBACK: Final = ("localhost", "127.", "[::1]")
 
@@ -124,7 +127,8 @@ def _channel(address: str) -> grpc.aio.Channel:
         ("grpc.max_receive_message_length", _MAX_MESSAGE),
         ("grpc.max_reconnect_backoff_ms", int(LONGEST_PAUSE * 1000)),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        # In spite of its name: the time that an attempt has.
+        ("grpc.min_reconnect_backoff_ms", int(_CONNECT_SECONDS * 1000)),
     ]
     if target.startswith(_LOOPBACK):
         options.append(("grpc.enable_http_proxy", 0))

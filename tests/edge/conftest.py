@@ -21,9 +21,9 @@ from services.mesh.clusters import Config, Endpoints
 from services.mesh.envoy import PROOF_VARIABLE, Edge, arguments, render
 from services.mesh.table import SERVICES, Service
 from tests.edge.stub import Stub, serve
+from tests.patience import PATIENCE
 
 API = Path(__file__).parents[2] / "gen" / "api.binpb"
-PATIENCE = 90.0
 PROOF = "what-only-the-edge-knows"
 
 

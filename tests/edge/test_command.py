@@ -17,8 +17,8 @@ from services.kit.signing import edge_proof
 from services.mesh.addresses import free_ports
 from services.mesh.envoy import binary
 from services.mesh.table import SERVICES
-from tests.edge.conftest import PATIENCE
 from tests.fakes.certificates import new_certificate
+from tests.patience import PATIENCE
 
 SECRET = "of-the-mesh" * 4
 COMMAND = (sys.executable, "-m", "services.mesh.edge")

@@ -18,8 +18,9 @@ from conductor.conversations.v1.turn_service_pb2 import FillAnswerRequest
 from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from services.mesh.table import SERVICES
-from tests.edge.conftest import PATIENCE, RunningEdge, StartEdge
+from tests.edge.conftest import RunningEdge, StartEdge
 from tests.edge.stub import EXECUTION_SERVICE, FIRST_FRAME, LAST_FRAME, Stub
+from tests.patience import PATIENCE
 
 
 @pytest_asyncio.fixture

@@ -14,9 +14,10 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2
 
 from services.mesh.table import SERVICES
-from tests.edge.conftest import PATIENCE, RunningEdge, StartEdge
-from tests.edge.relay import Process
+from tests.edge.conftest import RunningEdge, StartEdge
 from tests.edge.stub import FIRST_FRAME, LAST_FRAME, Stub, serve
+from tests.fakes.relay import Process
+from tests.patience import PATIENCE
 from tests.processes import until
 
 CALLS = 24

@@ -11,8 +11,9 @@ import httpx
 import httpx_sse
 import pytest
 
-from tests.edge.conftest import PATIENCE, RunningEdge
+from tests.edge.conftest import RunningEdge
 from tests.edge.stub import FIRST_FRAME, FRAME, FRAMES_OF_A_LONG_STREAM, LAST_FRAME, Stub
+from tests.patience import PATIENCE
 
 WATCHERS = 1_100
 MIB = 1024 * 1024

@@ -14,9 +14,10 @@ from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceSt
 from services.mesh.clusters import Remote
 from services.mesh.table import SERVICES
 from services.mesh.tracing import Export
-from tests.edge.conftest import PATIENCE, RunningEdge, StartEdge
+from tests.edge.conftest import RunningEdge, StartEdge
 from tests.fakes.certificates import Certificate, new_certificate
 from tests.fakes.collector import collecting
+from tests.patience import PATIENCE
 
 
 @pytest.fixture

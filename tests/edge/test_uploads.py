@@ -17,7 +17,8 @@ from conductor.conversations.v1.conversation_service_pb2_grpc import (
     add_ConversationServiceServicer_to_server,
 )
 from services.mesh.table import SERVICES
-from tests.edge.conftest import PATIENCE, StartEdge, assert_error
+from tests.edge.conftest import StartEdge, assert_error
+from tests.patience import PATIENCE
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -12,9 +12,10 @@ from conductor.execution.v1 import execution_service_pb2 as pb
 from conductor.execution.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from services.mesh.clusters import Config
 from services.mesh.table import SERVICES
-from tests.edge.conftest import PATIENCE, StartEdge, assert_error
-from tests.edge.relay import Process
+from tests.edge.conftest import StartEdge, assert_error
 from tests.edge.stub import FIRST_FRAME, LAST_FRAME, Stub
+from tests.fakes.relay import Process
+from tests.patience import PATIENCE
 
 SHORT = "0.5s"
 

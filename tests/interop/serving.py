@@ -14,11 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.patience import PATIENCE
+
 HERE = Path(__file__).parent
 ENVIRONMENT = HERE.parents[1] / ".tools" / "interop"
 KEY = "sk-interop"
-PATIENCE = 90.0
-"""Seconds the proxy may take to start; it imports for most of ten."""
 CANNED = "Grüße: one canned answer, “said” in several words. 🙂"
 """What `litellm.yaml` lets the model `canned` say."""
 LONG_ANSWER = "and so on " * 1_500

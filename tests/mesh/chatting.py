@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import httpx
 
 from tests.mesh.watching import AWAY, Followed, follow, insist
+from tests.patience import PATIENCE
 
-PATIENCE = 60.0
 QUEUE, INTERRUPT, REJECT = (f"BUSY_POLICY_{name}" for name in ("QUEUE", "INTERRUPT", "REJECT"))
 MODELS = {"mock-few": {"tokens": 15, "delay_ms": 20}}
 """What these talk to besides `mock`."""

@@ -21,10 +21,10 @@ from conductor.content.v1 import (
     screenplay_service_pb2,
     screenplay_service_pb2_grpc,
 )
+from tests.patience import PATIENCE
 
 A = TypeVar("A")
 
-PATIENCE = 60.0
 BACKUP = archive_service_pb2.ARCHIVE_LAYOUT_BACKUP
 DIRECTORY = archive_service_pb2.ARCHIVE_LAYOUT_DIRECTORY
 STAGE = archive_service_pb2.ArchiveProgress.PHASE_STAGE

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 
 from services.mesh.addresses import free_ports
+from tests.patience import PATIENCE
 from tests.processes import alive, until
 
-PATIENCE = 90.0
 COMMAND = Path(sys.executable).with_name("conductor")
 
 

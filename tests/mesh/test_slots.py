@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.mesh.started import PATIENCE, Mesh
+from tests.mesh.started import Mesh
 from tests.mesh.watching import Followed, chat_client, follow_all, insist, start_job
+from tests.patience import PATIENCE
 
 SLOTS = 5
 RUNS = 60

@@ -15,7 +15,8 @@ import pytest
 
 from conductor_ai.client import Client
 from services.mesh.table import SERVICES
-from tests.mesh.started import COMMAND, PATIENCE, Mesh
+from tests.mesh.started import COMMAND, Mesh
+from tests.patience import PATIENCE
 from tests.processes import alive, until
 
 NewMesh = Callable[..., Mesh]

@@ -20,10 +20,10 @@ import pytest
 from typer.main import get_command
 
 from conductor_ai.cli import app
+from tests.patience import PATIENCE
 from tests.rpc.process import inherited
 from tests.rpc.terminal import Outcome, Terminal
 
-_STOP_SECONDS = 15.0
 _CONDUCTOR = get_command(app)
 
 
@@ -104,7 +104,7 @@ def content_process(data_dir: Path, **variables: str) -> Iterator[str]:
                 raise AssertionError(b"".join(lines).decode())
         finally:
             started.terminate()
-            started.communicate(timeout=_STOP_SECONDS)
+            started.communicate(timeout=PATIENCE)
 
 
 @contextmanager
@@ -122,4 +122,4 @@ def talks_process() -> Iterator[str]:
             yield f"127.0.0.1:{port}"
         finally:
             started.terminate()
-            started.communicate(timeout=_STOP_SECONDS)
+            started.communicate(timeout=PATIENCE)

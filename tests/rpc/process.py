@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.content import FakeContent
-
-START_SECONDS = 30.0
-STOP_SECONDS = 15.0
+from tests.patience import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Service:
     async def stop(self) -> list[dict[str, Any]]:
         """Stop it; returns what it logged since it serves."""
         self.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(STOP_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             _, errors = await self.process.communicate()
         assert self.process.returncode == 0
         return [json.loads(line) for line in errors.decode().splitlines()]
@@ -55,7 +53,7 @@ async def process(data_dir: Path, **variables: str) -> AsyncIterator[Service]:
         }
         started = await asyncio.create_subprocess_exec(*command, env=env, stderr=PIPE)
         try:
-            async with asyncio.timeout(START_SECONDS):
+            async with asyncio.timeout(PATIENCE):
                 port = await _port(started)
             yield Service(started, port)
         finally:

@@ -26,7 +26,7 @@ from tests.rpc.scripted import Context, Scripted, Step, events, tokens
 from tests.rpc.talks import Forwarding, Talks, Turns
 from tests.rpc.terminal import Terminal, unstyled
 
-_PRESSES = 15
+_PRESS_SECONDS = 2.0
 CANCELLED = "EXECUTION_CANCELLED"
 
 
@@ -169,10 +169,10 @@ class Dialogue:
         Python notices a signal only once readline waits for a key, which it begins to do a moment after
         the prompt is shown.
         """
-        for _ in range(_PRESSES):
+        for _ in range(round(PATIENCE / _PRESS_SECONDS)):
             self.interrupt()
             with suppress(TimeoutError):
-                await self.expect(text, PATIENCE / _PRESSES)
+                await self.expect(text, _PRESS_SECONDS)
                 return
         raise AssertionError(self.shown)
 

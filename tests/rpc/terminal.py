@@ -15,7 +15,6 @@ from tests.patience import PATIENCE
 COMMAND = Path(sys.executable).with_name("conductor")
 COLOUR = "\x1b["
 
-_LONGEST = 20
 # What the person who runs the tests has chosen is not what is tested.
 _CHOSEN = (
     "NO_COLOR",
@@ -59,7 +58,7 @@ class Terminal:
     async def run(self, *arguments: str, stdin: bytes = b"") -> Outcome:
         """Run a command with pipes at its ends."""
         process = await self.start(*arguments)
-        out, err = await asyncio.wait_for(process.communicate(stdin), _LONGEST)
+        out, err = await asyncio.wait_for(process.communicate(stdin), PATIENCE)
         assert process.returncode is not None
         return Outcome(process.returncode, out.decode(), err.decode())
 
@@ -77,7 +76,7 @@ class Terminal:
             os.close(theirs)
         os.write(ours, typed)
         reading = asyncio.create_task(asyncio.to_thread(_read, ours))
-        out, err = await asyncio.wait_for(process.communicate(), _LONGEST)
+        out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
         shown = await asyncio.wait_for(reading, PATIENCE)
         os.close(ours)
         assert process.returncode is not None

@@ -16,6 +16,7 @@ from conductor.content.v1.agent_pb2 import Agent
 from tests.fakes import models
 from tests.fakes.content import Catalogue
 from tests.fakes.models import Answer, ModelServer, Then
+from tests.patience import PATIENCE
 from tests.rpc.modelled import (
     KEY,
     KEY_VARIABLES,
@@ -30,7 +31,6 @@ NOT_CONFIGURED = (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_NOT_CONFIGURED"
 INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
 NO_PROVIDER = (grpc.StatusCode.NOT_FOUND, "PROVIDER_NOT_FOUND")
 NO_MODEL = (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
-IMPORT_SECONDS = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -331,7 +331,7 @@ async def test_an_sdk_is_imported_before_the_service_serves_and_only_when_a_key_
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(IMPORT_SECONDS):
+    async with asyncio.timeout(PATIENCE):
         output, errors = await process.communicate()
 
     assert process.returncode == 0, errors.decode()

@@ -18,6 +18,7 @@ from conductor.execution.v1.execution_pb2 import Execution
 from conductor.execution.v1.model_pb2 import Model, ModelChoice
 from conductor_ai.client import Client, ConductorError, is_terminal
 from conductor_ai.errors import ConductorError as SameError
+from tests.fakes.relay import Process
 from tests.patience import PATIENCE
 from tests.rpc.scripted import ID, Failure, Scripted, events, serving, tokens
 
@@ -171,6 +172,18 @@ async def test_where_nobody_listens_the_answer_comes_at_once() -> None:
             await follow(client.run("hello"))
     assert raised.value.code is grpc.StatusCode.UNAVAILABLE
     assert raised.value.reason == ""
+
+
+async def test_a_mesh_far_away_is_reached(scripted: Scripted) -> None:
+    scripted.streams.append([*WHOLE])
+    async with serving(scripted) as address:
+        afar = Process(int(address.rpartition(":")[2]), away=0.5)
+        port = await afar.start()
+        async with Client(f"127.0.0.1:{port}", patience=0) as client:
+            seen = await follow(client.run("hello"))
+        afar.kill()
+
+    assert seen == WHOLE
 
 
 async def test_an_error_carries_everything_the_mesh_said(

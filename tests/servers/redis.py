@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-_STARTS_WITHIN = 10.0
+from tests.patience import PATIENCE
 
 
 def binary() -> str:
@@ -49,7 +49,7 @@ class RedisServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        end = time.monotonic() + _STARTS_WITHIN
+        end = time.monotonic() + PATIENCE
         while not self._answers():
             assert self._process.poll() is None, "redis-server ended as soon as it began"
             assert time.monotonic() < end, "redis-server does not answer"

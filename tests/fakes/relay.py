@@ -7,10 +7,16 @@ from contextlib import suppress
 
 
 class Process:
-    """A process of a service, as far as Envoy can tell: what is sent to it goes to the stub."""
+    """A process of a service, as far as callers can tell: what is sent to it goes to the stub.
 
-    def __init__(self, upstream: int) -> None:
+    Args:
+        upstream: the port of the stub.
+        away: for how many seconds whoever connects hears nothing, as if from afar.
+    """
+
+    def __init__(self, upstream: int, away: float = 0.0) -> None:
         self._upstream = upstream
+        self._away = away
         self._ends: list[asyncio.WriteTransport] = []
         self._relays: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -30,6 +36,7 @@ class Process:
         self._ends.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(self._away)
         stub_reader, stub_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
         self._ends += [writer.transport, stub_writer.transport]
         for source, sink in ((reader, stub_writer), (stub_reader, writer)):
