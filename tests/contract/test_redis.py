@@ -19,7 +19,7 @@ from tests.servers.redis import RedisServer
 class OpenQueue(Protocol):
     """Opens the queue of another process."""
 
-    def __call__(self, *, idle_seconds: float = 60, gone_seconds: float = 60) -> RedisQueue: ...
+    def __call__(self, *, idle_seconds: float = 3600, gone_seconds: float = 3600) -> RedisQueue: ...
 
 
 OpenWakeups = Callable[..., RedisWakeups]
@@ -29,7 +29,7 @@ OpenWakeups = Callable[..., RedisWakeups]
 async def open_queue(redis_server: RedisServer) -> AsyncIterator[OpenQueue]:
     opened: list[RedisQueue] = []
 
-    def open_(*, idle_seconds: float = 60, gone_seconds: float = 60) -> RedisQueue:
+    def open_(*, idle_seconds: float = 3600, gone_seconds: float = 3600) -> RedisQueue:
         url = redis_server.url()
         queue = RedisQueue(url, "test", idle_seconds=idle_seconds, gone_seconds=gone_seconds)
         opened.append(queue)

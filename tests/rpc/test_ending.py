@@ -56,7 +56,7 @@ async def says_not_serving(mesh: Mesh) -> None:
 
 
 async def test_it_says_that_it_ends_and_serves_on_for_a_while(tmp_path: Path) -> None:
-    lame_duck = LameDuck(60, asyncio.Event())
+    lame_duck = LameDuck(3600, asyncio.Event())
     async with ending(tmp_path, lame_duck) as (mesh, stop):
         stop.set()
         await says_not_serving(mesh)
@@ -68,7 +68,7 @@ async def test_it_says_that_it_ends_and_serves_on_for_a_while(tmp_path: Path) ->
 
 
 async def test_streams_end_only_after_that_while(tmp_path: Path) -> None:
-    lame_duck = LameDuck(60, asyncio.Event())
+    lame_duck = LameDuck(3600, asyncio.Event())
     async with ending(tmp_path, lame_duck) as (mesh, stop):
         stalled = await mesh.start(model="mock-stall")
         watching = asyncio.create_task(mesh.watch(stalled.id))

@@ -18,10 +18,10 @@ from services.mesh.supervisor import Program, Supervisor
 from tests.patience import PATIENCE
 from tests.processes import alive, until
 
-STEADY = "import time; open({mark!r}, 'a').write('x'); time.sleep(60)"
+STEADY = "import time; open({mark!r}, 'a').write('x'); time.sleep(3600)"
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN);"
-    "open({mark!r}, 'a').write('x'); time.sleep(60)"
+    "open({mark!r}, 'a').write('x'); time.sleep(3600)"
 )
 PARENT = """
 import asyncio, sys
@@ -30,11 +30,11 @@ from services.mesh.process import Lifeline, Process
 
 async def main():
     child = await Process.start(
-        [sys.executable, "-c", "import time; time.sleep(60)"],
+        [sys.executable, "-c", "import time; time.sleep(3600)"],
         {}, Path(sys.argv[1]), Lifeline(pipe=sys.argv[2] == "pipe"),
     )
     print(child.pid, flush=True)
-    await asyncio.sleep(60)
+    await asyncio.sleep(3600)
 
 asyncio.run(main())
 """
@@ -98,7 +98,7 @@ async def test_a_killed_program_is_started_again_and_it_is_said_how_it_died(desk
 async def test_a_program_that_keeps_dying_is_kept_being_started_and_quoted(desk: Desk) -> None:
     code = (
         "import os, time; open({mark!r}, 'a').write('x');"
-        "time.sleep(60) if os.path.getsize({mark!r}) == 1 else exit('no luck')"
+        "time.sleep(3600) if os.path.getsize({mark!r}) == 1 else exit('no luck')"
     )
     async with Supervisor(desk.said.append) as supervisor:
         supervisor.add(desk.program(code))
@@ -123,7 +123,7 @@ async def test_a_program_that_ends_before_it_ever_served_is_not_tried_again(desk
 async def test_a_program_that_is_killed_before_it_served_is_tried_again(desk: Desk) -> None:
     code = (
         "import os, time; open({mark!r}, 'a').write('x');"
-        "time.sleep(60) if os.path.getsize({mark!r}) == 2 else os.kill(os.getpid(), 9)"
+        "time.sleep(3600) if os.path.getsize({mark!r}) == 2 else os.kill(os.getpid(), 9)"
     )
 
     async def second() -> bool:
@@ -140,7 +140,7 @@ async def test_a_start_that_hangs_is_given_up_with_the_end_of_its_log(desk: Desk
     async def never() -> bool:
         return False
 
-    code = "import time; print('waiting for Godot', flush=True); time.sleep(60)"
+    code = "import time; print('waiting for Godot', flush=True); time.sleep(3600)"
     async with Supervisor(desk.said.append, start_timeout=0.5) as supervisor:
         supervisor.add(desk.program(code, healthy=never))
 
@@ -162,7 +162,7 @@ async def test_a_start_that_logs_on_has_time_until_it_answers(desk: Desk, *, ser
     async def answers() -> bool:
         return asked >= 10 and not serves
 
-    program = desk.program("import time; time.sleep(60)", healthy=healthy, answers=answers)
+    program = desk.program("import time; time.sleep(3600)", healthy=healthy, answers=answers)
     supervisor = Supervisor(desk.said.append, start_timeout=3, clock=lambda: float(asked))
     async with supervisor:
         supervisor.add(program)
@@ -224,7 +224,7 @@ async def test_kill_ends_a_stop_that_takes_its_time(desk: Desk) -> None:
         supervisor.add(desk.program(STUBBORN))
         await supervisor.serving()
 
-        stopping = asyncio.create_task(supervisor.stop("one", grace=60))
+        stopping = asyncio.create_task(supervisor.stop("one", grace=3600))
         await asyncio.sleep(0)
         supervisor.kill()
 
@@ -242,8 +242,8 @@ async def test_a_program_gets_no_sigint_of_the_terminal(desk: Desk) -> None:
 async def test_what_a_program_left_behind_ends_with_it(desk: Desk) -> None:
     code = (
         "import subprocess, sys, time;"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
-        "open({mark!r}, 'a').write(str(child.pid)); time.sleep(60)"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)']);"
+        "open({mark!r}, 'a').write(str(child.pid)); time.sleep(3600)"
     )
     async with Supervisor(desk.said.append) as supervisor:
         supervisor.add(desk.program(code))

@@ -14,7 +14,7 @@ import pytest
 from services.conversations.convert.turns import told_to_proto
 from services.conversations.domain.conversations import Conversation
 from services.conversations.domain.exchanges import Told
-from services.conversations.domain.histories import Totals, Whose
+from services.conversations.domain.histories import Ended, Totals, Whose
 from services.conversations.domain.instances import Status as Doing
 from services.conversations.domain.messages import Message, Part, Showing, Status, Type
 from services.conversations.domain.turns import MOST_WAITING, Policy
@@ -121,6 +121,25 @@ async def test_what_goes_for_good_leaves_of_its_runs_that_they_count() -> None:
 
     assert await hall.history() == ["b"]
     assert (await hall.totals()).count == 2
+    link = await hall.links.find(ORG, "a")
+    assert link is not None
+    assert (link.run.question, link.run.answer) == ("", "")
+
+
+async def test_what_is_counted_amid_a_purge_leaves_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Parlour()
+    id_ = await hall.open()
+    await hall.ask(id_, "a")
+    record = hall.histories.record
+
+    async def late(run: Ended) -> object:
+        await hall.conversations.delete(ORG, id_, "", purge=True)
+        return await record(run)
+
+    monkeypatch.setattr(hall.histories, "record", late)
+    await hall.fill(id_, "a")
+
+    assert await hall.history() == []
     link = await hall.links.find(ORG, "a")
     assert link is not None
     assert (link.run.question, link.run.answer) == ("", "")

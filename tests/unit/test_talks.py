@@ -141,14 +141,27 @@ async def faulty(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
     raise ValueError
 
 
+async def refusing(prompt: Prompt) -> AsyncGenerator[str | Report, None]:
+    """A model whose provider stops it."""
+    yield "half"
+    await asyncio.sleep(0.2)
+    raise ModelError("No.", Reason.REASON_MODEL_CONTENT_REFUSED)
+
+
 @in_virtual_time
 async def test_what_was_said_before_a_run_was_cut_off_stays_in_its_conversation() -> None:
     turns = FakeTurns()
-    says = {"m": words("a", "b", every=0.4), "broken": broken_off, "defect": faulty}
+    says = {
+        "m": words("a", "b", every=0.4),
+        "broken": broken_off,
+        "defect": faulty,
+        "refused": refusing,
+    }
     async with house_at_work(says, conversations=turns) as house:
         late = await house.start(conversation_id="late", timeout_ms=500)
         broken = await house.start(conversation_id="broken", model="broken")
         defect = await house.start(conversation_id="defect", model="defect")
+        refused = await house.start(conversation_id="refused", model="refused")
         unwanted = await house.start(conversation_id="unwanted")
         await house.until(unwanted, Kind.LLM_NEW_TOKEN)
         await house.service.cancel(ORG, unwanted.id, "caller")
@@ -156,6 +169,7 @@ async def test_what_was_said_before_a_run_was_cut_off_stays_in_its_conversation(
             (late, "a", "failed"),
             (broken, "upon ", "failed"),
             (defect, "half", "failed"),
+            (refused, "", "failed"),
             (unwanted, "a", "cancelled"),
         ):
             ended = await house.end_of(run)

@@ -157,6 +157,9 @@ class TurnService:
         found = None
         if filling.conversation_id:
             found = await self._leave(filling.org, filling.conversation_id, filling.execution_id)
+            if found is None:
+                # Nothing of what was said stays, and whoever purged it may have looked before this.
+                await self._histories.forget(filling.org, [filling.execution_id])
         instance_id = filling.agent.instance_id
         if instance_id and not await self._stage.note(filling.org, instance_id, _DONE[outcome]):
             # Its history goes with it, and whoever purged it may have looked before this run was counted.

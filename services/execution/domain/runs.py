@@ -48,6 +48,7 @@ _RUNNING = "STATE_RUNNING"
 _ENDING = "The answer goes to its conversation."
 _SAID_ELSEWHERE = frozenset({"result", "message", "truncated"})
 _CANCELLED = reason_name(Reason.REASON_EXECUTION_CANCELLED)
+_REFUSED = reason_name(Reason.REASON_MODEL_CONTENT_REFUSED)
 
 
 class State(StrEnum):
@@ -237,7 +238,8 @@ def filling(execution: Execution, said: str) -> Filling:
     """Say how a run ended, or is about to.
 
     Args:
-        said: its answer; when it was cut off, what was heard of it.
+        said: its answer; when it was cut off, what was heard of it. What a provider refused to go on with is
+            not kept: whoever is told it would be refused, too.
     """
     order, talk, ending = execution.order, execution.talk or Talk(), execution.ending
     failure = execution.failure if ending is None else ending.failure
@@ -246,6 +248,7 @@ def filling(execution: Execution, said: str) -> Filling:
     status = "completed"
     if failure is not None:
         status = "cancelled" if failure.reason == _CANCELLED else "failed"
+    is_refused = failure is not None and failure.reason == _REFUSED
     return Filling(
         execution.org,
         execution.id,
@@ -256,7 +259,7 @@ def filling(execution: Execution, said: str) -> Filling:
         talk.emoji,
         order.input,
         status,
-        content=said,
+        content="" if is_refused else said,
         duration=max(0, end - (execution.start_time or end)),
         **fault,
     )

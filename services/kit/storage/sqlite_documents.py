@@ -58,7 +58,7 @@ class DocumentsSql:
         self._columns = (*collection.fields, *collection.unique)
         self._leaders = {leader for leader, _ in collection.orders}
         place = "place INTEGER PRIMARY KEY, " if collection.searched else ""
-        text_columns = "".join(f", {column} TEXT NOT NULL" for column in self._columns)
+        text_columns = "".join(f", {column} TEXT NOT NULL DEFAULT ''" for column in self._columns)
         self.create = [
             (
                 f"CREATE TABLE IF NOT EXISTS {table} ({place}org TEXT NOT NULL, id TEXT NOT NULL, "

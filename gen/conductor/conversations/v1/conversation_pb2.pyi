@@ -291,7 +291,7 @@ class Message(message.Message):
     """Who says it."""
     content: builtins.str
     """What is said: up to 1 MiB in UTF-8. Empty while an answer is awaited; of one that was cut off, what
-    there was of it: what the last try of its run said that said anything.
+    there was of it: what the last try of its run said that said anything, unless a provider refused it.
     """
     status: Message.Status.ValueType
     """Whether it is complete."""
