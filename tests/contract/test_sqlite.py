@@ -7,8 +7,8 @@ import itertools
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -232,6 +232,19 @@ async def test_a_file_with_a_row_for_each_term_is_brought_forward(tmp_path: Path
     assert version == 2, "an earlier release has to refuse it"
 
 
+@contextmanager
+def calling(back: Callable[[], object]) -> Iterator[None]:
+    """Call back whenever the store says something in its log, at once."""
+    logger = logging.getLogger(sqlite.__name__)
+    handler = logging.Handler()
+    handler.emit = lambda _: back()  # type: ignore[method-assign, assignment]  # all it has to do
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
 async def test_what_takes_long_to_be_brought_forward_says_that_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -239,19 +252,13 @@ async def test_what_takes_long_to_be_brought_forward_says_that_it_goes_on(
     caplog.set_level("INFO")
     path = tmp_path / "store.db"
     told = threading.Event()
-    handler = logging.Handler()
-    monkeypatch.setattr(handler, "emit", lambda _: told.set())
-    logger = logging.getLogger(sqlite.__name__)
 
     def wait(_: object, db: sqlite3.Connection) -> None:
         assert told.wait(5)
 
     monkeypatch.setattr(DocumentsSql, "bring_forward", wait)
-    logger.addHandler(handler)
-    try:
+    with calling(told.set):
         store = await SqliteStore.open(path, [SHEETS], LOGS)
-    finally:
-        logger.removeHandler(handler)
     said = len(caplog.messages)
     await store.write(*(Insert(SHEETS, sheet(f"new {number}")) for number in range(100)))
     await store.close()
@@ -269,15 +276,9 @@ async def test_a_file_that_another_process_brings_forward_is_waited_for(
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA journal_mode=WAL")
         other.execute("BEGIN IMMEDIATE")
-        handler = logging.Handler()
         # It is done when somebody has said that it is waited for.
-        monkeypatch.setattr(handler, "emit", lambda _: other.rollback())
-        logger = logging.getLogger(sqlite.__name__)
-        logger.addHandler(handler)
-        try:
+        with calling(other.rollback):
             store = await SqliteStore.open(path, [SHEETS], LOGS)
-        finally:
-            logger.removeHandler(handler)
         await store.close()
     assert caplog.messages == [f"{path} is in the hands of another process; waiting for it"]
 

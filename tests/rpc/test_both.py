@@ -100,11 +100,11 @@ async def record(
     made: list[str] = []
     async with AsyncExitStack() as stack:
         store = await open_store(ContentSettings(data_dir=both.folder), service, [AUDIT], [], stack)
-        audit = StoredAudit(store, service, clock=lambda: now)
-        for now in times:
+        audit = StoredAudit(store, service, clock=lambda: time)
+        for time in times:
             served = Call(f"/{service}/Changes", {}, "call", "0" * 32)
             served.principal = Principal(org, "tests")
-            served.resource_id = f"{service}-{now}-{len(made)}"
+            served.resource_id = f"{service}-{time}-{len(made)}"
             request = pb.StartExecutionRequest(input=text)
             await audit.record(served, request, None, "OK", "")
             made.append(served.resource_id)
